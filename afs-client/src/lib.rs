@@ -1,0 +1,1 @@
+//! AFS client.

@@ -1,0 +1,2 @@
+//! The afs program.
+fn main() {}

@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# The cell's content: dumps are built while the databases elect, then restored and released.
+
+# replicated VOLUMES get a read-only site on every server.
+REPLICATED="root.afs root.cell ro.data"
+
+volume_names() {
+    echo "root.afs root.cell ro.data work home.alice tiny"
+    if [ "$SERVERS" -ge 2 ]; then echo work2; fi
+}
+
+# The server that holds a volume's read-write copy.
+volume_server() {
+    if [ "$1" = work2 ]; then echo 2; else echo 1; fi
+}
+
+build_dumps() {
+    mkdir -p "$DIR/dumps"
+    timeout 30 python3 "$HERE/content.py" "$SERVERS" "$DIR/dumps"
+}
+
+restore_volume() {
+    local volume=$1 log=$DIR/dumps/$1.log i
+    {
+        afs_admin vos restore "$(server_address "$(volume_server "$volume")")" a "$volume" \
+            -file "$DIR/dumps/$volume.dump" || return 1
+        [[ " $REPLICATED " == *" $volume "* ]] || return 0
+        for ((i = 1; i <= SERVERS; i++)); do
+            afs_admin vos addsite "$(server_address "$i")" a "$volume" || return 1
+        done
+        afs_admin vos release "$volume"
+    } >"$log" 2>&1
+}
+
+volumes_up() {
+    local volume jobs=() i=0
+    for volume in $(volume_names); do
+        restore_volume "$volume" {LOCK}>&- &
+        jobs+=($!)
+    done
+    for volume in $(volume_names); do
+        wait "${jobs[i]}" || {
+            tail -n 5 "$DIR/dumps/$volume.log" >&2
+            die "server $(volume_server "$volume"): volume $volume could not be restored"
+        }
+        i=$((i + 1))
+    done
+    for volume in $(volume_names); do
+        afs_admin vos examine "$volume" -noresolve | grep -q On-line || die "volume $volume is not on line"
+    done
+}

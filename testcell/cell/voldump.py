@@ -218,7 +218,7 @@ class Builder:
     def write(self, out):
         # The server gives the volume its true id; a dump only must not have 0.
         volume, name = 1, self.spec["name"].encode() + b"\0"
-        blocks = sum((len(data) + 1023) // 1024 for _, data in self.vnodes.values())
+        blocks = sum(max(1, (len(data) + 1023) // 1024) for _, data in self.vnodes.values())
         out.write(struct.pack(">BII", TAG_DUMP, DUMP_BEGIN, 1))
         out.write(b"v" + struct.pack(">I", volume) + b"n" + name)
         out.write(b"t" + struct.pack(">HII", 2, 0, self.now))

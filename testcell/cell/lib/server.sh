@@ -4,6 +4,8 @@
 BIN=/usr/lib/openafs
 
 bos_config() {
+    # bosserver splits its lines at blanks, so no path of the source tree may be in them.
+    cp "$HERE/lib/after-socket" "$DIR/after-socket"
     local run_fs=$2
     echo "restrictmode 0"
     # 16 = never.
@@ -13,8 +15,8 @@ bos_config() {
         printf 'bnode simple %s 1\nparm %s\nend\n' ptserver $BIN/ptserver vlserver $BIN/vlserver
     fi
     printf 'bnode dafs dafs %s\n' "$run_fs"
-    printf 'parm %s\n' "$BIN/dafileserver -L -udpsize 1048576" "$BIN/davolserver" \
-        "$BIN/salvageserver" "$BIN/dasalvager"
+    printf 'parm %s\n' "$DIR/after-socket salvsync.sock $BIN/dafileserver -L -udpsize 1048576" \
+        "$DIR/after-socket fssync.sock $BIN/davolserver" "$BIN/salvageserver" "$BIN/dasalvager"
     echo end
 }
 

@@ -10,9 +10,12 @@ CLIENTS=3
 say() { printf 'cell: %s\n' "$*" >&2; }
 
 die() {
+    FAILURE=$*
     say "$*"
     exit 1
 }
+
+FAILURE=
 
 # Every log of the cell that may say why, newest lines only.
 show_logs() {
@@ -49,6 +52,8 @@ start_time() {
 record_pid() {
     mkdir -p "$DIR/pids"
     echo "$2 $(start_time "$2")" >"$DIR/pids/$1"
+    # The shell is not to report its end.
+    disown "$2"
 }
 
 # Prints the pid of a recorded role while that process lives.
@@ -64,7 +69,10 @@ load_cell() {
     . "$DIR/env"
 }
 
+# A start that was killed half-way leaves live servers, but no mark.
+is_up() { [ -e "$DIR/ready" ] && live_pid s1 >/dev/null; }
+
 require_up() {
     load_cell
-    live_pid s1 >/dev/null || die "cell '$NAME' is not running: cell up --name $NAME"
+    is_up || die "cell '$NAME' is not running: cell up --name $NAME"
 }

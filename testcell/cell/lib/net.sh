@@ -5,13 +5,19 @@
 server_address() { echo "$SUBNET.$((10 + $1))"; }
 client_address() { echo "$SUBNET.$((100 + $1))"; }
 
-choose_subnet() {
-    local n
+# The first free subnet, taken by the bridge's address while no other start looks.
+bridge_up() {
+    local n mutex
+    exec {mutex}>"$REGISTRY/.subnet.lock"
+    flock -w 30 "$mutex" || die "another start holds the choice of a subnet"
     for n in {1..250}; do
         SUBNET=10.71.$n
-        [ -n "$(ip -4 addr show to "$SUBNET.0/24")" ] || return 0
+        [ -n "$(ip -4 addr show to "$SUBNET.0/24")" ] || break
     done
-    die "no free subnet in 10.71.0.0/16"
+    ip link add "$NAME-br" type bridge
+    ip addr add "$SUBNET.1/24" dev "$NAME-br"
+    ip link set "$NAME-br" up
+    exec {mutex}>&-
 }
 
 # A client in the root namespace that outlives its cell must not send to the machine's default route.
@@ -32,10 +38,6 @@ join() {
 
 net_up() {
     local i
-    guard_range
-    ip link add "$NAME-br" type bridge
-    ip addr add "$SUBNET.1/24" dev "$NAME-br"
-    ip link set "$NAME-br" up
     for ((i = 1; i <= SERVERS; i++)); do join "s$i" "$(server_address "$i")"; done
     for ((i = 1; i <= CLIENTS; i++)); do join "c$i" "$(client_address "$i")"; done
     # dafileserver -udpsize is cut to this limit.

@@ -15,8 +15,21 @@ exec_client() {
     KRB5_CONFIG=$CONF_DIR/krb5.conf exec nsenter --net="/run/netns/$NAME-c$k" "$@"
 }
 
+# FUSE mounts whose daemon has ended. Plain stat may still be answered from the kernel's cache.
+dead_mounts() {
+    local dir kind
+    while read -r _ dir kind _; do
+        [[ $kind == fuse* ]] || continue
+        # The table writes a blank in a name as \040.
+        dir=$(printf %b "$dir")
+        # A living but slow daemon is not dead, so the error's own words decide.
+        if [[ $(LC_ALL=C timeout 2 stat -f "$dir" 2>&1) == *"endpoint is not connected"* ]]; then echo "$dir"; fi
+    done </proc/mounts
+}
+
 # afsd.fuse is anonymous only: no pioctl reaches it, so no fs, tokens, aklog. Its fsync does nothing
-# (close stores), it does not survive parallel readers always, and it needs port 7001 for itself.
+# (close stores), parallel readers may kill it, and it listens on a port of the kernel's choice, not
+# 7001, so cmdebug and rxdebug cannot find it there.
 reference_client() {
     case ${1:-} in
     up)

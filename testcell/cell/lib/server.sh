@@ -97,5 +97,5 @@ file_server_ready() {
 }
 
 file_server_registered() {
-    afs_admin vos listaddrs -noresolve | grep -qxF "$(server_address "$1")"
+    afs_admin vos listaddrs -noresolve | grep -xF "$(server_address "$1")" >/dev/null
 }

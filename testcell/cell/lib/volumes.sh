@@ -47,6 +47,6 @@ volumes_up() {
         }
     done
     for volume in $(volume_names); do
-        afs_admin vos examine "$volume" -noresolve | grep -q On-line || die "volume $volume is not on line"
+        afs_admin vos examine "$volume" -noresolve | grep On-line >/dev/null || die "volume $volume is not on line"
     done
 }

@@ -95,8 +95,8 @@ impl<T: Cached> List<T> {
         )
     }
 
-    /// One walk, in slices. `retire` is an argument for the sake of the models that do it wrong.
-    fn walk(&self, now_ms: u64, expiry: Expiry, retire: Retire) -> Reaped<T> {
+    /// One walk, in slices. `retire` is an argument for the sake of tests that do it slowly or wrong.
+    pub(super) fn walk(&self, now_ms: u64, expiry: Expiry, retire: Retire) -> Reaped<T> {
         let _one_walker = lock(&self.walk);
         // Before the first look: see `bell`.
         self.bell.ask();
@@ -243,7 +243,7 @@ pub struct Reaped<T> {
     pub left: usize,
 }
 
-type Retire = fn(&Life, Seen) -> Result<(), Seen>;
+pub(super) type Retire = fn(&Life, Seen) -> Result<(), Seen>;
 
 fn retire(life: &Life, seen: Seen) -> Result<(), Seen> {
     life.usage.retire(seen)

@@ -32,3 +32,6 @@ pub use bell::Host;
 pub use list::{Expiry, List, Reaped};
 pub use refs::{Cached, Life, Ref, Was};
 pub use tree::{Lookup, Published, Tree};
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -14,14 +14,14 @@ use crate::sync::{Arc, Mutex, lock};
 
 /// The list of all living connections, each with the list's own reference.
 pub struct List<T> {
-    bell: StdArc<Bell>,
+    pub(super) bell: StdArc<Bell>,
     /// Held throughout a walk: there is one walker at a time. Lock order: walk, then entries.
     walk: Mutex<()>,
     /// Lock order: a tree's shard, then this. Held for one push or one slice of a walk.
-    entries: Mutex<Entries<T>>,
+    pub(super) entries: Mutex<Entries<T>>,
 }
 
-struct Entries<T> {
+pub(super) struct Entries<T> {
     conns: Vec<Arc<T>>,
     /// Above this number the reaper wants to be called, because a shorter expiry applies from there on.
     ring_above: usize,
@@ -120,7 +120,7 @@ impl<T: Cached> List<T> {
 
     /// One slice of a walk from position `at`; gives the position to go on from. Positions stay good between slices
     /// because only the one walker removes, and adopting appends.
-    fn slice(
+    pub(super) fn slice(
         &self,
         mut at: usize,
         now_ms: u64,
@@ -230,7 +230,6 @@ impl Expiry {
 }
 
 /// The yield of one walk.
-#[derive(Debug)]
 #[must_use = "what was reaped must be taken out of the trees"]
 pub struct Reaped<T> {
     /// Retired and off the list: unpublish and drop them.
@@ -243,9 +242,20 @@ pub struct Reaped<T> {
     pub left: usize,
 }
 
+impl<T> fmt::Debug for Reaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reaped")
+            .field("dead", &self.dead.len())
+            .field("lost", &self.lost)
+            .field("next_ms", &self.next_ms)
+            .field("left", &self.left)
+            .finish()
+    }
+}
+
 pub(super) type Retire = fn(&Life, Seen) -> Result<(), Seen>;
 
-fn retire(life: &Life, seen: Seen) -> Result<(), Seen> {
+pub(super) fn retire(life: &Life, seen: Seen) -> Result<(), Seen> {
     life.usage.retire(seen)
 }
 

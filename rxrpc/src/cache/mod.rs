@@ -33,5 +33,7 @@ pub use list::{Expiry, List, Reaped};
 pub use refs::{Cached, Life, Ref, Was};
 pub use tree::{Lookup, Published, Tree};
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;

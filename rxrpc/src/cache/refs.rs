@@ -190,7 +190,7 @@ impl fmt::Debug for Life {
 ///
 /// Misuse is a panic in debug builds. In release builds a put too many changes nothing, and a count that reaches its
 /// maximum stays there for ever: the connection is then never retired, which is the safe way to be wrong.
-pub(super) struct Usage(AtomicU64);
+pub(super) struct Usage(pub(super) AtomicU64);
 
 impl Usage {
     /// A new count of 2: one for the list, one for the creator.
@@ -232,7 +232,11 @@ impl Usage {
         let before = self.0.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
             Seen(word).less(now_ms)
         });
-        debug_assert!(before.is_ok(), "put of a reference that nobody owned: {self:?}");
+        // Not while unwinding: a second panic would hide the first.
+        debug_assert!(
+            before.is_ok() || std::thread::panicking(),
+            "put of a reference that nobody owned: {self:?}"
+        );
         match before {
             Ok(word) if Seen(word).count() == NEW => Put::Idle,
             _ => Put::InUse,
@@ -278,10 +282,10 @@ impl fmt::Debug for Usage {
 
 /// A usage word at one moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen(u64);
+pub(super) struct Seen(pub(super) u64);
 
 impl Seen {
-    fn new(count: u64, stamp_ms: u64) -> Self {
+    pub(super) fn new(count: u64, stamp_ms: u64) -> Self {
         Self(count.min(COUNT_MAX) | (stamp_ms.min(STAMP_MAX) << COUNT_BITS))
     }
 

@@ -27,7 +27,7 @@ pub struct Tree<K, T> {
     shards: [Mutex<Shard<K, T>>; SHARDS],
 }
 
-type Shard<K, T> = HashMap<K, Arc<T>, RandomState>;
+pub(super) type Shard<K, T> = HashMap<K, Arc<T>, RandomState>;
 
 impl<K: Hash + Eq, T: Cached> Tree<K, T> {
     /// The tree in which callers look for a connection to send on.
@@ -139,14 +139,14 @@ impl<K: Hash + Eq, T: Cached> Tree<K, T> {
         self.len() == 0
     }
 
-    fn flag<'a>(&self, life: &'a Life) -> &'a Flag {
+    pub(super) fn flag<'a>(&self, life: &'a Life) -> &'a Flag {
         match self.kind {
             Kind::Client => &life.in_client,
             Kind::Service => &life.in_service,
         }
     }
 
-    fn shard(&self, key: &K) -> &Mutex<Shard<K, T>> {
+    pub(super) fn shard(&self, key: &K) -> &Mutex<Shard<K, T>> {
         // The map inside uses the low bits and the top seven of the same hash: take others.
         let [.., byte, _, _, _] = self.hasher.hash_one(key).to_le_bytes();
         #[expect(clippy::indexing_slicing, reason = "the remainder is below the length")]
@@ -163,7 +163,6 @@ impl<K, T> fmt::Debug for Tree<K, T> {
 }
 
 /// What a lookup found.
-#[derive(Debug)]
 pub enum Lookup<T: Cached> {
     /// A living connection, and what it was before: idle (now revived) or in use (now reused).
     Live(Ref<T>, Was),
@@ -173,8 +172,17 @@ pub enum Lookup<T: Cached> {
     Absent,
 }
 
+impl<T: Cached> fmt::Debug for Lookup<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Live(conn, was) => f.debug_tuple("Live").field(conn).field(was).finish(),
+            Self::Dying => f.write_str("Dying"),
+            Self::Absent => f.write_str("Absent"),
+        }
+    }
+}
+
 /// How a publisher came by its connection.
-#[derive(Debug)]
 pub enum Published<T: Cached> {
     /// A living one was there, idle (now revived) or in use (now reused). No candidate was made.
     Found(Ref<T>, Was),
@@ -189,6 +197,16 @@ impl<T: Cached> Published<T> {
     pub fn into_ref(self) -> Ref<T> {
         match self {
             Self::Found(conn, _) | Self::Inserted(conn) | Self::Replaced(conn) => conn,
+        }
+    }
+}
+
+impl<T: Cached> fmt::Debug for Published<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Found(conn, was) => f.debug_tuple("Found").field(conn).field(was).finish(),
+            Self::Inserted(conn) => f.debug_tuple("Inserted").field(conn).finish(),
+            Self::Replaced(conn) => f.debug_tuple("Replaced").field(conn).finish(),
         }
     }
 }

@@ -1,1 +1,4 @@
 //! RxRPC.
+
+pub mod cache;
+mod sync;

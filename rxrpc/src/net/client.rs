@@ -4,7 +4,11 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::bundle::Channel;
+use super::call::Call;
+use crate::events::CallResult;
 use crate::proto::{AbortCode, CallError, CallLimits, ServiceId};
 
 /// Whom to call, and how long it may take.
@@ -23,35 +27,57 @@ pub struct Target {
 /// A call we make. Dropped before the end of the reply, it is aborted.
 #[derive(Debug)]
 pub struct ClientCall {
-    peer: SocketAddrV4,
+    /// Before the permit: the channel is free before somebody is told so.
+    call: Call,
+    _permit: OwnedSemaphorePermit,
 }
 
-#[expect(clippy::unimplemented, unused_variables, reason = "signatures first")]
-#[expect(
-    clippy::unused_async,
-    clippy::missing_errors_doc,
-    missing_docs,
-    reason = "signatures first"
-)]
 impl ClientCall {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self { call: Call::new(channel.conn, channel.slot), _permit: channel.permit }
+    }
+
     /// Whom we call.
+    #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {
-        self.peer
+        self.call.connection().peer()
     }
 
+    /// Queues a part of the request, waiting until all of it fits into the window. Not cancel safe: a cancelled send may
+    /// have queued a part.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
     pub async fn send(&mut self, data: Bytes) -> Result<(), CallError> {
-        unimplemented!()
+        self.call.send(data).await
     }
 
+    /// Ends the request. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
+    #[expect(clippy::unused_async, reason = "may have to wait once packets are sealed elsewhere")]
     pub async fn finish(&mut self) -> Result<(), CallError> {
-        unimplemented!()
+        self.call.finish()
     }
 
+    /// The payload of the next packet of the reply, `None` at its end. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, CallError> {
-        unimplemented!()
+        let received = self.call.recv().await?;
+        if received.is_none() {
+            self.call.ended(CallResult::Ok);
+        }
+        Ok(received)
     }
 
-    pub fn abort(self, code: AbortCode) {
-        unimplemented!()
+    /// Gives the call up and tells the server so.
+    pub fn abort(mut self, code: AbortCode) {
+        self.call.abort(code);
     }
 }

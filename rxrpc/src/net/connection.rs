@@ -25,8 +25,8 @@ pub(crate) struct Connection {
     pub(super) service: ServiceId,
     pub(super) scope: Arc<str>,
     pub(super) born: Instant,
-    pub(super) calls: AtomicU64,
-    shared: Arc<Shared>,
+    calls: AtomicU64,
+    pub(super) shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
@@ -80,6 +80,7 @@ impl Cached for Connection {
 impl Connection {
     pub(super) fn new(
         shared: Arc<Shared>,
+        life: Life,
         key: Key,
         service: ServiceId,
         scope: Arc<str>,
@@ -87,7 +88,7 @@ impl Connection {
         now: Instant,
     ) -> Self {
         Self {
-            life: Life::new(shared.clock.millis(now)),
+            life,
             key,
             service,
             scope,
@@ -124,8 +125,19 @@ impl Connection {
         }
     }
 
+    /// One more call was carried.
     pub(super) fn count_call(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls carried so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// True while it may carry further calls.
+    pub(super) fn usable(&self) -> bool {
+        self.state.lock().proto.usable()
     }
 
     pub(super) fn snapshot(&self) -> proto::ConnectionSnapshot {
@@ -143,7 +155,7 @@ impl Ref<Connection> {
         let mut turn = Turn { state: &mut state, wakes: &mut woken };
         let result = work(&mut turn);
 
-        shared.transmit(self.peer(), |buffer| state.proto.poll_transmit(now, buffer));
+        let sent = shared.transmit(self.peer(), |buffer| state.proto.poll_transmit(now, buffer));
 
         if state.proto.is_idle() {
             released = state.hold.take();
@@ -160,10 +172,13 @@ impl Ref<Connection> {
         drop(state);
 
         if let Some(at) = alarm {
-            shared.timers.set(at, self.clone_arc());
+            shared.timers.set(at, Self::shared(self));
         }
-        drop(released);
+        if let Some(released) = released {
+            Self::put_at(released, shared.clock.millis(now));
+        }
         woken.wake();
+        sent.report(&*shared.sink);
         result
     }
 
@@ -172,7 +187,7 @@ impl Ref<Connection> {
         self.turn(now, |turn| {
             turn.state.armed = None;
             let outcome = turn.state.proto.handle_timeout(now);
-            turn.touched(&outcome.touched);
+            turn.touched(outcome.touched);
         });
     }
 }
@@ -185,7 +200,7 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Has the tasks of the touched channels look again.
-    pub(super) fn touched(&mut self, touched: &[bool; 4]) {
+    pub(super) fn touched(&mut self, touched: [bool; 4]) {
         for (channel, touched) in self.state.channels.iter_mut().zip(touched) {
             if *touched {
                 self.wakes.add(channel.reader.take());

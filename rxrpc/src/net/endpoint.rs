@@ -1,12 +1,32 @@
 //! One UDP port that makes and answers calls.
+//!
+//! The machine: the endpoint is a socket, the connection cache and a few tasks that run until it is shut down: one
+//! receives, one empties the outbox, one fires timers, one for each side reaps. Callers and services work on
+//! connections from their own tasks and threads; nobody owns the endpoint.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use super::bundle::Bundles;
+use super::clock::Clock;
+use super::connections::Connections;
+use super::receiver::Receiver;
+use super::socket::Socket;
+use super::timers::Timers;
+use super::traffic::Traffic;
 use super::{ClientCall, Service, Target};
-use crate::events::Sink;
-use crate::proto::{CallError, ServiceId};
+use crate::cache::{Expiry, Ref};
+use crate::events::{Event, Sink};
+use crate::proto::{CallError, Epoch, ServiceId, Side, Transmit};
 
 /// How an endpoint is set up.
 #[derive(Clone, Debug)]
@@ -19,6 +39,26 @@ pub struct EndpointConfig {
     pub client_idle: Duration,
     /// Service connections idle for this long are reaped.
     pub service_idle: Duration,
+    /// Above this many connections of a side the idle ones are reaped after two seconds.
+    pub soft_limit: usize,
+    /// Peers that want another service connection beyond this many are told that we are busy.
+    pub max_service_connections: usize,
+    /// Calls answered at the same time; further ones wait their turn.
+    pub max_service_calls: usize,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            bind: SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0),
+            version: concat!("afs-fuse rxrpc ", env!("CARGO_PKG_VERSION")).to_owned(),
+            client_idle: Duration::from_mins(2),
+            service_idle: Duration::from_mins(10),
+            soft_limit: 900,
+            max_service_connections: 20_000,
+            max_service_calls: 256,
+        }
+    }
 }
 
 /// The port cannot be bound.
@@ -31,35 +71,215 @@ pub struct BindError {
     pub source: std::io::Error,
 }
 
-/// A UDP port that makes and answers calls. Clones share it.
+/// A UDP port that makes and answers calls. Clones share it. It lives until [`shutdown`](Self::shutdown).
 #[derive(Clone, Debug)]
-pub struct Endpoint(Arc<()>);
+pub struct Endpoint(Arc<Shared>);
 
-#[expect(clippy::unimplemented, unused_variables, reason = "signatures first")]
-#[expect(
-    clippy::unused_async,
-    clippy::missing_errors_doc,
-    missing_docs,
-    reason = "signatures first"
-)]
+/// What all parts of an endpoint share.
+pub(crate) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) socket: Socket,
+    pub(super) timers: Timers,
+    pub(super) connections: Connections,
+    pub(super) bundles: Bundles,
+    pub(super) services: RwLock<HashMap<ServiceId, Arc<dyn Service>>>,
+    /// Calls being answered.
+    pub(super) answering: Arc<Semaphore>,
+    pub(super) config: EndpointConfig,
+    pub(super) epoch: Epoch,
+    pub(super) next_cid: AtomicU32,
+    pub(super) closing: AtomicBool,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
 impl Endpoint {
+    /// Binds the port and starts the tasks. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The port is taken, or sockets are not to be had.
     pub async fn bind(config: EndpointConfig, sink: Arc<dyn Sink>) -> Result<Self, BindError> {
-        unimplemented!()
+        let refused = |source| BindError { address: config.bind, source };
+        let socket = Socket::bind(config.bind).map_err(refused)?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| refused(error.into()))?;
+        let [epoch, cid] = [&random[..4], &random[4..]].map(|half| {
+            half.iter().fold(0_u32, |word, &byte| (word << 8) | u32::from(byte))
+        });
+        let clock = Clock::start();
+        let expiry = |idle: Duration| Expiry {
+            idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
+            fast_ms: FAST_EXPIRY_MS,
+            soft_limit: config.soft_limit,
+        };
+        let shared = Arc::new(Shared {
+            clock,
+            socket,
+            timers: Timers::default(),
+            connections: Connections::new(
+                clock,
+                expiry(config.client_idle),
+                expiry(config.service_idle),
+                Arc::clone(&sink),
+            ),
+            bundles: Bundles::default(),
+            services: RwLock::default(),
+            answering: Arc::new(Semaphore::new(config.max_service_calls)),
+            epoch: Epoch((epoch | RANDOM_EPOCH) & !RESERVED_EPOCH),
+            next_cid: AtomicU32::new(cid & !3),
+            closing: AtomicBool::new(false),
+            tasks: Mutex::default(),
+            sink,
+            config,
+        });
+        let tasks = [
+            tokio::spawn(Receiver::new(Arc::clone(&shared)).run()),
+            tokio::spawn(drain_outbox(Arc::clone(&shared))),
+            tokio::spawn(fire_timers(Arc::clone(&shared))),
+            tokio::spawn(reap(Arc::clone(&shared), Side::Client)),
+            tokio::spawn(reap(Arc::clone(&shared), Side::Service)),
+        ];
+        shared.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+        Ok(Self(shared))
     }
 
+    /// Where it is bound.
+    #[must_use]
     pub fn local_addr(&self) -> SocketAddrV4 {
-        unimplemented!()
+        self.0.socket.local_addr()
     }
 
+    /// Answers calls to `service` from now on.
     pub fn serve(&self, service: ServiceId, handler: Arc<dyn Service>) {
-        unimplemented!()
+        self.0.services.write().insert(service, handler);
     }
 
+    /// Starts a call, waiting for a channel if all to this target are busy. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// No channel became free in the time the call may take, or the endpoint is shut down.
     pub async fn call(&self, target: &Target) -> Result<ClientCall, CallError> {
-        unimplemented!()
+        self.0.acquire(target).await.map(ClientCall::new)
     }
 
+    /// Connections of one side, and how many of them are idle.
+    #[must_use]
+    pub fn connections(&self, side: Side) -> ConnectionCount {
+        let idle = self.0.connections.idle(side);
+        ConnectionCount { active: self.0.connections.len(side).saturating_sub(idle), idle }
+    }
+
+    /// Fails the calls that are left, retires all connections and stops the tasks. Waits a moment for replies to arrive.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        let shared = &self.0;
+        shared.closing.store(true, Ordering::Release);
+        let patience = shared.clock.now() + SHUTDOWN_PATIENCE;
+        while !shared.connections.drain() {
+            let now = shared.clock.now();
+            if now >= patience {
+                tracing::debug!("connections left at shutdown: {:?}", shared.connections);
+                break;
+            }
+            for conn in shared.connections.snapshot() {
+                if let Some((conn, _)) = Ref::get_live(&conn) {
+                    conn.shut_down(now);
+                }
+            }
+            tokio::time::sleep(SHUTDOWN_STEP).await;
+        }
+        for task in shared.tasks.lock().drain(..) {
+            task.abort();
+        }
     }
 }
+
+/// How many connections there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCount {
+    /// In use.
+    pub active: usize,
+    /// Only the list holds them.
+    pub idle: usize,
+}
+
+impl Shared {
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Sends what `poll` yields, run after run, and counts it.
+    pub(super) fn transmit(
+        &self,
+        peer: SocketAddrV4,
+        mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>,
+    ) -> Traffic {
+        let mut traffic = Traffic::default();
+        OUTPUT.with_borrow_mut(|buffer| {
+            loop {
+                buffer.clear();
+                let Some(run) = poll(buffer) else { break };
+                traffic.count_run(run.segment_size, buffer);
+                self.socket.send(peer, run.segment_size, buffer);
+            }
+        });
+        traffic
+    }
+
+    /// Sends one datagram that belongs to no connection.
+    pub(super) fn answer(&self, peer: SocketAddrV4, datagram: &[u8]) {
+        let mut traffic = Traffic::default();
+        traffic.count(datagram);
+        self.socket.send(peer, datagram.len(), datagram);
+        traffic.report(true, &*self.sink);
+    }
+
+    /// Reports a packet that was thrown away.
+    pub(super) fn dropped(&self, peer: SocketAddrV4, reason: &'static str) {
+        tracing::trace!(%peer, reason, "packet dropped");
+        self.sink.event(&Event::Dropped { reason, peer });
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("local", &self.socket.local_addr())
+            .field("epoch", &self.epoch)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn drain_outbox(shared: Arc<Shared>) {
+    shared.socket.drain_outbox().await;
+}
+
+async fn fire_timers(shared: Arc<Shared>) {
+    loop {
+        for conn in shared.timers.due(|| shared.clock.now()).await {
+            // A dying connection is idle: it has nothing left to time.
+            if let Some((conn, _)) = Ref::get_live(&conn) {
+                conn.expire(shared.clock.now());
+            }
+        }
+    }
+}
+
+async fn reap(shared: Arc<Shared>, side: Side) {
+    shared.connections.reap(side, || shared.bundles.forget_unused()).await;
+}
+
+thread_local! {
+    /// Where runs are laid out before they are sent. A thread sends for one connection at a time.
+    static OUTPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A random epoch has the high bit set: OpenAFS then matches our packets by epoch and id alone (rxrpc.md 2.1, OpenAFS
+/// `rx_InitHost`).
+const RANDOM_EPOCH: u32 = 0x8000_0000;
+const RESERVED_EPOCH: u32 = 0x4000_0000;
+const FAST_EXPIRY_MS: u64 = 2_000;
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+const SHUTDOWN_STEP: Duration = Duration::from_millis(10);

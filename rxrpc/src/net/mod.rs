@@ -1,9 +1,23 @@
 //! RxRPC over UDP, on tokio.
+//!
+//! The machine: an [`Endpoint`] owns one socket. A call takes a channel of a connection from its [bundle](bundle); a
+//! received packet finds its connection in the [receiver]; every touch of a [connection] is one turn under its lock.
+//! The [connection cache](crate::cache) decides who lives; the [timers] say when to look again.
 
+mod answer;
+mod bundle;
+mod call;
 mod client;
+mod clock;
+mod connection;
+mod connections;
 mod endpoint;
+mod receiver;
 mod service;
+mod socket;
+mod timers;
+mod traffic;
 
 pub use client::{ClientCall, Target};
-pub use endpoint::{BindError, Endpoint, EndpointConfig};
+pub use endpoint::{BindError, ConnectionCount, Endpoint, EndpointConfig};
 pub use service::{Service, ServiceCall};

@@ -5,7 +5,11 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
-use crate::proto::{AbortCode, CallError, ServiceId};
+use super::call::Call;
+use super::connection::Connection;
+use crate::cache::Ref;
+use crate::events::CallResult;
+use crate::proto::{AbortCode, CallError, ServiceId, Slot};
 
 /// What answers the calls of a service.
 pub trait Service: Send + Sync + 'static {
@@ -13,44 +17,61 @@ pub trait Service: Send + Sync + 'static {
     fn handle(&self, call: ServiceCall) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-/// A call we answer. Dropped before `finish`, it is aborted.
+/// A call we answer. Dropped before `finish`, it is aborted; dropped after, it goes on until the reply has arrived.
 #[derive(Debug)]
-pub struct ServiceCall {
-    peer: SocketAddrV4,
-    service: ServiceId,
-}
+pub struct ServiceCall(Call);
 
-#[expect(clippy::unimplemented, unused_variables, reason = "signatures first")]
-#[expect(
-    clippy::unused_async,
-    clippy::missing_errors_doc,
-    missing_docs,
-    reason = "signatures first"
-)]
 impl ServiceCall {
+    pub(super) fn new(conn: Ref<Connection>, slot: Slot) -> Self {
+        Self(Call::new(conn, slot))
+    }
+
     /// Who calls.
+    #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {
-        self.peer
+        self.0.connection().peer()
     }
 
     /// Which service was called.
+    #[must_use]
     pub fn service(&self) -> ServiceId {
-        self.service
+        self.0.connection().service
     }
 
+    /// The payload of the next packet of the request, `None` at its end. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, CallError> {
-        unimplemented!()
+        self.0.recv().await
     }
 
+    /// Queues a part of the reply, waiting until all of it fits into the window. Not cancel safe: a cancelled send may
+    /// have queued a part.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
     pub async fn send(&mut self, data: Bytes) -> Result<(), CallError> {
-        unimplemented!()
+        self.0.send(data).await
     }
 
+    /// Ends the reply. Does not wait for its arrival.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
+    #[expect(clippy::unused_async, reason = "may have to wait once packets are sealed elsewhere")]
     pub async fn finish(&mut self) -> Result<(), CallError> {
-        unimplemented!()
+        self.0.finish()?;
+        self.0.ended(CallResult::Ok);
+        Ok(())
     }
 
-    pub fn abort(self, code: AbortCode) {
-        unimplemented!()
+    /// Refuses the call with `code`.
+    pub fn abort(mut self, code: AbortCode) {
+        self.0.ended(CallResult::Aborted(code));
+        self.0.abort(code);
     }
 }

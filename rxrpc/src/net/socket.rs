@@ -59,7 +59,7 @@ impl Socket {
     }
 
     /// Datagrams that one `send` may carry.
-    pub(crate) fn max_segments(&self) -> usize {
+    fn max_segments(&self) -> usize {
         self.state.max_gso_segments().max(1)
     }
 
@@ -98,11 +98,16 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends a run of datagrams, each `segment` bytes long but for the last, or keeps it in the outbox.
+    /// Sends datagrams, each `segment` bytes long but for the last, or keeps them in the outbox.
     pub(crate) fn send(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        let segment = segment.max(1);
+        let segments = self.max_segments().min(RUN_BYTES / segment).max(1);
+        for run in bytes.chunks(segment * segments) {
+            self.send_run(peer, segment, run);
         }
+    }
+
+    fn send_run(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) {
         if self.outbox.lock().is_empty() && self.try_send(peer, segment, bytes) {
             return;
         }
@@ -178,4 +183,6 @@ const BATCH_BYTES: usize = 65_536;
 /// Small datagrams of many reads share one region, so that a slow reader pins no more than it was sent.
 const REGION_BYTES: usize = 4 * BATCH_BYTES;
 const BUFFER_BYTES: usize = 4 << 20;
+/// The kernel takes no more than a UDP datagram's worth in one run.
+const RUN_BYTES: usize = 65_000;
 const OUTBOX_RUNS: usize = 4096;

@@ -1,0 +1,141 @@
+//! What a call that we make and a call that we answer have in common: reading, writing, ending.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use crate::cache::Ref;
+use crate::events::{CallResult, Event};
+use crate::proto::{AbortCode, CallError, Read, Slot};
+
+/// One call on a connection, as the application sees it. Released when dropped.
+pub(crate) struct Call {
+    conn: Ref<Connection>,
+    slot: Slot,
+    started: Instant,
+    /// How it ended, once that is known.
+    result: Option<CallResult>,
+}
+
+impl Call {
+    pub(crate) fn new(conn: Ref<Connection>, slot: Slot) -> Self {
+        let started = conn.shared.clock.now();
+        Self { conn, slot, started, result: None }
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.conn
+    }
+
+    /// Queues all of `data`, waiting for window. Cancelled, it may have queued a part.
+    pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), CallError> {
+        poll_fn(|context| self.poll_send(context, &mut data)).await
+    }
+
+    fn poll_send(&mut self, context: &Context<'_>, data: &mut Bytes) -> Poll<Result<(), CallError>> {
+        let slot = self.slot;
+        let now = self.conn.shared.clock.now();
+        let polled = self.conn.turn(now, |turn| {
+            while !data.is_empty() {
+                match turn.state.proto.write(now, slot, data) {
+                    Ok(0) => {
+                        turn.write_later(slot.channel, context.waker());
+                        return Poll::Pending;
+                    }
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            Poll::Ready(Ok(()))
+        });
+        self.note(polled)
+    }
+
+    /// Marks the end of what is sent.
+    pub(crate) fn finish(&mut self) -> Result<(), CallError> {
+        let slot = self.slot;
+        let now = self.conn.shared.clock.now();
+        let finished = self.conn.turn(now, |turn| turn.state.proto.finish(now, slot));
+        finished.inspect_err(|error| self.ended(result_of(error)))
+    }
+
+    /// The payload of the next packet, `None` at the end. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> Result<Option<Bytes>, CallError> {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    fn poll_recv(&mut self, context: &Context<'_>) -> Poll<Result<Option<Bytes>, CallError>> {
+        let slot = self.slot;
+        let now = self.conn.shared.clock.now();
+        let polled = self.conn.turn(now, |turn| match turn.state.proto.read(now, slot) {
+            Ok(Read::Data(data)) => Poll::Ready(Ok(Some(data))),
+            Ok(Read::End) => Poll::Ready(Ok(None)),
+            Ok(Read::Pending) => {
+                turn.read_later(slot.channel, context.waker());
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        });
+        self.note(polled)
+    }
+
+    /// Aborts the call with `code`.
+    pub(crate) fn abort(&mut self, code: AbortCode) {
+        let slot = self.slot;
+        let now = self.conn.shared.clock.now();
+        self.conn.turn(now, |turn| turn.state.proto.abort(now, slot, code));
+        self.ended(CallResult::Cancelled);
+    }
+
+    /// The first word on how it ended stands.
+    pub(crate) fn ended(&mut self, result: CallResult) {
+        self.result.get_or_insert(result);
+    }
+
+    fn note<T>(&mut self, polled: Poll<Result<T, CallError>>) -> Poll<Result<T, CallError>> {
+        if let Poll::Ready(Err(error)) = &polled {
+            self.ended(result_of(error));
+        }
+        polled
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let slot = self.slot;
+        let now = self.conn.shared.clock.now();
+        self.conn.turn(now, |turn| turn.state.proto.release(now, slot));
+        self.conn.shared.sink.event(&Event::CallEnded {
+            side: self.conn.side(),
+            scope: &self.conn.scope,
+            service: self.conn.service,
+            result: self.result.unwrap_or(CallResult::Cancelled),
+            duration: now.saturating_duration_since(self.started),
+        });
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("peer", &self.conn.peer())
+            .field("slot", &self.slot)
+            .field("result", &self.result)
+            .finish_non_exhaustive()
+    }
+}
+
+fn result_of(error: &CallError) -> CallResult {
+    match *error {
+        CallError::Aborted(code) | CallError::ConnectionAborted(code) => CallResult::Aborted(code),
+        CallError::TimedOut => CallResult::TimedOut,
+        CallError::LocalAbort(_) | CallError::Released | CallError::Shutdown => CallResult::Cancelled,
+        CallError::PeerDead | CallError::Unreachable(_) | CallError::CallLost | CallError::Protocol(_) => {
+            CallResult::NetworkError
+        }
+    }
+}

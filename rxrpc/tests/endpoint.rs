@@ -1,0 +1,264 @@
+//! Two endpoints on loopback: calls, their limits, and the life of connections.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, missing_docs)]
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rxrpc::events::{Acquire, Event, NullSink, Sink};
+use rxrpc::net::{Endpoint, EndpointConfig, Service, ServiceCall, Target};
+use rxrpc::proto::{AbortCode, CallError, CallLimits, ServiceId, Side};
+
+const ECHO: ServiceId = ServiceId(7);
+
+/// Answers with what it was sent; an empty request is refused.
+struct Echo;
+
+impl Service for Echo {
+    fn handle(&self, mut call: ServiceCall) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let mut request = Vec::new();
+            while let Ok(Some(data)) = call.recv().await {
+                request.push(data);
+            }
+            if request.iter().all(Bytes::is_empty) {
+                return call.abort(AbortCode(42));
+            }
+            for data in request {
+                if call.send(data).await.is_err() {
+                    return;
+                }
+            }
+            let _ = call.finish().await;
+        })
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    acquired: Mutex<HashMap<(Side, Acquire), u64>>,
+    dropped: Mutex<Vec<&'static str>>,
+    closed: Mutex<u64>,
+}
+
+impl Counts {
+    fn acquired(&self, side: Side, outcome: Acquire) -> u64 {
+        self.acquired.lock().unwrap().get(&(side, outcome)).copied().unwrap_or(0)
+    }
+}
+
+impl Sink for Counts {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Acquired { side, outcome, .. } => {
+                *self.acquired.lock().unwrap().entry((*side, *outcome)).or_default() += 1;
+            }
+            Event::Dropped { reason, .. } => self.dropped.lock().unwrap().push(reason),
+            Event::Closed { .. } => *self.closed.lock().unwrap() += 1,
+            _ => {}
+        }
+    }
+}
+
+fn local() -> EndpointConfig {
+    EndpointConfig { bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), ..EndpointConfig::default() }
+}
+
+async fn pair(config: EndpointConfig) -> (Endpoint, Endpoint, Target, Arc<Counts>) {
+    let counts = Arc::new(Counts::default());
+    let server = Endpoint::bind(config.clone(), Arc::clone(&counts) as Arc<dyn Sink>).await.unwrap();
+    server.serve(ECHO, Arc::new(Echo));
+    let client = Endpoint::bind(config, Arc::clone(&counts) as Arc<dyn Sink>).await.unwrap();
+    let target = Target {
+        peer: server.local_addr(),
+        service: ECHO,
+        scope: Arc::from("test"),
+        limits: CallLimits { dead_in: Duration::from_secs(10), ..CallLimits::default() },
+    };
+    (client, server, target, counts)
+}
+
+async fn echo(client: &Endpoint, target: &Target, request: Bytes) -> Result<Bytes, CallError> {
+    let mut call = client.call(target).await?;
+    call.send(request).await?;
+    call.finish().await?;
+    let mut reply = BytesMut::new();
+    while let Some(data) = call.recv().await? {
+        reply.extend_from_slice(&data);
+    }
+    Ok(reply.freeze())
+}
+
+fn pattern(len: usize) -> Bytes {
+    (0..len).map(|at| (at * 31 + at / 251) as u8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_are_what_was_sent() {
+    let (client, server, target, _) = pair(local()).await;
+    for len in [1, 2, 1411, 1412, 1413, 1416, 1417, 100_000, 5_000_000] {
+        let reply = echo(&client, &target, pattern(len)).await.unwrap();
+        assert!(reply == pattern(len), "{len} bytes");
+    }
+    client.shutdown().await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_share_four_connections() {
+    let (client, server, target, counts) = pair(local()).await;
+    let calls: Vec<_> = (0..500)
+        .map(|at| {
+            let (client, target) = (client.clone(), target.clone());
+            tokio::spawn(async move { echo(&client, &target, pattern(1 + at * 7)).await })
+        })
+        .collect();
+    for (at, call) in calls.into_iter().enumerate() {
+        assert!(call.await.unwrap().unwrap() == pattern(1 + at * 7));
+    }
+    let total = client.connections(Side::Client);
+    assert!(total.active + total.idle <= 4, "{total:?}");
+    let created = counts.acquired(Side::Client, Acquire::Created);
+    assert!(created <= 4, "{created}");
+    assert_eq!(counts.acquired(Side::Service, Acquire::Created), created);
+    client.shutdown().await;
+    server.shutdown().await;
+    assert_eq!(*counts.closed.lock().unwrap(), 2 * created);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aborts_reach_the_other_side() {
+    let (client, server, target, _) = pair(local()).await;
+    assert_eq!(echo(&client, &target, Bytes::new()).await, Err(CallError::Aborted(AbortCode(42))));
+    let unknown = Target { service: ServiceId(99), ..target.clone() };
+    let refused = echo(&client, &unknown, pattern(10)).await;
+    assert!(
+        matches!(refused, Err(CallError::Aborted(AbortCode(-2)) | CallError::ConnectionAborted(AbortCode(-2)))),
+        "{refused:?}"
+    );
+    assert_eq!(echo(&client, &target, pattern(10)).await, Ok(pattern(10)));
+    client.shutdown().await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_peer_is_dead_in_time() {
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let std::net::SocketAddr::V4(peer) = silent.local_addr().unwrap() else { unreachable!() };
+    let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    let limits = CallLimits { dead_in: Duration::from_millis(300), ..CallLimits::default() };
+    let target = Target { peer, service: ECHO, scope: Arc::from(""), limits };
+    assert_eq!(echo(&client, &target, pattern(10)).await, Err(CallError::PeerDead));
+    client.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_are_reaped_and_come_back() {
+    let config = EndpointConfig {
+        client_idle: Duration::from_millis(50),
+        service_idle: Duration::from_millis(50),
+        ..local()
+    };
+    let (client, server, target, counts) = pair(config).await;
+    for round in 1..=3 {
+        assert_eq!(echo(&client, &target, pattern(100)).await, Ok(pattern(100)));
+        assert_eq!(counts.acquired(Side::Client, Acquire::Created), round);
+        while client.connections(Side::Client).idle + server.connections(Side::Service).idle > 0
+            || server.connections(Side::Service).active > 0
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    client.shutdown().await;
+    server.shutdown().await;
+}
+
+/// The point of the whole scheme: calls that arrive while the reaper retires their connection are all answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_call_is_lost_on_a_dying_connection() {
+    let config = EndpointConfig {
+        client_idle: Duration::from_mins(2),
+        service_idle: Duration::from_millis(1),
+        ..local()
+    };
+    let (client, server, target, counts) = pair(config).await;
+    let workers: Vec<_> = (0..16)
+        .map(|worker| {
+            let (client, target) = (client.clone(), target.clone());
+            tokio::spawn(async move {
+                for round in 0..100_usize {
+                    let request = pattern(1 + round);
+                    assert_eq!(echo(&client, &target, request.clone()).await, Ok(request));
+                    tokio::time::sleep(Duration::from_millis((worker + round as u64) % 4)).await;
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let made = counts.acquired(Side::Service, Acquire::Created)
+        + counts.acquired(Side::Service, Acquire::RefusedDying);
+    assert!(made > 4, "the reaper was never in the way: {:?}", counts.acquired.lock().unwrap());
+    client.shutdown().await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_do_no_harm() {
+    let (client, server, target, counts) = pair(local()).await;
+    let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut seed = 0x9e37_79b9_u32;
+    let noise = tokio::task::spawn_blocking(move || {
+        for round in 0..3000_usize {
+            let datagram: Vec<u8> = (0..round % 90)
+                .map(|at| {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    if at == 20 { (seed >> 24) as u8 % 15 } else { (seed >> 24) as u8 }
+                })
+                .collect();
+            for peer in [target.peer, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)] {
+                let _ = stranger.send_to(&datagram, peer);
+            }
+        }
+        target
+    });
+    let (second, _server2, target2, _) = pair(local()).await;
+    drop(second);
+    for _ in 0..20 {
+        assert!(echo(&client, &target2, pattern(50_000)).await.is_ok());
+    }
+    let target = noise.await.unwrap();
+    assert_eq!(echo(&client, &target, pattern(100)).await, Ok(pattern(100)));
+    assert!(!counts.dropped.lock().unwrap().is_empty());
+    client.shutdown().await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn version_is_answered() {
+    let config = EndpointConfig { version: "hello from a test".to_owned(), ..local() };
+    let (client, server, target, _) = pair(config).await;
+    let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    asker.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut question = [0; 29];
+    question[20] = 13;
+    question[21] = 0x05;
+    asker.send_to(&question, target.peer).unwrap();
+    let reply = tokio::task::spawn_blocking(move || {
+        let mut reply = [0; 200];
+        let len = asker.recv(&mut reply).unwrap();
+        reply[..len].to_vec()
+    })
+    .await
+    .unwrap();
+    assert_eq!(reply.len(), 28 + 65);
+    assert_eq!((reply[20], reply[21]), (13, 0x04));
+    assert!(reply[28..].starts_with(b"hello from a test\0"));
+    client.shutdown().await;
+    server.shutdown().await;
+}

@@ -1,0 +1,5 @@
+//! The security classes.
+
+mod null;
+
+pub use null::Null;

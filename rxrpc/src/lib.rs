@@ -8,4 +8,6 @@ pub mod events;
 pub mod net;
 #[cfg(not(loom))]
 pub mod proto;
+#[cfg(not(loom))]
+pub mod security;
 mod sync;

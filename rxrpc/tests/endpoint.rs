@@ -1,5 +1,10 @@
 //! Two endpoints on loopback: calls, their limits, and the life of connections.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -47,7 +52,12 @@ struct Counts {
 
 impl Counts {
     fn acquired(&self, side: Side, outcome: Acquire) -> u64 {
-        self.acquired.lock().unwrap().get(&(side, outcome)).copied().unwrap_or(0)
+        self.acquired
+            .lock()
+            .unwrap()
+            .get(&(side, outcome))
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -55,7 +65,12 @@ impl Sink for Counts {
     fn event(&self, event: &Event<'_>) {
         match event {
             Event::Acquired { side, outcome, .. } => {
-                *self.acquired.lock().unwrap().entry((*side, *outcome)).or_default() += 1;
+                *self
+                    .acquired
+                    .lock()
+                    .unwrap()
+                    .entry((*side, *outcome))
+                    .or_default() += 1;
             }
             Event::Dropped { reason, .. } => self.dropped.lock().unwrap().push(reason),
             Event::Closed { .. } => *self.closed.lock().unwrap() += 1,
@@ -65,19 +80,29 @@ impl Sink for Counts {
 }
 
 fn local() -> EndpointConfig {
-    EndpointConfig { bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), ..EndpointConfig::default() }
+    EndpointConfig {
+        bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        ..EndpointConfig::default()
+    }
 }
 
 async fn pair(config: EndpointConfig) -> (Endpoint, Endpoint, Target, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
-    let server = Endpoint::bind(config.clone(), Arc::clone(&counts) as Arc<dyn Sink>).await.unwrap();
+    let server = Endpoint::bind(config.clone(), Arc::clone(&counts) as Arc<dyn Sink>)
+        .await
+        .unwrap();
     server.serve(ECHO, Arc::new(Echo));
-    let client = Endpoint::bind(config, Arc::clone(&counts) as Arc<dyn Sink>).await.unwrap();
+    let client = Endpoint::bind(config, Arc::clone(&counts) as Arc<dyn Sink>)
+        .await
+        .unwrap();
     let target = Target {
         peer: server.local_addr(),
         service: ECHO,
         scope: Arc::from("test"),
-        limits: CallLimits { dead_in: Duration::from_secs(10), ..CallLimits::default() },
+        limits: CallLimits {
+            dead_in: Duration::from_secs(10),
+            ..CallLimits::default()
+        },
     };
     (client, server, target, counts)
 }
@@ -133,11 +158,20 @@ async fn many_calls_share_four_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aborts_reach_the_other_side() {
     let (client, server, target, _) = pair(local()).await;
-    assert_eq!(echo(&client, &target, Bytes::new()).await, Err(CallError::Aborted(AbortCode(42))));
-    let unknown = Target { service: ServiceId(99), ..target.clone() };
+    assert_eq!(
+        echo(&client, &target, Bytes::new()).await,
+        Err(CallError::Aborted(AbortCode(42)))
+    );
+    let unknown = Target {
+        service: ServiceId(99),
+        ..target.clone()
+    };
     let refused = echo(&client, &unknown, pattern(10)).await;
     assert!(
-        matches!(refused, Err(CallError::Aborted(AbortCode(-2)) | CallError::ConnectionAborted(AbortCode(-2)))),
+        matches!(
+            refused,
+            Err(CallError::Aborted(AbortCode(-2)) | CallError::ConnectionAborted(AbortCode(-2)))
+        ),
         "{refused:?}"
     );
     assert_eq!(echo(&client, &target, pattern(10)).await, Ok(pattern(10)));
@@ -148,11 +182,24 @@ async fn aborts_reach_the_other_side() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_peer_is_dead_in_time() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let std::net::SocketAddr::V4(peer) = silent.local_addr().unwrap() else { unreachable!() };
+    let std::net::SocketAddr::V4(peer) = silent.local_addr().unwrap() else {
+        unreachable!()
+    };
     let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
-    let limits = CallLimits { dead_in: Duration::from_millis(300), ..CallLimits::default() };
-    let target = Target { peer, service: ECHO, scope: Arc::from(""), limits };
-    assert_eq!(echo(&client, &target, pattern(10)).await, Err(CallError::PeerDead));
+    let limits = CallLimits {
+        dead_in: Duration::from_millis(300),
+        ..CallLimits::default()
+    };
+    let target = Target {
+        peer,
+        service: ECHO,
+        scope: Arc::from(""),
+        limits,
+    };
+    assert_eq!(
+        echo(&client, &target, pattern(10)).await,
+        Err(CallError::PeerDead)
+    );
     client.shutdown().await;
 }
 
@@ -203,7 +250,11 @@ async fn no_call_is_lost_on_a_dying_connection() {
     }
     let made = counts.acquired(Side::Service, Acquire::Created)
         + counts.acquired(Side::Service, Acquire::RefusedDying);
-    assert!(made > 4, "the reaper was never in the way: {:?}", counts.acquired.lock().unwrap());
+    assert!(
+        made > 4,
+        "the reaper was never in the way: {:?}",
+        counts.acquired.lock().unwrap()
+    );
     client.shutdown().await;
     server.shutdown().await;
 }
@@ -218,7 +269,11 @@ async fn strangers_do_no_harm() {
             let datagram: Vec<u8> = (0..round % 90)
                 .map(|at| {
                     seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    if at == 20 { (seed >> 24) as u8 % 15 } else { (seed >> 24) as u8 }
+                    if at == 20 {
+                        (seed >> 24) as u8 % 15
+                    } else {
+                        (seed >> 24) as u8
+                    }
                 })
                 .collect();
             for peer in [target.peer, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)] {
@@ -241,7 +296,10 @@ async fn strangers_do_no_harm() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn version_is_answered() {
-    let config = EndpointConfig { version: "hello from a test".to_owned(), ..local() };
+    let config = EndpointConfig {
+        version: "hello from a test".to_owned(),
+        ..local()
+    };
     let (client, server, target, _) = pair(config).await;
     let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     asker.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

@@ -43,14 +43,19 @@ impl Bundles {
         let mut bundles = self.0.lock();
         let bundle = bundles.entry(key.clone()).or_insert_with(|| {
             let permits = Arc::new(Semaphore::new(PLACES * ChannelIndex::COUNT));
-            Arc::new(Bundle { permits, choosing: Mutex::new(()) })
+            Arc::new(Bundle {
+                permits,
+                choosing: Mutex::new(()),
+            })
         });
         Arc::clone(bundle)
     }
 
     /// Forgets the bundles that no call uses or waits for.
     pub(crate) fn forget_unused(&self) {
-        self.0.lock().retain(|_, bundle| Arc::strong_count(bundle) > 1 || bundle.in_use());
+        self.0
+            .lock()
+            .retain(|_, bundle| Arc::strong_count(bundle) > 1 || bundle.in_use());
     }
 }
 
@@ -69,14 +74,23 @@ impl fmt::Debug for Bundles {
 impl Shared {
     /// Starts a call to `target` on a channel of its bundle, waiting for one if all are busy. Cancel safe.
     pub(crate) async fn acquire(self: &Arc<Self>, target: &Target) -> Result<Channel, CallError> {
-        let key =
-            BundleKey { peer: target.peer, service: target.service, scope: Arc::clone(&target.scope) };
+        let key = BundleKey {
+            peer: target.peer,
+            service: target.service,
+            scope: Arc::clone(&target.scope),
+        };
         loop {
+            if self.is_closing() {
+                return Err(CallError::Shutdown);
+            }
             let bundle = self.bundles.get(&key);
             let permit = self.permit(&bundle, target).await?;
-            let found = self.choose(&bundle, &key, target);
-            // Only if the connection found was aborted between lookup and use: look again.
-            let Some((conn, slot, outcome)) = found else { continue };
+            // Only if a peer aborts connection after connection between lookup and use is none found: others go first.
+            let Some((conn, slot, outcome)) = self.choose(&bundle, &key, target) else {
+                drop(permit);
+                tokio::task::yield_now().await;
+                continue;
+            };
             conn.count_call();
             self.sink.event(&Event::Acquired {
                 side: Side::Client,
@@ -97,7 +111,10 @@ impl Shared {
         let limit = target.limits.hard_in.unwrap_or(target.limits.dead_in);
         let permit = tokio::time::timeout(limit, permits.acquire_owned()).await;
         let waited = self.clock.now().saturating_duration_since(from);
-        self.sink.event(&Event::ChannelWaited { service: target.service, waited });
+        self.sink.event(&Event::ChannelWaited {
+            service: target.service,
+            waited,
+        });
         match permit {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_closed)) => Err(CallError::Shutdown),
@@ -146,17 +163,24 @@ impl Shared {
         Connection::new(
             Arc::clone(self),
             life,
-            Key::Client { bundle: key.clone(), slot, cid },
+            Key::Client {
+                bundle: key.clone(),
+                slot,
+                cid,
+            },
             key.service,
             Arc::clone(&key.scope),
-            proto::Connection::new(params, now),
+            proto::Connection::new(params),
             now,
         )
     }
 
     fn next_cid(&self) -> ConnectionId {
         // Relaxed: only uniqueness matters. Ids go around after a thousand million connections.
-        ConnectionId(self.next_cid.fetch_add(CID_STEP, std::sync::atomic::Ordering::Relaxed))
+        ConnectionId(
+            self.next_cid
+                .fetch_add(CID_STEP, std::sync::atomic::Ordering::Relaxed),
+        )
     }
 }
 

@@ -24,7 +24,12 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn new(conn: Ref<Connection>, slot: Slot) -> Self {
         let started = conn.shared.clock.now();
-        Self { conn, slot, started, result: None }
+        Self {
+            conn,
+            slot,
+            started,
+            result: None,
+        }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -71,15 +76,17 @@ impl Call {
     fn poll_recv(&mut self, context: &Context<'_>) -> Poll<Result<Option<Bytes>, CallError>> {
         let slot = self.slot;
         let now = self.conn.shared.clock.now();
-        let polled = self.conn.turn(now, |turn| match turn.state.proto.read(now, slot) {
-            Ok(Read::Data(data)) => Poll::Ready(Ok(Some(data))),
-            Ok(Read::End) => Poll::Ready(Ok(None)),
-            Ok(Read::Pending) => {
-                turn.read_later(slot.channel, context.waker());
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error)),
-        });
+        let polled = self
+            .conn
+            .turn(now, |turn| match turn.state.proto.read(now, slot) {
+                Ok(Read::Data(data)) => Poll::Ready(Ok(Some(data))),
+                Ok(Read::End) => Poll::Ready(Ok(None)),
+                Ok(Read::Pending) => {
+                    turn.read_later(slot.channel, context.waker());
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            });
         self.note(polled)
     }
 
@@ -87,7 +94,8 @@ impl Call {
     pub(crate) fn abort(&mut self, code: AbortCode) {
         let slot = self.slot;
         let now = self.conn.shared.clock.now();
-        self.conn.turn(now, |turn| turn.state.proto.abort(now, slot, code));
+        self.conn
+            .turn(now, |turn| turn.state.proto.abort(now, slot, code));
         self.ended(CallResult::Cancelled);
     }
 

@@ -34,7 +34,10 @@ pub struct ClientCall {
 
 impl ClientCall {
     pub(super) fn new(channel: Channel) -> Self {
-        Self { call: Call::new(channel.conn, channel.slot), _permit: channel.permit }
+        Self {
+            call: Call::new(channel.conn, channel.slot),
+            _permit: channel.permit,
+        }
     }
 
     /// Whom we call.
@@ -58,7 +61,10 @@ impl ClientCall {
     /// # Errors
     ///
     /// The call has failed.
-    #[expect(clippy::unused_async, reason = "may have to wait once packets are sealed elsewhere")]
+    #[expect(
+        clippy::unused_async,
+        reason = "may have to wait once packets are sealed elsewhere"
+    )]
     pub async fn finish(&mut self) -> Result<(), CallError> {
         self.call.finish()
     }

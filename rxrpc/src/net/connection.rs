@@ -9,11 +9,12 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::endpoint::Shared;
+use super::traffic::Way;
 use crate::cache::{Cached, Life, Ref};
 use crate::events::CloseReason;
 use crate::proto::{self, ChannelIndex, ConnectionId, Epoch, ServiceId, Side};
@@ -34,7 +35,11 @@ pub(crate) struct Connection {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     /// Used to send: the `slot`-th connection of a bundle.
-    Client { bundle: BundleKey, slot: usize, cid: ConnectionId },
+    Client {
+        bundle: BundleKey,
+        slot: usize,
+        cid: ConnectionId,
+    },
     /// Used on receipt.
     Service(ServiceKey),
 }
@@ -95,7 +100,12 @@ impl Connection {
             born: now,
             calls: AtomicU64::new(0),
             shared,
-            state: Mutex::new(State { proto, channels: Default::default(), armed: None, hold: None }),
+            state: Mutex::new(State {
+                proto,
+                channels: Default::default(),
+                armed: None,
+                hold: None,
+            }),
         }
     }
 
@@ -140,6 +150,11 @@ impl Connection {
         self.state.lock().proto.usable()
     }
 
+    /// The smoothed round trip to the peer, if it was measured.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.state.lock().proto.rtt()
+    }
+
     pub(super) fn snapshot(&self) -> proto::ConnectionSnapshot {
         self.state.lock().proto.snapshot()
     }
@@ -152,10 +167,21 @@ impl Ref<Connection> {
         let mut released = None;
         let mut woken = Wakes::default();
         let mut state = self.state.lock();
-        let mut turn = Turn { state: &mut state, wakes: &mut woken };
+        let mut turn = Turn {
+            state: &mut state,
+            wakes: &mut woken,
+        };
         let result = work(&mut turn);
 
         let sent = shared.transmit(self.peer(), |buffer| state.proto.poll_transmit(now, buffer));
+        if let Some(errno) = sent.unreachable {
+            let touched = state.proto.unreachable(now, errno);
+            Turn {
+                state: &mut state,
+                wakes: &mut woken,
+            }
+            .touched(touched);
+        }
 
         if state.proto.is_idle() {
             released = state.hold.take();
@@ -178,8 +204,16 @@ impl Ref<Connection> {
             Self::put_at(released, shared.clock.millis(now));
         }
         woken.wake();
-        sent.report(&*shared.sink);
+        shared.report(&sent, Way::Out);
         result
+    }
+
+    /// Fails its calls, but for replies that are on their way.
+    pub(super) fn shut_down(&self, now: Instant) {
+        self.turn(now, |turn| {
+            let touched = turn.state.proto.close(now);
+            turn.touched(touched);
+        });
     }
 
     /// The timer that was armed for `at` has fired.
@@ -202,7 +236,7 @@ impl Turn<'_> {
     /// Has the tasks of the touched channels look again.
     pub(super) fn touched(&mut self, touched: [bool; 4]) {
         for (channel, touched) in self.state.channels.iter_mut().zip(touched) {
-            if *touched {
+            if touched {
                 self.wakes.add(channel.reader.take());
                 self.wakes.add(channel.writer.take());
             }

@@ -41,7 +41,12 @@ struct Flock {
 pub(crate) type Make<'a> = &'a dyn Fn(Life) -> Connection;
 
 impl Connections {
-    pub(crate) fn new(clock: Clock, client_expiry: Expiry, service_expiry: Expiry, sink: Arc<dyn Sink>) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        client_expiry: Expiry,
+        service_expiry: Expiry,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
         Self {
             client_tree: Tree::client(),
             service_tree: Tree::service(),
@@ -56,7 +61,11 @@ impl Connections {
     /// The client connection that a received packet names, if it lives.
     pub(crate) fn client_by_id(&self, cid: ConnectionId) -> Option<Ref<Connection>> {
         // A dying client connection has no call, so a packet for it is a stray.
-        self.client_ids.read().get(&cid).and_then(Ref::get_live).map(|(conn, _)| conn)
+        self.client_ids
+            .read()
+            .get(&cid)
+            .and_then(Ref::get_live)
+            .map(|(conn, _)| conn)
     }
 
     /// The service connection that a received packet names, if it lives. A dying one is as good as absent.
@@ -69,16 +78,24 @@ impl Connections {
 
     /// The service connection that a received packet names, made if there is none that lives.
     pub(crate) fn publish_service(&self, key: ServiceKey, make: Make<'_>) -> (Ref<Connection>, Acquire) {
-        let published = self.service_tree.publish(key, || self.service.adopt(self.clock, make));
+        let published = self
+            .service_tree
+            .publish(key, || self.service.adopt(self.clock, make));
         settle(published, Acquire::RefusedDying)
     }
 
     /// The client connection at a place of a bundle, made if there is none that lives.
-    pub(crate) fn publish_client(&self, place: (BundleKey, usize), make: Make<'_>) -> (Ref<Connection>, Acquire) {
+    pub(crate) fn publish_client(
+        &self,
+        place: (BundleKey, usize),
+        make: Make<'_>,
+    ) -> (Ref<Connection>, Acquire) {
         match self.client_tree.lookup(&place) {
             Lookup::Live(conn, was) => (conn, outcome(was)),
             Lookup::Dying | Lookup::Absent => {
-                let published = self.client_tree.publish(place, || self.client.adopt(self.clock, make));
+                let published = self
+                    .client_tree
+                    .publish(place, || self.client.adopt(self.clock, make));
                 self.known_by_id(settle(published, Acquire::RefusedDying))
             }
         }
@@ -91,7 +108,9 @@ impl Connections {
         old: &Connection,
         make: Make<'_>,
     ) -> (Ref<Connection>, Acquire) {
-        let published = self.client_tree.replace(place, old, || self.client.adopt(self.clock, make));
+        let published = self
+            .client_tree
+            .replace(place, old, || self.client.adopt(self.clock, make));
         self.known_by_id(settle(published, Acquire::Replaced))
     }
 
@@ -169,7 +188,9 @@ impl Connections {
                     self.service_tree.unpublish(key, &conn);
                 }
             }
-            let reason = reason.or_else(|| conn.close_reason()).unwrap_or_else(|| self.idle_reason(side, &conn));
+            let reason = reason
+                .or_else(|| conn.close_reason())
+                .unwrap_or_else(|| self.idle_reason(side, &conn));
             self.sink.event(&Event::Closed {
                 side,
                 scope: &conn.scope,
@@ -210,8 +231,15 @@ impl fmt::Debug for Connections {
 impl Flock {
     fn new(clock: Clock, expiry: Expiry) -> Self {
         let bell = Arc::new(Notify::new());
-        let host = Box::new(Ringer { clock, bell: Arc::clone(&bell) });
-        Self { list: List::new(host), bell, expiry }
+        let host = Box::new(Ringer {
+            clock,
+            bell: Arc::clone(&bell),
+        });
+        Self {
+            list: List::new(host),
+            bell,
+            expiry,
+        }
     }
 
     fn adopt(&self, clock: Clock, make: Make<'_>) -> Ref<Connection> {

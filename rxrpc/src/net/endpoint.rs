@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,7 +23,7 @@ use super::connections::Connections;
 use super::receiver::Receiver;
 use super::socket::Socket;
 use super::timers::Timers;
-use super::traffic::Traffic;
+use super::traffic::{Totals, Traffic, Way};
 use super::{ClientCall, Service, Target};
 use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
@@ -68,7 +69,7 @@ pub struct BindError {
     /// Where it was to be bound.
     pub address: SocketAddrV4,
     /// Why not.
-    pub source: std::io::Error,
+    pub source: io::Error,
 }
 
 /// A UDP port that makes and answers calls. Clones share it. It lives until [`shutdown`](Self::shutdown).
@@ -86,6 +87,7 @@ pub(crate) struct Shared {
     pub(super) services: RwLock<HashMap<ServiceId, Arc<dyn Service>>>,
     /// Calls being answered.
     pub(super) answering: Arc<Semaphore>,
+    pub(super) totals: Totals,
     pub(super) config: EndpointConfig,
     pub(super) epoch: Epoch,
     pub(super) next_cid: AtomicU32,
@@ -100,12 +102,16 @@ impl Endpoint {
     ///
     /// The port is taken, or sockets are not to be had.
     pub async fn bind(config: EndpointConfig, sink: Arc<dyn Sink>) -> Result<Self, BindError> {
-        let refused = |source| BindError { address: config.bind, source };
+        let refused = |source| BindError {
+            address: config.bind,
+            source,
+        };
         let socket = Socket::bind(config.bind).map_err(refused)?;
         let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| refused(error.into()))?;
+        getrandom::fill(&mut random).map_err(|error| refused(io::Error::other(error)))?;
         let [epoch, cid] = [&random[..4], &random[4..]].map(|half| {
-            half.iter().fold(0_u32, |word, &byte| (word << 8) | u32::from(byte))
+            half.iter()
+                .fold(0_u32, |word, &byte| (word << 8) | u32::from(byte))
         });
         let clock = Clock::start();
         let expiry = |idle: Duration| Expiry {
@@ -129,6 +135,7 @@ impl Endpoint {
             epoch: Epoch((epoch | RANDOM_EPOCH) & !RESERVED_EPOCH),
             next_cid: AtomicU32::new(cid & !3),
             closing: AtomicBool::new(false),
+            totals: Totals::default(),
             tasks: Mutex::default(),
             sink,
             config,
@@ -140,7 +147,10 @@ impl Endpoint {
             tokio::spawn(reap(Arc::clone(&shared), Side::Client)),
             tokio::spawn(reap(Arc::clone(&shared), Side::Service)),
         ];
-        shared.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+        shared
+            .tasks
+            .lock()
+            .extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
         Ok(Self(shared))
     }
 
@@ -168,7 +178,10 @@ impl Endpoint {
     #[must_use]
     pub fn connections(&self, side: Side) -> ConnectionCount {
         let idle = self.0.connections.idle(side);
-        ConnectionCount { active: self.0.connections.len(side).saturating_sub(idle), idle }
+        ConnectionCount {
+            active: self.0.connections.len(side).saturating_sub(idle),
+            idle,
+        }
     }
 
     /// Fails the calls that are left, retires all connections and stops the tasks. Waits a moment for replies to arrive.
@@ -220,8 +233,11 @@ impl Shared {
             loop {
                 buffer.clear();
                 let Some(run) = poll(buffer) else { break };
-                traffic.count_run(run.segment_size, buffer);
-                self.socket.send(peer, run.segment_size, buffer);
+                traffic.count_run(&run, buffer);
+                if let Err(errno) = self.socket.send(peer, run.segment_size, buffer) {
+                    traffic.unreachable = Some(errno);
+                    break;
+                }
             }
         });
         traffic
@@ -231,13 +247,21 @@ impl Shared {
     pub(super) fn answer(&self, peer: SocketAddrV4, datagram: &[u8]) {
         let mut traffic = Traffic::default();
         traffic.count(datagram);
-        self.socket.send(peer, datagram.len(), datagram);
-        traffic.report(true, &*self.sink);
+        // Who cannot be reached gets no answer.
+        let _ = self.socket.send(peer, datagram.len(), datagram);
+        self.report(&traffic, Way::Out);
+    }
+
+    /// Reports packets that came or went. Under no lock.
+    pub(super) fn report(&self, traffic: &Traffic, way: Way) {
+        self.totals.add(traffic, way);
+        traffic.report(way, &*self.sink);
     }
 
     /// Reports a packet that was thrown away.
     pub(super) fn dropped(&self, peer: SocketAddrV4, reason: &'static str) {
         tracing::trace!(%peer, reason, "packet dropped");
+        self.totals.add_bogus();
         self.sink.event(&Event::Dropped { reason, peer });
     }
 }
@@ -268,7 +292,10 @@ async fn fire_timers(shared: Arc<Shared>) {
 }
 
 async fn reap(shared: Arc<Shared>, side: Side) {
-    shared.connections.reap(side, || shared.bundles.forget_unused()).await;
+    shared
+        .connections
+        .reap(side, || shared.bundles.forget_unused())
+        .await;
 }
 
 thread_local! {

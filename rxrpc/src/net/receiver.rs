@@ -18,9 +18,10 @@ use super::connection::{Connection, Key, ServiceKey};
 use super::endpoint::Shared;
 use super::service::{Service, ServiceCall};
 use super::socket::Region;
-use super::traffic::Traffic;
+use super::traffic::{Traffic, Way};
 use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
+use crate::proto::endpoint::{NO_SUCH_SERVICE, busy, raw_abort};
 use crate::proto::{
     self, ConnectionParams, Header, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side, abort_codes,
 };
@@ -33,7 +34,10 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, batch: Vec::new() }
+        Self {
+            shared,
+            batch: Vec::new(),
+        }
     }
 
     /// Receives until the task is dropped.
@@ -49,7 +53,7 @@ impl Receiver {
                     self.datagram(peer, datagram);
                 })
                 .await;
-            traffic.report(false, &*shared.sink);
+            shared.report(&traffic, Way::In);
             self.dispatch();
             if let Err(error) = received {
                 // An earlier send met an error that the kernel reports here; the socket itself is good.
@@ -72,7 +76,9 @@ impl Receiver {
         let mut packets = self.batch.drain(..).peekable();
         while let Some((peer, packet)) = packets.next() {
             let destination = Destination::of(peer, &packet.header);
-            let Some((conn, acquired)) = find(&self.shared, peer, &packet) else { continue };
+            let Some((conn, acquired)) = find(&self.shared, peer, &packet) else {
+                continue;
+            };
             let mut run = vec![packet];
             while let Some((_, packet)) =
                 packets.next_if(|(peer, packet)| Destination::of(*peer, &packet.header) == destination)
@@ -95,21 +101,21 @@ struct Destination {
 impl Destination {
     fn of(peer: SocketAddrV4, header: &Header) -> Self {
         Self {
-            key: ServiceKey { peer, epoch: header.epoch, cid: header.cid },
+            key: ServiceKey {
+                peer,
+                epoch: header.epoch,
+                cid: header.cid,
+            },
             from_client: header.flags.client_initiated(),
-            stateless: is_question(header),
+            stateless: answer::is_question(header),
         }
     }
-}
-
-fn is_question(header: &Header) -> bool {
-    matches!(header.packet_type, PacketType::Version | PacketType::Debug)
 }
 
 /// The connection that a packet is for. What needs no connection is answered here.
 fn find(shared: &Arc<Shared>, peer: SocketAddrV4, packet: &Packet) -> Option<(Ref<Connection>, Acquire)> {
     let header = &packet.header;
-    if is_question(header) {
+    if answer::is_question(header) {
         answer::question(shared, peer, packet);
         return None;
     }
@@ -130,7 +136,10 @@ fn find_client(
     if header.epoch != shared.epoch {
         return Err("foreign_epoch");
     }
-    let conn = shared.connections.client_by_id(header.cid).ok_or("no_connection")?;
+    let conn = shared
+        .connections
+        .client_by_id(header.cid)
+        .ok_or("no_connection")?;
     if conn.peer().port() != peer.port() {
         return Err("foreign_port");
     }
@@ -142,7 +151,11 @@ fn find_service(
     peer: SocketAddrV4,
     header: &Header,
 ) -> Result<(Ref<Connection>, Acquire), &'static str> {
-    let key = ServiceKey { peer, epoch: header.epoch, cid: header.cid };
+    let key = ServiceKey {
+        peer,
+        epoch: header.epoch,
+        cid: header.cid,
+    };
     if let Some(found) = shared.connections.service(&key) {
         return Ok(found);
     }
@@ -151,13 +164,13 @@ fn find_service(
         return Err("no_connection");
     }
     let refusal = if !shared.services.read().contains_key(&header.service) {
-        Some(("no_service", proto::raw_abort(header, abort_codes::RX_INVALID_OPERATION)))
+        Some(("no_service", raw_abort(header, NO_SUCH_SERVICE)))
     } else if header.security != SecurityIndex(0) {
-        Some(("no_security", proto::raw_abort(header, abort_codes::RX_INVALID_OPERATION)))
+        Some(("no_security", raw_abort(header, NO_SUCH_SERVICE)))
     } else if shared.is_closing() {
-        Some(("closing", proto::raw_abort(header, abort_codes::RX_CALL_DEAD)))
+        Some(("closing", raw_abort(header, abort_codes::RX_CALL_DEAD)))
     } else if shared.connections.len(Side::Service) >= shared.config.max_service_connections {
-        Some(("over_limit", proto::busy(header)))
+        Some(("over_limit", busy(header)))
     } else {
         None
     };
@@ -167,7 +180,9 @@ fn find_service(
         }
         return Err(reason);
     }
-    Ok(shared.connections.publish_service(key, &|life| service_connection(shared, life, key, header.service)))
+    Ok(shared
+        .connections
+        .publish_service(key, &|life| service_connection(shared, life, key, header.service)))
 }
 
 fn service_connection(shared: &Arc<Shared>, life: Life, key: ServiceKey, service: ServiceId) -> Connection {
@@ -179,8 +194,16 @@ fn service_connection(shared: &Arc<Shared>, life: Life, key: ServiceKey, service
         service,
         security: SecurityIndex(0),
     };
-    let proto = proto::Connection::new(params, now);
-    Connection::new(Arc::clone(shared), life, Key::Service(key), service, Arc::from(""), proto, now)
+    let proto = proto::Connection::new(params);
+    Connection::new(
+        Arc::clone(shared),
+        life,
+        Key::Service(key),
+        service,
+        Arc::from(""),
+        proto,
+        now,
+    )
 }
 
 /// Gives a run of packets to their connection in one turn, and new calls to their service.
@@ -200,6 +223,7 @@ fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run:
     }
     for slot in calls {
         conn.count_call();
+        shared.totals.add_answered();
         shared.sink.event(&Event::Acquired {
             side: Side::Service,
             scope: &conn.scope,

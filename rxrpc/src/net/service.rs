@@ -62,7 +62,10 @@ impl ServiceCall {
     /// # Errors
     ///
     /// The call has failed.
-    #[expect(clippy::unused_async, reason = "may have to wait once packets are sealed elsewhere")]
+    #[expect(
+        clippy::unused_async,
+        reason = "may have to wait once packets are sealed elsewhere"
+    )]
     pub async fn finish(&mut self) -> Result<(), CallError> {
         self.0.finish()?;
         self.0.ended(CallResult::Ok);

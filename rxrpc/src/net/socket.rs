@@ -32,6 +32,17 @@ struct Run {
     bytes: Vec<u8>,
 }
 
+/// What became of a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It has left, or will never leave.
+    Gone,
+    /// The socket has no room now.
+    Full,
+    /// There is no way to the peer (an `errno`).
+    Unreachable(i32),
+}
+
 /// Where received datagrams are put. One for each receiving task.
 pub(crate) struct Region {
     free: BytesMut,
@@ -47,10 +58,19 @@ impl Socket {
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), BUFFER_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), BUFFER_BYTES);
         let SocketAddr::V4(local) = socket.local_addr()? else {
-            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "not an IPv4 address"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "not an IPv4 address",
+            ));
         };
         let io = UdpSocket::from_std(socket)?;
-        Ok(Self { io, state, local, outbox: Mutex::default(), outbox_filled: Notify::new() })
+        Ok(Self {
+            io,
+            state,
+            local,
+            outbox: Mutex::default(),
+            outbox_filled: Notify::new(),
+        })
     }
 
     /// The bound address.
@@ -78,7 +98,8 @@ impl Socket {
             self.io.readable().await?;
             let attempt = self.io.try_io(Interest::READABLE, || {
                 let mut slices = [IoSliceMut::new(free)];
-                self.state.recv(UdpSockRef::from(&self.io), &mut slices, &mut meta)
+                self.state
+                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut meta)
             });
             match attempt {
                 Ok(got) => break got,
@@ -98,26 +119,36 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends datagrams, each `segment` bytes long but for the last, or keeps them in the outbox.
-    pub(crate) fn send(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) {
+    /// Sends datagrams, each `segment` bytes long but for the last, or keeps them in the outbox. Fails with the `errno` if
+    /// there is no way to the peer.
+    pub(crate) fn send(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Result<(), i32> {
         let segment = segment.max(1);
         let segments = self.max_segments().min(RUN_BYTES / segment).max(1);
-        for run in bytes.chunks(segment * segments) {
-            self.send_run(peer, segment, run);
-        }
+        bytes
+            .chunks(segment * segments)
+            .try_for_each(|run| self.send_run(peer, segment, run))
     }
 
-    fn send_run(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) {
-        if self.outbox.lock().is_empty() && self.try_send(peer, segment, bytes) {
-            return;
+    fn send_run(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Result<(), i32> {
+        if self.outbox.lock().is_empty() {
+            match self.try_send(peer, segment, bytes) {
+                Sent::Gone => return Ok(()),
+                Sent::Unreachable(errno) => return Err(errno),
+                Sent::Full => {}
+            }
         }
         let mut outbox = self.outbox.lock();
         // Beyond the limit the run is lost, as it would be in a full queue of the network; calls send it again.
         if outbox.len() < OUTBOX_RUNS {
-            outbox.push_back(Run { peer, segment, bytes: bytes.to_vec() });
+            outbox.push_back(Run {
+                peer,
+                segment,
+                bytes: bytes.to_vec(),
+            });
             drop(outbox);
             self.outbox_filled.notify_one();
         }
+        Ok(())
     }
 
     /// Empties the outbox whenever the socket has room. Runs until it is dropped.
@@ -127,7 +158,7 @@ impl Socket {
                 self.outbox_filled.notified().await;
                 continue;
             };
-            while !self.try_send(run.peer, run.segment, &run.bytes) {
+            while self.try_send(run.peer, run.segment, &run.bytes) == Sent::Full {
                 if self.io.writable().await.is_err() {
                     return;
                 }
@@ -135,8 +166,7 @@ impl Socket {
         }
     }
 
-    /// True when the run has left or can never leave; false when the socket has no room now.
-    fn try_send(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> bool {
+    fn try_send(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Sent {
         let transmit = Transmit {
             destination: SocketAddr::V4(peer),
             ecn: None,
@@ -144,16 +174,24 @@ impl Socket {
             segment_size: (segment < bytes.len()).then_some(segment),
             src_ip: None,
         };
-        let sent = self
-            .io
-            .try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &transmit));
+        let sent = self.io.try_io(Interest::WRITABLE, || {
+            self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+        });
         match sent {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Ok(()) => Sent::Gone,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Full,
             Err(error) => {
-                // Unreachable networks and the like: the timers of the calls decide.
                 tracing::debug!(%peer, %error, "send failed");
-                true
+                match (error.kind(), error.raw_os_error()) {
+                    (
+                        io::ErrorKind::NetworkUnreachable
+                        | io::ErrorKind::HostUnreachable
+                        | io::ErrorKind::NetworkDown,
+                        Some(errno),
+                    ) => Sent::Unreachable(errno),
+                    // As good as lost on the way: the timers of the calls decide.
+                    _ => Sent::Gone,
+                }
             }
         }
     }
@@ -162,7 +200,9 @@ impl Socket {
 impl Region {
     /// An empty region.
     pub(crate) fn new() -> Self {
-        Self { free: BytesMut::new() }
+        Self {
+            free: BytesMut::new(),
+        }
     }
 
     /// At least one largest batch of writable bytes.

@@ -32,7 +32,10 @@ impl Timers {
     pub(super) fn set(&self, at: Instant, connection: &Arc<Connection>) {
         let mut heap = self.heap.lock();
         let first = heap.peek().map(|entry| entry.at);
-        heap.push(Entry { at, connection: Arc::downgrade(connection) });
+        heap.push(Entry {
+            at,
+            connection: Arc::downgrade(connection),
+        });
         drop(heap);
         if first.is_none_or(|first| at < first) {
             self.earlier.notify_one();

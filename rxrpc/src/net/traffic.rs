@@ -1,41 +1,132 @@
-//! Packets sent and received, counted by type until they can be reported.
+//! Packets sent and received, counted by type.
 //!
-//! Output is made under the lock of a connection, where no event may be emitted; the counts wait here for the unlock.
+//! The machine: output is made under the lock of a connection, where no event may be emitted; the counts of one batch
+//! wait in a [`Traffic`] for the unlock. [`Totals`] add them up for rxdebug.
+
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::events::{Event, Sink};
-use crate::proto::PacketType;
+use crate::proto::{PacketType, Transmit, debug};
 
 /// Packets and bytes of one batch, by number of the packet type.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic([(u64, u64); TYPES]);
+pub(crate) struct Traffic {
+    by_type: [(u64, u64); TYPES],
+    resent: u64,
+    /// There is no way to the peer (an `errno`).
+    pub(crate) unreachable: Option<i32>,
+}
+
+/// Which way packets went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// They came.
+    In,
+    /// They were sent.
+    Out,
+}
+
+/// Counts from the start of an endpoint. They wrap, as those of OpenAFS do.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    read: [AtomicU32; TYPES],
+    sent: [AtomicU32; TYPES],
+    resent: AtomicU32,
+    bogus: AtomicU32,
+    answered: AtomicU32,
+}
 
 impl Traffic {
-    /// Counts a run of datagrams of `segment` bytes each but for the last.
-    pub(crate) fn count_run(&mut self, segment: usize, run: &[u8]) {
-        for datagram in run.chunks(segment.max(1)) {
+    /// Counts a run.
+    pub(crate) fn count_run(&mut self, run: &Transmit, bytes: &[u8]) {
+        for datagram in bytes.chunks(run.segment_size.max(1)) {
             self.count(datagram);
         }
+        self.resent += run.resent as u64;
     }
 
     /// Counts one datagram by the type in its first header.
     pub(crate) fn count(&mut self, datagram: &[u8]) {
         let number = datagram.get(TYPE_OFFSET).copied().map(usize::from);
-        if let Some((packets, bytes)) = number.and_then(|number| self.0.get_mut(number)) {
+        if let Some((packets, bytes)) = number.and_then(|number| self.by_type.get_mut(number)) {
             *packets += 1;
             *bytes += datagram.len() as u64;
         }
     }
 
     /// Emits what was counted.
-    pub(crate) fn report(&self, sent: bool, sink: &dyn Sink) {
-        for (number, &(packets, bytes)) in (0..).zip(&self.0) {
+    pub(crate) fn report(&self, way: Way, sink: &dyn Sink) {
+        for (number, &(packets, bytes)) in (0..).zip(&self.by_type) {
             if packets > 0
                 && let Some(packet_type) = PacketType::from_number(number)
             {
-                sink.event(&Event::Packet { sent, packet_type, packets, bytes });
+                sink.event(&Event::Packet {
+                    sent: way == Way::Out,
+                    packet_type,
+                    packets,
+                    bytes,
+                });
             }
         }
+        if self.resent > 0 {
+            sink.event(&Event::Retransmitted { packets: self.resent });
+        }
     }
+}
+
+// Relaxed everywhere: they are only read to be shown.
+impl Totals {
+    /// Adds a batch.
+    pub(crate) fn add(&self, traffic: &Traffic, way: Way) {
+        let totals = match way {
+            Way::In => &self.read,
+            Way::Out => &self.sent,
+        };
+        for (total, (packets, _)) in totals.iter().zip(traffic.by_type) {
+            if packets > 0 {
+                total.fetch_add(wrapped(packets), Ordering::Relaxed);
+            }
+        }
+        if traffic.resent > 0 {
+            self.resent.fetch_add(wrapped(traffic.resent), Ordering::Relaxed);
+        }
+    }
+
+    /// One packet was thrown away.
+    pub(crate) fn add_bogus(&self) {
+        self.bogus.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One call was begun by a peer.
+    pub(crate) fn add_answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What they say, but for what is counted elsewhere.
+    pub(crate) fn read(&self) -> debug::Totals {
+        let mut totals = debug::Totals {
+            bogus: self.bogus.load(Ordering::Relaxed),
+            resent: self.resent.load(Ordering::Relaxed),
+            calls_executed: self.answered.load(Ordering::Relaxed),
+            ..debug::Totals::default()
+        };
+        let counts = [
+            (&mut totals.packets_read, &self.read),
+            (&mut totals.packets_sent, &self.sent),
+        ];
+        for (shown, counted) in counts {
+            // Type 0 does not exist.
+            for (shown, counted) in shown.iter_mut().zip(counted.iter().skip(1)) {
+                *shown = counted.load(Ordering::Relaxed);
+            }
+        }
+        totals
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the totals wrap")]
+fn wrapped(count: u64) -> u32 {
+    count as u32
 }
 
 /// Where the type stands in a header.

@@ -6,7 +6,7 @@
 
 /// The congestion window of one call.
 #[derive(Clone, Debug)]
-pub struct Congestion {
+pub(crate) struct Congestion {
     window: u32,
     threshold: u32,
     /// Packets acknowledged towards the next opening in avoidance.
@@ -18,9 +18,11 @@ pub struct Congestion {
 impl Congestion {
     /// The window of a new call; `seen` is where the last call on the same path ended.
     #[must_use]
-    pub fn new(seen: Option<u32>) -> Self {
+    pub(crate) fn new(seen: Option<u32>) -> Self {
         Self {
-            window: seen.map_or(WINDOW_FIRST, |seen| seen.clamp(WINDOW_FIRST, WINDOW_INHERITED_MAX)),
+            window: seen.map_or(WINDOW_FIRST, |seen| {
+                seen.clamp(WINDOW_FIRST, WINDOW_INHERITED_MAX)
+            }),
             threshold: seen.map_or(WINDOW_MAX, |seen| seen.clamp(WINDOW_INHERITED_MAX, WINDOW_MAX)),
             credit: 0,
             recovery_until: 0,
@@ -29,14 +31,14 @@ impl Congestion {
 
     /// Packets that may be under way.
     #[must_use]
-    pub const fn window(&self) -> u32 {
+    pub(crate) const fn window(&self) -> u32 {
         self.window
     }
 
     /// `packets` were acknowledged, the newest of which was the `newest`-th transmission of the call.
     ///
     /// `limited` says that the window was what held the sender back: only then may it open.
-    pub fn on_acked(&mut self, packets: u32, newest: u64, limited: bool) {
+    pub(crate) fn on_acked(&mut self, packets: u32, newest: u64, limited: bool) {
         if !limited || newest <= self.recovery_until {
             return;
         }
@@ -52,7 +54,7 @@ impl Congestion {
     }
 
     /// The `lost`-th transmission is taken for lost, when `sent` had been made.
-    pub fn on_loss(&mut self, lost: u64, sent: u64) {
+    pub(crate) fn on_loss(&mut self, lost: u64, sent: u64) {
         if lost <= self.recovery_until {
             return;
         }
@@ -63,7 +65,7 @@ impl Congestion {
     }
 
     /// The retransmission timer ran out, when `sent` transmissions had been made and `in_flight` were under way.
-    pub fn on_timeout(&mut self, in_flight: u32, sent: u64) {
+    pub(crate) fn on_timeout(&mut self, in_flight: u32, sent: u64) {
         self.threshold = (in_flight / 2).max(WINDOW_MIN);
         self.window = 1;
         self.credit = 0;

@@ -1,16 +1,32 @@
 //! The protocol without its input and output.
+//!
+//! The machine: [`parse`] takes datagrams apart, a [`Connection`] takes their packets and lays out those to be sent, and
+//! [`endpoint`] answers what needs no connection. Time is an argument everywhere; nothing here waits, sends or locks.
 
 pub mod abort_codes;
 mod ack;
 mod call;
+mod channel;
+mod congestion;
+mod connection;
+pub mod debug;
+pub mod endpoint;
 mod jumbo;
 mod malformed;
+mod rejected;
+mod rtt;
+mod secure;
+mod send_run;
 mod seq;
 mod wire;
 
 pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
-pub use call::{CallError, CallLimits};
+pub use call::{CallError, CallLimits, Read};
+pub use connection::{CallSnapshot, Connection, ConnectionParams, ConnectionSnapshot, Outcome};
 pub use malformed::Malformed;
+pub use rejected::Rejected;
+pub use secure::{PacketSecurity, Place, Sealed};
+pub use send_run::Transmit;
 pub use seq::{
     AbortCode, CallNumber, ChannelIndex, ConnectionId, Epoch, SecurityIndex, Seq, Serial, ServiceId, Side,
     Slot,

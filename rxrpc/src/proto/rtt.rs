@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// The round-trip time of the path to a peer.
 #[derive(Clone, Debug, Default)]
-pub struct RttEstimator {
+pub(crate) struct RttEstimator {
     estimate: Option<Estimate>,
     samples: u32,
 }
@@ -20,7 +20,7 @@ struct Estimate {
 
 impl RttEstimator {
     /// Takes one sample: the time from the sending of exactly the packet that an ACK answers to that ACK.
-    pub fn sample(&mut self, rtt: Duration) {
+    pub(crate) fn sample(&mut self, rtt: Duration) {
         if rtt > SAMPLE_MAX {
             return;
         }
@@ -39,13 +39,13 @@ impl RttEstimator {
 
     /// The smoothed round-trip time, if there was a sample.
     #[must_use]
-    pub fn smoothed(&self) -> Option<Duration> {
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
         self.estimate.map(|estimate| estimate.smoothed)
     }
 
     /// True while more samples are wanted soon.
     #[must_use]
-    pub fn is_young(&self) -> bool {
+    pub(crate) fn is_young(&self) -> bool {
         self.samples < SAMPLES_WANTED
     }
 
@@ -53,14 +53,16 @@ impl RttEstimator {
     ///
     /// `extra` is the time that the peer may hold back this particular acknowledgement.
     #[must_use]
-    pub fn timeout(&self, backoff: u32, extra: Duration) -> Duration {
+    pub(crate) fn timeout(&self, backoff: u32, extra: Duration) -> Duration {
         let base = match self.estimate {
             None => FIRST_TIMEOUT,
             Some(Estimate { smoothed, deviation }) => {
                 (smoothed + deviation * 4).max(TIMEOUT_MIN) + ACK_ALLOWANCE
             }
         };
-        (base + extra).saturating_mul(1 << backoff.min(BACKOFF_MAX)).min(TIMEOUT_MAX)
+        (base + extra)
+            .saturating_mul(1 << backoff.min(BACKOFF_MAX))
+            .min(TIMEOUT_MAX)
     }
 }
 

@@ -1,5 +1,336 @@
-//! Calls.
+//! Calls: one request and one reply on a channel.
+//!
+//! The machine: a call has a [phase](state::Phase), a transmit queue for its own direction and a receive window for the
+//! peer's. Packets come in through [`input`], leave through [`output`], and time passes in [`clock`]. What is left of a
+//! call that is over - its final ACK or ABORT - is the business of the channel's memory, not of the call.
 
+mod clock;
 mod error;
+mod input;
+mod output;
+mod receive;
+mod send;
+mod state;
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
 
 pub use error::{CallError, CallLimits};
+pub(super) use input::Taken;
+pub(super) use output::{WINDOW_WHOLE, ack_body};
+pub(super) use state::Phase;
+
+use super::congestion::Congestion;
+use super::rtt::RttEstimator;
+use super::secure::{PacketSecurity, Place};
+use super::{AbortCode, AckReason, Seq, Serial, Side, Slot, abort_codes};
+use receive::ReceiveQueue;
+use send::SendQueue;
+use state::Step;
+
+/// One call.
+pub(super) struct Call {
+    side: Side,
+    slot: Slot,
+    phase: Phase,
+    error: Option<CallError>,
+    /// The code that the peer is to be told.
+    told: Option<AbortCode>,
+    send: SendQueue,
+    /// What was written and does not fill a packet, or is not known not to be the last.
+    tail: Bytes,
+    receive: ReceiveQueue,
+    congestion: Congestion,
+    limits: CallLimits,
+    ack: Option<AckDue>,
+    /// When an ACK is due although nothing asks for it.
+    ack_at: Option<Instant>,
+    /// DATA taken since the last ACK left.
+    unacked: u32,
+    retransmit_at: Option<Instant>,
+    /// Retransmission timeouts in a row.
+    backoff: u32,
+    /// The last PING: its answer measures the round trip.
+    ping: Option<(Serial, Instant)>,
+    started: Instant,
+    /// When the peer was last heard of in this call.
+    heard: Instant,
+    /// When the call last moved.
+    moved: Instant,
+    /// The peer may know of the call.
+    exposed: bool,
+    released: bool,
+}
+
+/// An ACK that must leave with the next output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AckDue {
+    pub(super) reason: AckReason,
+    /// Serial of the packet that it answers, 0 if none.
+    pub(super) serial: Serial,
+}
+
+/// What a connection lends to its calls.
+pub(super) struct Path<'a> {
+    pub(super) now: Instant,
+    pub(super) rtt: &'a mut RttEstimator,
+    pub(super) security: &'a dyn PacketSecurity,
+}
+
+/// What a reader gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// The payload of the next packet.
+    Data(Bytes),
+    /// Nothing more is here yet.
+    Pending,
+    /// The stream is at its end.
+    End,
+}
+
+impl Call {
+    pub(super) fn new(side: Side, slot: Slot, limits: CallLimits, window: Option<u32>, now: Instant) -> Self {
+        Self {
+            side,
+            slot,
+            phase: Phase::first(side),
+            error: None,
+            told: None,
+            send: SendQueue::new(),
+            tail: Bytes::new(),
+            receive: ReceiveQueue::new(RECEIVE_WINDOW),
+            congestion: Congestion::new(window),
+            limits,
+            ack: None,
+            ack_at: None,
+            unacked: 0,
+            retransmit_at: None,
+            backoff: 0,
+            ping: None,
+            started: now,
+            heard: now,
+            moved: now,
+            exposed: side == Side::Service,
+            released: false,
+        }
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// The code that the peer is to be told about its end.
+    pub(super) fn told(&self) -> Option<AbortCode> {
+        self.told
+    }
+
+    /// How it failed.
+    pub(super) fn error(&self) -> Option<CallError> {
+        self.error
+    }
+
+    /// The next packet expected from the peer.
+    pub(super) fn next_expected(&self) -> Seq {
+        self.receive.next()
+    }
+
+    /// The window that the next call may begin with.
+    pub(super) fn congestion_window(&self) -> u32 {
+        self.congestion.window()
+    }
+
+    /// The ACK that was due when the call ended.
+    pub(super) fn take_ack(&mut self) -> Option<AckDue> {
+        self.ack.take()
+    }
+
+    /// Packets are queued in the direction to the application, and to the peer.
+    pub(super) fn queued(&self) -> (bool, bool) {
+        (!self.receive.is_drained(), !self.send.is_empty())
+    }
+
+    /// Takes application bytes as far as the window allows; gives how many.
+    pub(super) fn write(&mut self, path: &Path<'_>, data: &mut Bytes) -> Result<usize, CallError> {
+        self.begin_sending(path.now)?;
+        let max = path.security.payload_max(BODY_MAX);
+        let before = data.len();
+        while !data.is_empty() {
+            if self.tail.len() >= max {
+                if self.send.room() == 0 {
+                    break;
+                }
+                self.queue_tail(path, false);
+            }
+            let part = data.split_to(data.len().min(max.saturating_sub(self.tail.len()).max(1)));
+            self.tail = if self.tail.is_empty() {
+                part
+            } else {
+                joined(&self.tail, &part, max)
+            };
+        }
+        let taken = before - data.len();
+        if taken > 0 {
+            self.moved = path.now;
+        }
+        Ok(taken)
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn finish(&mut self, path: &Path<'_>) -> Result<(), CallError> {
+        self.begin_sending(path.now)?;
+        if !self.send.is_ended() {
+            self.queue_tail(path, true);
+            self.step(Step::Finished);
+        }
+        Ok(())
+    }
+
+    /// The next payload. An empty one is never given.
+    pub(super) fn read(&mut self, now: Instant) -> Result<Read, CallError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        match self.receive.pop() {
+            Some(payload) => {
+                self.moved = now;
+                if self.phase.receives() && self.receive.has_opened() {
+                    self.owe(AckReason::Idle, Serial(0));
+                }
+                Ok(Read::Data(payload))
+            }
+            None if self.receive.is_complete() => Ok(Read::End),
+            None => Ok(Read::Pending),
+        }
+    }
+
+    /// The reply has arrived, as far as the peer tells.
+    pub(super) fn is_sent(&self) -> bool {
+        self.send.is_ended() && (self.is_over() || self.send.is_acked()) && self.error.is_none()
+    }
+
+    /// The application wants no more of it. True if the call may go on without it: its reply is on the way.
+    pub(super) fn release(&mut self) -> bool {
+        self.released = true;
+        self.receive.discard();
+        matches!(self.phase, Phase::AwaitAck | Phase::Over)
+    }
+
+    /// The application is done with it.
+    pub(super) fn is_released(&self) -> bool {
+        self.released
+    }
+
+    /// Its reply is written to the end and on its way.
+    pub(super) fn is_replying(&self) -> bool {
+        self.phase == Phase::AwaitAck
+    }
+
+    /// Nobody holds it and nothing is left to do.
+    pub(super) fn is_spent(&self) -> bool {
+        self.released && self.is_over()
+    }
+
+    /// Ends the call without success; `told` is what the peer shall hear. Has no effect on a call that is over.
+    pub(super) fn fail(&mut self, error: CallError, told: Option<AbortCode>) {
+        if self.step(Step::Failed) {
+            self.error = Some(error);
+            self.told = told.filter(|_| self.exposed);
+            self.receive.discard();
+        }
+    }
+
+    /// Ends a call whose peer has begun the next one on the channel: that acknowledges all of its reply.
+    pub(super) fn supersede(&mut self) {
+        if self.phase != Phase::AwaitAck || !self.step(Step::SentAll) {
+            self.fail(CallError::LocalAbort(abort_codes::RX_CALL_DEAD), None);
+        }
+    }
+
+    fn begin_sending(&mut self, now: Instant) -> Result<(), CallError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        match self.phase {
+            Phase::SendRequest | Phase::SendReply => Ok(()),
+            Phase::Execute => {
+                // The peer's silence while we worked says nothing about it.
+                self.heard = now;
+                self.step(Step::ReplyQueued);
+                Ok(())
+            }
+            // A reply before the end of the request, or bytes after the end of the stream: an error of the caller.
+            _ => Err(CallError::Released),
+        }
+    }
+
+    fn queue_tail(&mut self, path: &Path<'_>, last: bool) {
+        let place = Place {
+            channel: self.slot.channel,
+            call: self.slot.call,
+            seq: self.send.next_seq(),
+        };
+        let payload = std::mem::take(&mut self.tail);
+        self.send.push(path.security.seal(place, payload), last);
+    }
+
+    /// Takes a step; true if it changed the phase. A call that is over sends nothing more.
+    fn step(&mut self, step: Step) -> bool {
+        let Some(next) = self.phase.after(step) else {
+            return false;
+        };
+        self.phase = next;
+        if next == Phase::Over {
+            self.send.clear();
+            self.tail = Bytes::new();
+            self.ack_at = None;
+            self.retransmit_at = None;
+        }
+        true
+    }
+
+    /// Has an ACK sent with the next output. Of several the one that says most wins; of equals the newest.
+    fn owe(&mut self, reason: AckReason, serial: Serial) {
+        if self.ack.is_none_or(|due| weight(reason) >= weight(due.reason)) {
+            self.ack = Some(AckDue { reason, serial });
+        }
+    }
+}
+
+/// How much an ACK for this reason says (the order of Linux, rxrpc.md 6.5). A PING gives way to an answer: that keeps the
+/// peer awake just as well.
+fn weight(reason: AckReason) -> u8 {
+    match reason {
+        AckReason::Unknown | AckReason::Ping => 0,
+        AckReason::Idle => 1,
+        AckReason::Delay => 2,
+        AckReason::Requested => 3,
+        AckReason::PingResponse => 4,
+        AckReason::Duplicate => 5,
+        AckReason::ExceedsWindow => 6,
+        AckReason::NoSpace => 7,
+        AckReason::OutOfSequence => 8,
+    }
+}
+
+fn joined(front: &Bytes, back: &Bytes, capacity: usize) -> Bytes {
+    let mut whole = BytesMut::with_capacity(capacity);
+    whole.extend_from_slice(front);
+    whole.extend_from_slice(back);
+    whole.freeze()
+}
+
+/// Fits the interface MTU of Ethernet with all that OpenAFS allows for: 1444 - 28 (rxrpc.md 9.3).
+pub(super) const BODY_MAX: usize = 1416;
+/// Twice what OpenAFS ever sends ahead.
+pub(super) const RECEIVE_WINDOW: usize = 64;
+/// How long an ACK that nothing asks for may wait (OpenAFS `rx_softAckDelay`).
+const ACK_DELAY: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::proto::Seq;
+use crate::proto::{SackTable, Seq};
 
 /// Received packets of one direction of a call.
 #[derive(Debug)]
@@ -65,7 +65,11 @@ impl ReceiveQueue {
     /// Judges a packet without taking it.
     pub(super) fn judge(&self, seq: Seq, last: bool) -> Result<Arrival, EndMoved> {
         let Ok(offset) = usize::try_from(seq.since(self.next)) else {
-            return if last && self.last != Some(seq) { Err(EndMoved) } else { Ok(Arrival::Duplicate) };
+            return if last && self.last != Some(seq) {
+                Err(EndMoved)
+            } else {
+                Ok(Arrival::Duplicate)
+            };
         };
         if offset >= self.room() {
             return match self.last {
@@ -79,7 +83,11 @@ impl ReceiveQueue {
             _ => {}
         }
         if self.ahead.get(offset).is_some_and(Option::is_some) {
-            return if last && self.last.is_none() { Err(EndMoved) } else { Ok(Arrival::Duplicate) };
+            return if last && self.last.is_none() {
+                Err(EndMoved)
+            } else {
+                Ok(Arrival::Duplicate)
+            };
         }
         Ok(if offset == 0 {
             Arrival::InOrder {
@@ -92,7 +100,9 @@ impl ReceiveQueue {
 
     /// Takes a packet that was judged to be in order or ahead.
     pub(super) fn insert(&mut self, seq: Seq, last: bool, payload: Bytes) {
-        let Ok(offset) = usize::try_from(seq.since(self.next)) else { return };
+        let Ok(offset) = usize::try_from(seq.since(self.next)) else {
+            return;
+        };
         if offset >= self.room() {
             return;
         }
@@ -154,9 +164,9 @@ impl ReceiveQueue {
         self.window.saturating_sub(self.ready.len())
     }
 
-    /// One byte for each packet from `next` to the highest that came: 1 if it is here.
-    pub(super) fn table(&self) -> Vec<u8> {
-        self.ahead.iter().map(|packet| u8::from(packet.is_some())).collect()
+    /// One entry for each packet from `next` to the highest that came: true if it is here.
+    pub(super) fn table(&self) -> SackTable {
+        self.ahead.iter().map(Option::is_some).collect()
     }
 
     /// An ACK is about to tell the peer the present window.
@@ -205,13 +215,22 @@ mod tests {
     fn gaps_fill_and_order_returns() {
         let mut queue = ReceiveQueue::new(8);
         assert_eq!(take(&mut queue, 3, false), Ok(Arrival::Ahead));
-        assert_eq!(queue.table(), [0, 0, 1]);
+        assert_eq!(queue.table().iter().collect::<Vec<_>>(), [false, false, true]);
         assert_eq!(queue.judge(Seq(3), false), Ok(Arrival::Duplicate));
-        assert_eq!(take(&mut queue, 1, false), Ok(Arrival::InOrder { fills_gap: true }));
-        assert_eq!(queue.table(), [0, 1]);
-        assert_eq!(take(&mut queue, 2, false), Ok(Arrival::InOrder { fills_gap: true }));
+        assert_eq!(
+            take(&mut queue, 1, false),
+            Ok(Arrival::InOrder { fills_gap: true })
+        );
+        assert_eq!(queue.table().iter().collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            take(&mut queue, 2, false),
+            Ok(Arrival::InOrder { fills_gap: true })
+        );
         assert_eq!(queue.next(), Seq(4));
-        assert_eq!(take(&mut queue, 4, true), Ok(Arrival::InOrder { fills_gap: false }));
+        assert_eq!(
+            take(&mut queue, 4, true),
+            Ok(Arrival::InOrder { fills_gap: false })
+        );
         assert!(queue.is_complete());
         for seq in 1..=4 {
             assert_eq!(queue.pop(), Some(payload(seq)));
@@ -230,7 +249,10 @@ mod tests {
         queue.pop();
         queue.pop();
         assert!(queue.has_opened());
-        assert_eq!(queue.judge(Seq(3), false), Ok(Arrival::InOrder { fills_gap: false }));
+        assert_eq!(
+            queue.judge(Seq(3), false),
+            Ok(Arrival::InOrder { fills_gap: false })
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::proto::secure::Sealed;
-use crate::proto::{Seq, Serial};
+use crate::proto::{SackTable, Seq, Serial};
 
 /// Packets to the peer that are not hard-acked.
 #[derive(Debug)]
@@ -69,13 +69,13 @@ struct Sending {
 
 /// What an ACK says about what we sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received<'a> {
+pub(super) struct Received {
     pub(super) first: Seq,
     pub(super) previous: Seq,
     /// The packet that provoked the ACK, 0 if none.
     pub(super) serial: Serial,
-    /// One byte for each packet from `first` on.
-    pub(super) table: &'a [u8],
+    /// One entry for each packet from `first` on.
+    pub(super) acks: SackTable,
 }
 
 /// What became of an ACK.
@@ -119,7 +119,9 @@ impl SendQueue {
 
     /// Packets that the application may still queue.
     pub(super) fn room(&self) -> usize {
-        (self.peer_window * 2).clamp(WINDOW_FIRST, WINDOW_MAX).saturating_sub(self.packets.len())
+        (self.peer_window * 2)
+            .clamp(WINDOW_FIRST, WINDOW_MAX)
+            .saturating_sub(self.packets.len())
     }
 
     /// The number of the next packet queued.
@@ -144,7 +146,9 @@ impl SendQueue {
         if self.in_flight >= congestion_window as usize {
             None
         } else if self.lost > 0 {
-            self.packets.iter().position(|packet| packet.flight == Flight::Lost)
+            self.packets
+                .iter()
+                .position(|packet| packet.flight == Flight::Lost)
         } else {
             (self.unsent < self.packets.len() && self.unsent < self.peer_window).then_some(self.unsent)
         }
@@ -183,12 +187,16 @@ impl SendQueue {
 
     /// The time since the sending of exactly the packet that an ACK answers.
     pub(super) fn sample(&self, serial: Serial, now: Instant) -> Option<Duration> {
-        self.packets.iter().take(self.unsent).filter_map(|packet| packet.sendings).find_map(|sendings| {
-            [sendings.latest, sendings.first]
-                .into_iter()
-                .find(|sending| sending.serial == serial)
-                .map(|sending| now.saturating_duration_since(sending.at))
-        })
+        self.packets
+            .iter()
+            .take(self.unsent)
+            .filter_map(|packet| packet.sendings)
+            .find_map(|sendings| {
+                [sendings.latest, sendings.first]
+                    .into_iter()
+                    .find(|sending| sending.serial == serial)
+                    .map(|sending| now.saturating_duration_since(sending.at))
+            })
     }
 
     /// The peer says how many packets it has room for.
@@ -200,27 +208,26 @@ impl SendQueue {
     }
 
     /// Judges an ACK by its place among others.
-    pub(super) fn accepts(&self, ack: &Received<'_>) -> Result<(), AckFault> {
+    pub(super) fn accepts(&self, ack: &Received) -> Result<(), AckFault> {
         let hard = usize::try_from(ack.first.since(self.bottom)).map_err(|_| AckFault::Stale)?;
         let implausible = self.previous.since(self.bottom.plus(WINDOW_MAX as u32)) > 0;
         if hard == 0 && ack.previous.before(self.previous) && !implausible {
             return Err(AckFault::Stale);
         }
-        if hard + ack.table.len() > self.unsent {
+        if hard + ack.acks.len() > self.unsent {
             return Err(AckFault::BeyondSent);
         }
         Ok(())
     }
 
     /// Applies an ACK.
-    pub(super) fn on_ack(&mut self, ack: &Received<'_>) -> Result<Progress, AckFault> {
+    pub(super) fn on_ack(&mut self, ack: &Received) -> Result<Progress, AckFault> {
         self.accepts(ack)?;
         self.previous = ack.previous;
         let mut progress = Progress::default();
         let hard = usize::try_from(ack.first.since(self.bottom)).unwrap_or(0);
         self.free(hard, ack.serial, &mut progress);
-        for (index, entry) in ack.table.iter().enumerate() {
-            let here = entry & 1 == 1;
+        for (index, here) in ack.acks.iter().enumerate() {
             match self.packets.get(index).map(|packet| packet.flight) {
                 Some(Flight::InFlight | Flight::Lost) if here => {
                     progress.newly += 1;
@@ -257,7 +264,11 @@ impl SendQueue {
     pub(super) fn on_timeout(&mut self) -> usize {
         let before = self.lost;
         for index in 0..self.unsent {
-            if self.packets.get(index).is_some_and(|packet| packet.flight == Flight::InFlight) {
+            if self
+                .packets
+                .get(index)
+                .is_some_and(|packet| packet.flight == Flight::InFlight)
+            {
                 self.fly(index, Flight::Lost);
             }
         }
@@ -298,16 +309,6 @@ impl SendQueue {
         self.sent
     }
 
-    /// The first packet that is not hard-acked.
-    pub(super) fn bottom(&self) -> Seq {
-        self.bottom
-    }
-
-    /// True if the peer has acknowledged anything at all.
-    pub(super) fn was_acked(&self) -> bool {
-        self.bottom != Seq(1) || self.newest_acked > 0
-    }
-
     /// True if after the packet at `index` the peer's window or the congestion window is as good as used up.
     pub(super) fn is_tight(&self, index: usize, congestion_window: u32) -> bool {
         index + TIGHT >= self.peer_window || self.in_flight + TIGHT >= congestion_window as usize
@@ -316,7 +317,11 @@ impl SendQueue {
     /// Frees the first `count` packets.
     fn free(&mut self, count: usize, serial: Serial, progress: &mut Progress) {
         for _ in 0..count.min(self.packets.len()) {
-            if self.packets.front().is_some_and(|packet| packet.flight != Flight::Acked) {
+            if self
+                .packets
+                .front()
+                .is_some_and(|packet| packet.flight != Flight::Acked)
+            {
                 progress.newly += 1;
                 self.note_arrival(0, serial);
             }
@@ -335,7 +340,11 @@ impl SendQueue {
     fn note_arrival(&mut self, index: usize, provoked_by: Serial) {
         if let Some(sendings) = self.packets.get(index).and_then(|packet| packet.sendings) {
             let latest = provoked_by != Serial(0) && !provoked_by.before(sendings.latest.serial);
-            let order = if latest { sendings.latest.order } else { sendings.first.order };
+            let order = if latest {
+                sendings.latest.order
+            } else {
+                sendings.first.order
+            };
             self.newest_acked = self.newest_acked.max(order);
         }
     }
@@ -343,7 +352,9 @@ impl SendQueue {
     fn detect_losses(&mut self) -> Option<u64> {
         let mut newest_lost = None;
         for index in 0..self.unsent {
-            let Some(packet) = self.packets.get(index) else { break };
+            let Some(packet) = self.packets.get(index) else {
+                break;
+            };
             let Some(sendings) = packet.sendings else { break };
             let order = sendings.latest.order;
             if packet.flight == Flight::InFlight && order + REORDERING <= self.newest_acked {
@@ -356,7 +367,9 @@ impl SendQueue {
 
     /// Changes the state of a packet and the counts with it.
     fn fly(&mut self, index: usize, flight: Flight) {
-        let Some(packet) = self.packets.get_mut(index) else { return };
+        let Some(packet) = self.packets.get_mut(index) else {
+            return;
+        };
         let before = std::mem::replace(&mut packet.flight, flight);
         for (state, by) in [(before, -1), (flight, 1)] {
             let count = match state {
@@ -402,13 +415,15 @@ mod tests {
         sent
     }
 
-    fn ack(first: u32, serial: u32, table: &[u8]) -> Received<'_> {
-        let previous = Seq(first.wrapping_add(u32::try_from(table.len()).unwrap()).wrapping_sub(1));
+    fn ack(first: u32, serial: u32, table: &[u8]) -> Received {
+        let previous = Seq(first
+            .wrapping_add(u32::try_from(table.len()).unwrap())
+            .wrapping_sub(1));
         Received {
             first: Seq(first),
             previous,
             serial: Serial(serial),
-            table,
+            acks: table.iter().map(|&entry| entry == 1).collect(),
         }
     }
 
@@ -441,7 +456,11 @@ mod tests {
         queue.set_peer_window(12, true);
         assert_eq!(send_all(&mut queue, &mut serial, now).len(), 6);
         let progress = queue.on_ack(&ack(1, 10, &[0, 1, 1, 1, 1, 1, 1, 1, 1])).unwrap();
-        assert_eq!(progress.lost, Some(7), "sent as the seventh, the tenth has arrived");
+        assert_eq!(
+            progress.lost,
+            Some(7),
+            "sent as the seventh, the tenth has arrived"
+        );
     }
 
     #[test]
@@ -451,7 +470,10 @@ mod tests {
         queue.on_ack(&ack(4, 3, &[])).unwrap();
         assert_eq!(queue.on_ack(&ack(3, 2, &[1])), Err(AckFault::Stale));
         assert_eq!(queue.on_ack(&ack(10, 2, &[])), Err(AckFault::BeyondSent));
-        assert_eq!(queue.on_ack(&ack(4, 2, &[1, 1, 1, 1, 1, 1])), Err(AckFault::BeyondSent));
+        assert_eq!(
+            queue.on_ack(&ack(4, 2, &[1, 1, 1, 1, 1, 1])),
+            Err(AckFault::BeyondSent)
+        );
     }
 
     #[test]

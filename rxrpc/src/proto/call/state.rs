@@ -8,7 +8,7 @@ use crate::proto::Side;
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Client: the request is being queued.
     SendRequest,
     /// Client: the request is queued to its end; nothing of the reply has come.
@@ -29,7 +29,7 @@ pub enum Phase {
 
 /// What moves a call on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
+pub(crate) enum Step {
     /// The application has ended its direction.
     Finished,
     /// The first DATA of the reply came.
@@ -47,7 +47,7 @@ pub enum Step {
 impl Phase {
     /// Where a new call begins.
     #[must_use]
-    pub const fn first(side: Side) -> Self {
+    pub(crate) const fn first(side: Side) -> Self {
         match side {
             Side::Client => Self::SendRequest,
             Side::Service => Self::ReceiveRequest,
@@ -56,7 +56,7 @@ impl Phase {
 
     /// The phase after `step`, or `None` where the step changes nothing.
     #[must_use]
-    pub const fn after(self, step: Step) -> Option<Self> {
+    pub(crate) const fn after(self, step: Step) -> Option<Self> {
         match (self, step) {
             (Self::SendRequest, Step::Finished) => Some(Self::AwaitReply),
             (Self::AwaitReply, Step::ReplyBegun) => Some(Self::ReceiveReply),
@@ -73,14 +73,17 @@ impl Phase {
 
     /// True while packets of the peer's direction are expected.
     #[must_use]
-    pub const fn receives(self) -> bool {
+    pub(crate) const fn receives(self) -> bool {
         matches!(self, Self::AwaitReply | Self::ReceiveReply | Self::ReceiveRequest)
     }
 
     /// True while DATA of ours may leave.
     #[must_use]
-    pub const fn sends(self) -> bool {
-        matches!(self, Self::SendRequest | Self::AwaitReply | Self::SendReply | Self::AwaitAck)
+    pub(crate) const fn sends(self) -> bool {
+        matches!(
+            self,
+            Self::SendRequest | Self::AwaitReply | Self::SendReply | Self::AwaitAck
+        )
     }
 }
 

@@ -1,0 +1,307 @@
+//! A connection: four channels between two endpoints, without its input and output.
+//!
+//! The machine: the owner puts packets in ([`handle_packet`](Connection::handle_packet)), lets time pass
+//! ([`handle_timeout`](Connection::handle_timeout)) and works on calls by their [`Slot`]; after each of these it takes
+//! out what is to be sent ([`poll_transmit`](Connection::poll_transmit)) and asks when to come back
+//! ([`next_timeout`](Connection::next_timeout)). A connection that was aborted stays so: its packets are dropped.
+
+mod input;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use input::Outcome;
+pub use snapshot::{CallSnapshot, ConnectionSnapshot};
+
+use super::call::{Call, Path, Read};
+use super::channel::Channel;
+use super::rtt::RttEstimator;
+use super::send_run::{Run, Transmit};
+use super::{
+    AbortCode, CallError, CallLimits, ChannelIndex, ConnectionId, Epoch, PacketSecurity, SecurityIndex,
+    Serial, ServiceId, Side, Slot, abort_codes,
+};
+use crate::security::Null;
+
+/// What a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionParams {
+    /// Which side of it we are.
+    pub side: Side,
+    /// The client's epoch.
+    pub epoch: Epoch,
+    /// Its id.
+    pub cid: ConnectionId,
+    /// The service it speaks to.
+    pub service: ServiceId,
+    /// Its security class.
+    pub security: SecurityIndex,
+}
+
+/// A connection.
+pub struct Connection {
+    params: ConnectionParams,
+    security: Box<dyn PacketSecurity>,
+    channels: [Channel; ChannelIndex::COUNT],
+    /// The serial used last.
+    serial: Serial,
+    rtt: RttEstimator,
+    /// The congestion window of the last call.
+    window: Option<u32>,
+    fate: Fate,
+}
+
+/// Whether a connection can still carry calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Open,
+    /// The peer has aborted it as a whole.
+    Aborted(AbortCode),
+    /// No call is to be begun any more.
+    Closed,
+}
+
+impl Connection {
+    /// A connection without calls.
+    #[must_use]
+    pub fn new(params: ConnectionParams) -> Self {
+        Self {
+            params,
+            security: Box::new(Null),
+            channels: Default::default(),
+            serial: Serial(0),
+            rtt: RttEstimator::default(),
+            window: None,
+            fate: Fate::Open,
+        }
+    }
+
+    /// False once it was aborted as a whole, was closed, or its call numbers ran out: it can carry no further call.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.fate == Fate::Open && self.channels.iter().all(|channel| channel.number.0 < CALLS_MAX)
+    }
+
+    /// True if it was aborted as a whole.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        matches!(self.fate, Fate::Aborted(_))
+    }
+
+    /// The smoothed round trip to the peer, if it was measured.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt.smoothed()
+    }
+
+    /// Begins a call of ours on the first free channel, if there is one.
+    pub fn start_call(&mut self, now: Instant, limits: CallLimits) -> Option<Slot> {
+        if !self.usable() || self.params.side != Side::Client {
+            return None;
+        }
+        let (window, channels) = (self.window, ChannelIndex::ALL.into_iter().zip(&mut self.channels));
+        let (index, channel) = channels.into_iter().find(|(_, channel)| channel.is_free())?;
+        channel.number = channel.number.next();
+        let slot = channel.slot(index);
+        channel.call = Some(Call::new(Side::Client, slot, limits, window, now));
+        Some(slot)
+    }
+
+    /// Queues bytes of our direction as far as the window allows; gives how many were taken from the front of `data`.
+    /// 0: no room now.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed, or its direction is not ours to write in.
+    pub fn write(&mut self, now: Instant, slot: Slot, data: &mut Bytes) -> Result<usize, CallError> {
+        self.with(now, slot, |call, path| call.write(path, data))
+    }
+
+    /// Ends our direction.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`write`](Self::write).
+    pub fn finish(&mut self, now: Instant, slot: Slot) -> Result<(), CallError> {
+        self.with(now, slot, |call, path| call.finish(path))
+    }
+
+    /// Takes the next payload of the peer's direction.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
+    pub fn read(&mut self, now: Instant, slot: Slot) -> Result<Read, CallError> {
+        self.with(now, slot, |call, path| call.read(path.now))
+    }
+
+    /// True when all of our direction has arrived.
+    #[must_use]
+    pub fn is_sent(&self, slot: Slot) -> bool {
+        let call = self
+            .channels
+            .get(slot.channel.index())
+            .and_then(|channel| channel.call.as_ref());
+        call.is_some_and(|call| call.slot() == slot && call.is_sent())
+    }
+
+    /// Gives a call up; the peer is told `code` if it may know of the call.
+    pub fn abort(&mut self, now: Instant, slot: Slot, code: AbortCode) {
+        // A slot that is out of date names nothing to abort.
+        let _ = self.with(now, slot, |call, _| {
+            call.fail(CallError::LocalAbort(code), Some(code));
+            Ok(())
+        });
+    }
+
+    /// The application is done with a call: if its own part of it is not, the call is aborted. A reply that is written to
+    /// its end goes on until it has arrived. The slot names nothing from now on.
+    pub fn release(&mut self, now: Instant, slot: Slot) {
+        let _ = self.with(now, slot, |call, _| {
+            if !call.release() {
+                let code = abort_codes::RX_USER_ABORT;
+                call.fail(CallError::LocalAbort(code), Some(code));
+            }
+            Ok(())
+        });
+    }
+
+    /// The network cannot reach the peer: all calls fail with this `errno`.
+    pub fn unreachable(&mut self, now: Instant, errno: i32) -> [bool; ChannelIndex::COUNT] {
+        self.fail_all(now, CallError::Unreachable(errno), None, |_| true)
+    }
+
+    /// Ends the connection: no call begins any more, those under way are aborted, but for replies that are on their way.
+    /// Gives the channels whose applications should look.
+    pub fn close(&mut self, now: Instant) -> [bool; ChannelIndex::COUNT] {
+        if self.fate == Fate::Open {
+            self.fate = Fate::Closed;
+        }
+        self.channels.iter_mut().for_each(Channel::hurry);
+        let unsent = |call: &Call| !(call.is_released() && call.is_replying());
+        self.fail_all(now, CallError::Shutdown, Some(abort_codes::RX_CALL_DEAD), unsent)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.channels.iter().filter_map(Channel::next_timeout).min()
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (channel, touched) in self.channels.iter_mut().zip(&mut outcome.touched) {
+            channel.on_timeout(now);
+            if let Some(call) = &mut channel.call {
+                let path = Path {
+                    now,
+                    rtt: &mut self.rtt,
+                    security: &*self.security,
+                };
+                *touched |= call.on_timeout(&path);
+            }
+            channel.settle(self.params.side, now);
+        }
+        outcome
+    }
+
+    /// True when there is no call and nothing left to say about one.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.channels
+            .iter()
+            .all(|channel| channel.call.is_none() && channel.is_settled())
+    }
+
+    /// Appends the next run of datagrams to `out`; `None` when there is nothing to send now.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+        let Self {
+            params,
+            channels,
+            serial,
+            rtt,
+            security,
+            ..
+        } = self;
+        let mut run = Run::new(params, serial, out);
+        for (index, channel) in ChannelIndex::ALL.into_iter().zip(channels) {
+            if channel.poll_memory(index, &mut run) {
+                break;
+            }
+            let Some(call) = channel.call.as_mut().filter(|call| !call.is_over()) else {
+                continue;
+            };
+            let path = Path {
+                now,
+                rtt: &mut *rtt,
+                security: &**security,
+            };
+            if call.poll_ack(&path, &mut run) {
+                break;
+            }
+            if call.poll_data(&path, &mut run) {
+                channel.on_data_sent();
+                break;
+            }
+        }
+        run.done()
+    }
+
+    /// Works on the call that `slot` names.
+    fn with<R>(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        work: impl FnOnce(&mut Call, &mut Path<'_>) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        let channel = self
+            .channels
+            .get_mut(slot.channel.index())
+            .ok_or(CallError::Released)?;
+        let mut path = Path {
+            now,
+            rtt: &mut self.rtt,
+            security: &*self.security,
+        };
+        let result = work(channel.call_mut(slot)?, &mut path);
+        self.window = channel.call.as_ref().map(Call::congestion_window);
+        channel.settle(self.params.side, now);
+        result
+    }
+
+    fn fail_all(
+        &mut self,
+        now: Instant,
+        error: CallError,
+        told: Option<AbortCode>,
+        which: impl Fn(&Call) -> bool,
+    ) -> [bool; ChannelIndex::COUNT] {
+        let mut touched = [false; ChannelIndex::COUNT];
+        for (channel, touched) in self.channels.iter_mut().zip(&mut touched) {
+            if let Some(call) = channel.call.as_mut().filter(|call| which(call)) {
+                call.fail(error, told);
+                *touched = true;
+            }
+            channel.settle(self.params.side, now);
+        }
+        touched
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("params", &self.params)
+            .field("fate", &self.fate)
+            .field("serial", &self.serial)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Linux stops here (rxrpc.md 2.3); rxkad counts calls in 31 bits.
+const CALLS_MAX: u32 = 0x7fff_ffff;

@@ -1,0 +1,165 @@
+//! What a connection makes of the packets that come for it.
+
+use std::time::Instant;
+
+use super::{Connection, Fate};
+use crate::proto::call::{Call, Path, RECEIVE_WINDOW, Taken};
+use crate::proto::rejected::Rejected;
+use crate::proto::wire::{Packet, PacketType};
+use crate::proto::{
+    AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, ServiceId, Side, Slot,
+};
+
+/// What a packet, or time, has led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The peer has begun this call.
+    pub new_call: Option<Slot>,
+    /// The channels whose applications should look.
+    pub touched: [bool; ChannelIndex::COUNT],
+    /// Why the packet changed nothing, or did harm to its call.
+    pub rejected: Option<Rejected>,
+}
+
+impl Outcome {
+    fn rejected(reason: Rejected) -> Self {
+        Self {
+            rejected: Some(reason),
+            ..Self::default()
+        }
+    }
+}
+
+impl Connection {
+    /// Takes a packet that names this connection by epoch, id and direction.
+    pub fn handle_packet(&mut self, now: Instant, packet: Packet) -> Outcome {
+        let header = packet.header;
+        let raw = header.packet_type == PacketType::Abort && header.service == ServiceId(0);
+        if header.security != self.params.security && !raw {
+            return Outcome::rejected(Rejected::SecurityMismatch);
+        }
+        if header.service != self.params.service && !raw {
+            return Outcome::rejected(Rejected::ServiceMismatch);
+        }
+        if self.is_aborted() {
+            return Outcome::rejected(Rejected::ConnectionDead);
+        }
+        if header.call.0 == 0 {
+            return match abort_code(&packet) {
+                Some(code) => self.on_connection_abort(now, code),
+                None => Outcome::rejected(Rejected::Unexpected),
+            };
+        }
+        self.on_call_packet(now, packet)
+    }
+
+    fn on_connection_abort(&mut self, now: Instant, code: AbortCode) -> Outcome {
+        self.fate = Fate::Aborted(code);
+        let touched = self.fail_all(now, CallError::ConnectionAborted(code), None, |_| true);
+        Outcome {
+            touched,
+            ..Outcome::default()
+        }
+    }
+
+    fn on_call_packet(&mut self, now: Instant, packet: Packet) -> Outcome {
+        let header = packet.header;
+        let Some(channel) = self.channels.get_mut(header.channel.index()) else {
+            return Outcome::rejected(Rejected::Unexpected);
+        };
+        let mut outcome = Outcome::default();
+        if header.call.before(channel.number) {
+            return Outcome::rejected(Rejected::StaleCall);
+        }
+        if header.call.after(channel.number) {
+            if !self.may_begin(&header) {
+                return Outcome::rejected(Rejected::UnknownCall);
+            }
+            outcome.new_call = Some(self.begin(now, &header, &mut outcome.touched));
+        }
+        let Some(channel) = self.channels.get_mut(header.channel.index()) else {
+            return outcome;
+        };
+        let mut path = Path {
+            now,
+            rtt: &mut self.rtt,
+            security: &*self.security,
+        };
+        let taken = match channel.call.as_mut().filter(|call| !call.is_over()) {
+            None => {
+                let reason = (header.packet_type == PacketType::Ack)
+                    .then(|| AckPacket::parse(&packet.body).ok().map(|ack| ack.reason))
+                    .flatten();
+                channel.on_stray(&header, reason);
+                Taken {
+                    woke: false,
+                    rejected: Some(Rejected::CallOver),
+                }
+            }
+            Some(call) => match (header.packet_type, abort_code(&packet)) {
+                (PacketType::Data, _) => call.on_data(&mut path, &header, packet.body),
+                (PacketType::Ack, _) => call.on_ack(&mut path, &header, &packet.body),
+                (PacketType::AckAll, _) => call.on_ack_all(&path),
+                (PacketType::Abort, Some(code)) => call.on_abort(code),
+                (PacketType::Busy, _) => {
+                    call.on_busy(&path);
+                    Taken::default()
+                }
+                _ => Taken {
+                    woke: false,
+                    rejected: Some(Rejected::Unexpected),
+                },
+            },
+        };
+        if let Some(touched) = outcome.touched.get_mut(header.channel.index()) {
+            *touched |= taken.woke;
+        }
+        outcome.rejected = taken.rejected;
+        channel.settle(self.params.side, now);
+        outcome
+    }
+
+    /// A call may begin with DATA within the first window only.
+    fn may_begin(&self, header: &Header) -> bool {
+        self.params.side == Side::Service
+            && self.usable()
+            && header.packet_type == PacketType::Data
+            && usize::try_from(header.seq.0).is_ok_and(|seq| seq <= RECEIVE_WINDOW)
+    }
+
+    /// The peer begins a call. One that is still on the channel is over: its own client has moved on (rxrpc.md 5.4).
+    fn begin(&mut self, now: Instant, header: &Header, touched: &mut [bool; ChannelIndex::COUNT]) -> Slot {
+        let slot = Slot {
+            channel: header.channel,
+            call: header.call,
+        };
+        if let (Some(channel), Some(touched)) = (
+            self.channels.get_mut(slot.channel.index()),
+            touched.get_mut(slot.channel.index()),
+        ) {
+            if let Some(old) = &mut channel.call {
+                old.supersede();
+                *touched = true;
+            }
+            channel.memory = None;
+            channel.number = slot.call;
+            channel.call = Some(Call::new(
+                Side::Service,
+                slot,
+                CallLimits::default(),
+                self.window,
+                now,
+            ));
+        }
+        slot
+    }
+}
+
+fn abort_code(packet: &Packet) -> Option<AbortCode> {
+    let is_abort = packet.header.packet_type == PacketType::Abort;
+    packet
+        .body
+        .first_chunk()
+        .filter(|_| is_abort)
+        .map(|bytes| AbortCode(i32::from_be_bytes(*bytes)))
+}

@@ -233,14 +233,14 @@ async fn no_call_is_lost_on_a_dying_connection() {
         ..local()
     };
     let (client, server, target, counts) = pair(config).await;
-    let workers: Vec<_> = (0..16)
+    let workers: Vec<_> = (0..4)
         .map(|worker| {
             let (client, target) = (client.clone(), target.clone());
             tokio::spawn(async move {
-                for round in 0..100_usize {
+                for round in 0..60_usize {
                     let request = pattern(1 + round);
                     assert_eq!(echo(&client, &target, request.clone()).await, Ok(request));
-                    tokio::time::sleep(Duration::from_millis((worker + round as u64) % 4)).await;
+                    tokio::time::sleep(Duration::from_millis(8 + (worker + round as u64) % 4)).await;
                 }
             })
         })

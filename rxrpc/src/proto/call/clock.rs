@@ -59,7 +59,7 @@ impl Call {
         false
     }
 
-    /// DATA has left: arms the retransmission timer if it is not running.
+    /// Arms the retransmission timer if DATA is in flight and it is not running.
     pub(super) fn arm(&mut self, now: Instant, rtt: &RttEstimator) {
         if self.retransmit_at.is_none() && self.send.in_flight() > 0 {
             // A service may wait for its reply before it acks the end of the request (OpenAFS `rx_lastAckDelay`).
@@ -76,7 +76,10 @@ impl Call {
     fn ping_at(&self) -> Option<Instant> {
         let asked = self.ping.map_or(self.heard, |(_, sent)| sent.max(self.heard));
         let owed = self.ack.is_none_or(|due| due.reason != AckReason::Ping);
-        (self.exposed && owed && self.phase != Phase::Execute).then(|| asked + PING_AFTER)
+        // A window that stays closed: the ACK that opened it may be lost.
+        let blocked = self.phase.sends() && self.send.in_flight() == 0 && !self.send.is_empty();
+        let patience = if blocked { PING_BLOCKED_AFTER } else { PING_AFTER };
+        (self.exposed && owed && self.phase != Phase::Execute).then(|| asked + patience)
     }
 
     fn dead_at(&self) -> Option<Instant> {
@@ -86,4 +89,6 @@ impl Call {
 
 /// OpenAFS gives a silent peer 12 s at the least (rxrpc.md 22).
 const PING_AFTER: Duration = Duration::from_secs(3);
+/// Linux `idle_ack_delay`.
+const PING_BLOCKED_AFTER: Duration = Duration::from_millis(500);
 const LAST_ACK_DELAY: Duration = Duration::from_millis(400);

@@ -167,6 +167,7 @@ impl Call {
                     // An OpenAFS client may never ack more than softly (rxrpc.md 5.3).
                     self.step(Step::SentAll);
                 }
+                self.arm(path.now, path.rtt);
                 Taken {
                     woke: progress.freed > 0 || self.is_over(),
                     rejected: None,

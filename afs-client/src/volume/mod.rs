@@ -1,0 +1,3 @@
+//! Volumes.
+mod kind;
+pub use kind::{NoChoice, Parent, VolumeKind, choose};

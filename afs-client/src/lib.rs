@@ -1,1 +1,3 @@
 //! AFS client.
+
+pub mod fs;

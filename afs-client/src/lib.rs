@@ -1,3 +1,5 @@
 //! AFS client.
 
-pub mod fs;
+pub mod types;
+pub mod error;
+mod store;

@@ -1,0 +1,5 @@
+//! stub
+/// e
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("x")]
+pub struct Error;

@@ -1,0 +1,231 @@
+//! A shared connection: the protocol machine behind a lock, its wakers, its timer and its liveness.
+//!
+//! The machine: every touch of a connection is one *turn*. A turn locks the state, lets the caller work on the protocol
+//! machine, sends what the machine wants sent (still under the lock, so that serial numbers leave in order), re-arms the
+//! timer, unlocks, and only then wakes tasks. While the protocol machine is busy (a call, an unacknowledged reply, a
+//! pending final ACK) the connection holds a reference to itself, so the reaper can take only what is truly idle.
+
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::endpoint::Shared;
+use crate::cache::{Cached, Life, Ref};
+use crate::events::CloseReason;
+use crate::proto::{self, ChannelIndex, ConnectionId, Epoch, ServiceId, Side};
+
+/// A connection that threads share.
+pub(crate) struct Connection {
+    pub(super) life: Life,
+    pub(super) key: Key,
+    pub(super) service: ServiceId,
+    pub(super) scope: Arc<str>,
+    pub(super) born: Instant,
+    pub(super) calls: AtomicU64,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// Where a connection stands in the lookup trees.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// Used to send: the `slot`-th connection of a bundle.
+    Client { bundle: BundleKey, slot: usize, cid: ConnectionId },
+    /// Used on receipt.
+    Service(ServiceKey),
+}
+
+/// What client connections must share to serve the same calls.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct BundleKey {
+    pub(super) peer: SocketAddrV4,
+    pub(super) service: ServiceId,
+    pub(super) scope: Arc<str>,
+}
+
+/// How a received packet names its service connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ServiceKey {
+    pub(super) peer: SocketAddrV4,
+    pub(super) epoch: Epoch,
+    pub(super) cid: ConnectionId,
+}
+
+/// What the lock of a connection protects.
+pub(super) struct State {
+    pub(super) proto: proto::Connection,
+    channels: [ChannelWakers; 4],
+    /// The earliest entry of ours in the timer queue.
+    armed: Option<Instant>,
+    /// The reference that a busy connection holds to itself.
+    hold: Option<Ref<Connection>>,
+}
+
+#[derive(Default)]
+struct ChannelWakers {
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Cached for Connection {
+    fn life(&self) -> &Life {
+        &self.life
+    }
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        key: Key,
+        service: ServiceId,
+        scope: Arc<str>,
+        proto: proto::Connection,
+        now: Instant,
+    ) -> Self {
+        Self {
+            life: Life::new(shared.clock.millis(now)),
+            key,
+            service,
+            scope,
+            born: now,
+            calls: AtomicU64::new(0),
+            shared,
+            state: Mutex::new(State { proto, channels: Default::default(), armed: None, hold: None }),
+        }
+    }
+
+    pub(super) fn peer(&self) -> SocketAddrV4 {
+        match &self.key {
+            Key::Client { bundle, .. } => bundle.peer,
+            Key::Service(key) => key.peer,
+        }
+    }
+
+    pub(super) fn side(&self) -> Side {
+        match self.key {
+            Key::Client { .. } => Side::Client,
+            Key::Service(_) => Side::Service,
+        }
+    }
+
+    /// Why it is closed when the reaper did not close it, judged by its state.
+    pub(super) fn close_reason(&self) -> Option<CloseReason> {
+        let state = self.state.lock();
+        if state.proto.usable() {
+            None
+        } else if state.proto.is_aborted() {
+            Some(CloseReason::Aborted)
+        } else {
+            Some(CloseReason::CallNumbersExhausted)
+        }
+    }
+
+    pub(super) fn count_call(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> proto::ConnectionSnapshot {
+        self.state.lock().proto.snapshot()
+    }
+}
+
+impl Ref<Connection> {
+    /// One turn: `work` on the protocol machine, then output, timer and wake-ups.
+    pub(super) fn turn<R>(&self, now: Instant, work: impl FnOnce(&mut Turn<'_>) -> R) -> R {
+        let shared = &self.shared;
+        let mut released = None;
+        let mut woken = Wakes::default();
+        let mut state = self.state.lock();
+        let mut turn = Turn { state: &mut state, wakes: &mut woken };
+        let result = work(&mut turn);
+
+        shared.transmit(self.peer(), |buffer| state.proto.poll_transmit(now, buffer));
+
+        if state.proto.is_idle() {
+            released = state.hold.take();
+        } else if state.hold.is_none() {
+            state.hold = Some(self.clone());
+        }
+        let alarm = match (state.proto.next_timeout(), state.armed) {
+            (Some(next), armed) if armed.is_none_or(|armed| next < armed) => {
+                state.armed = Some(next);
+                Some(next)
+            }
+            _ => None,
+        };
+        drop(state);
+
+        if let Some(at) = alarm {
+            shared.timers.set(at, self.clone_arc());
+        }
+        drop(released);
+        woken.wake();
+        result
+    }
+
+    /// The timer that was armed for `at` has fired.
+    pub(super) fn expire(&self, now: Instant) {
+        self.turn(now, |turn| {
+            turn.state.armed = None;
+            let outcome = turn.state.proto.handle_timeout(now);
+            turn.touched(&outcome.touched);
+        });
+    }
+}
+
+/// What a turn may work on.
+pub(super) struct Turn<'a> {
+    pub(super) state: &'a mut State,
+    wakes: &'a mut Wakes,
+}
+
+impl Turn<'_> {
+    /// Has the tasks of the touched channels look again.
+    pub(super) fn touched(&mut self, touched: &[bool; 4]) {
+        for (channel, touched) in self.state.channels.iter_mut().zip(touched) {
+            if *touched {
+                self.wakes.add(channel.reader.take());
+                self.wakes.add(channel.writer.take());
+            }
+        }
+    }
+
+    /// Registers the task that wants data or the end of the call.
+    pub(super) fn read_later(&mut self, channel: ChannelIndex, waker: &Waker) {
+        if let Some(channel) = self.state.channels.get_mut(channel.index()) {
+            channel.reader = Some(waker.clone());
+        }
+    }
+
+    /// Registers the task that wants window.
+    pub(super) fn write_later(&mut self, channel: ChannelIndex, waker: &Waker) {
+        if let Some(channel) = self.state.channels.get_mut(channel.index()) {
+            channel.writer = Some(waker.clone());
+        }
+    }
+}
+
+/// Tasks to wake after the unlock; at most two for each channel.
+#[derive(Default)]
+struct Wakes([Option<Waker>; 8], usize);
+
+impl Wakes {
+    fn add(&mut self, waker: Option<Waker>) {
+        if waker.is_some()
+            && let Some(place) = self.0.get_mut(self.1)
+        {
+            *place = waker;
+            self.1 += 1;
+        }
+    }
+
+    fn wake(self) {
+        for waker in self.0.into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}

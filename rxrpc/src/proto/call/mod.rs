@@ -1,0 +1,5 @@
+//! Calls.
+
+mod error;
+
+pub use error::{CallError, CallLimits};

@@ -1,8 +1,14 @@
-//! AFS client.
+//! An AFS cache manager: cells, volumes, vnodes, callbacks and the data cache.
 #![forbid(unsafe_code)]
 
 pub mod cell;
+pub mod clock;
 pub mod dir;
+pub mod error;
 pub mod mount_point;
+pub mod rpc;
+pub mod server;
+mod store;
 pub mod types;
 pub mod volume;
+pub mod xdr;

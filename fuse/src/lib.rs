@@ -1,1 +1,14 @@
-//! The parts of the afs program.
+//! The parts of the afs program: command line, mount and daemon, the adapter between FUSE and `afs-client`, telemetry.
+//!
+//! Time is taken here; the layers below get it as an argument.
+#![allow(clippy::disallowed_methods, reason = "this crate is where clocks may be read")]
+#![deny(unsafe_code)]
+
+pub mod adapter;
+pub mod cli;
+pub mod failure;
+pub mod inode;
+pub mod mount;
+pub mod notify;
+pub mod size;
+pub mod telemetry;

@@ -1,2 +1,3 @@
-//! The afs program.
+//! The afs program: see `afs help`.
+
 fn main() {}

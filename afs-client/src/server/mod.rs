@@ -111,18 +111,31 @@ impl Server {
     /// Its addresses, as listed.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddrV4> {
-        self.reach.lock().addresses.iter().map(|address| address.peer).collect()
+        self.reach
+            .lock()
+            .addresses
+            .iter()
+            .map(|address| address.peer)
+            .collect()
     }
 
     /// Replaces the addresses; what is known about those that stay is kept. `list_version` is the location database's
     /// number for this list.
     pub fn set_addresses(&self, list_version: Option<i32>, addresses: &[SocketAddrV4]) {
         let mut reach = self.reach.lock();
-        let fresh = |peer: &SocketAddrV4| Address { peer: *peer, down_since: None, rtt: None };
+        let fresh = |peer: &SocketAddrV4| Address {
+            peer: *peer,
+            down_since: None,
+            rtt: None,
+        };
         let mut listed: Vec<Address> = Vec::new();
         for peer in addresses {
             if listed.len() < ADDRESSES_MAX && !listed.iter().any(|address| address.peer == *peer) {
-                let known = reach.addresses.iter().find(|address| address.peer == *peer).copied();
+                let known = reach
+                    .addresses
+                    .iter()
+                    .find(|address| address.peer == *peer)
+                    .copied();
                 listed.push(known.unwrap_or_else(|| fresh(peer)));
             }
         }
@@ -152,8 +165,13 @@ impl Server {
     #[must_use]
     pub fn best_address(&self, skip: impl Fn(SocketAddrV4) -> bool) -> Option<SocketAddrV4> {
         let reach = self.reach.lock();
-        let usable = reach.addresses.iter().filter(|address| address.down_since.is_none() && !skip(address.peer));
-        usable.min_by_key(|address| reach.rank(address)).map(|address| address.peer)
+        let usable = reach
+            .addresses
+            .iter()
+            .filter(|address| address.down_since.is_none() && !skip(address.peer));
+        usable
+            .min_by_key(|address| reach.rank(address))
+            .map(|address| address.peer)
     }
 
     /// How good it is compared with others: lower is better.
@@ -172,7 +190,12 @@ impl Server {
     /// The round trip time of the best address that was measured.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        self.reach.lock().addresses.iter().filter_map(|address| address.rtt).min()
+        self.reach
+            .lock()
+            .addresses
+            .iter()
+            .filter_map(|address| address.rtt)
+            .min()
     }
 
     /// Notes that a probe of `peer` took `rtt`.
@@ -208,7 +231,12 @@ impl Server {
     #[must_use]
     pub fn down_addresses(&self) -> Vec<SocketAddrV4> {
         let reach = self.reach.lock();
-        reach.addresses.iter().filter(|address| address.down_since.is_some()).map(|down| down.peer).collect()
+        reach
+            .addresses
+            .iter()
+            .filter(|address| address.down_since.is_some())
+            .map(|down| down.peer)
+            .collect()
     }
 
     /// When it last answered or called.
@@ -271,7 +299,11 @@ impl Reach {
     }
 
     fn rank(&self, address: &Address) -> u32 {
-        let near = if address.peer.ip().is_loopback() { RANK_HOST } else { RANK_OTHER };
+        let near = if address.peer.ip().is_loopback() {
+            RANK_HOST
+        } else {
+            RANK_OTHER
+        };
         let tenths = address.rtt.map_or(0, |rtt| rtt.as_micros() / 100);
         let by_rtt = u32::try_from(tenths).unwrap_or(RANK_RTT_MAX).min(RANK_RTT_MAX);
         self.preference.map_or(near, u32::from) + by_rtt
@@ -281,7 +313,10 @@ impl Reach {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
-        f.debug_struct("Server").field("id", &self.id).field("state", &state).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("id", &self.id)
+            .field("state", &state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -322,7 +357,10 @@ mod tests {
         assert_eq!(server.mark_down(peer(2), later), Some(Change::Down));
         assert_eq!(server.mark_down(peer(2), later), None);
         assert_eq!(server.state(), State::Down { since: later });
-        assert_eq!((server.best_address(|_| false), server.down_addresses().len()), (None, 2));
+        assert_eq!(
+            (server.best_address(|_| false), server.down_addresses().len()),
+            (None, 2)
+        );
         assert_eq!(server.mark_up(peer(1), later), Some(Change::Up));
         assert_eq!(server.mark_up(peer(2), later), None);
         assert_eq!(server.last_contact(), Some(later));
@@ -330,7 +368,10 @@ mod tests {
 
     #[test]
     fn rank_follows_preference_then_nearness_then_time() {
-        let (near, far) = (server(&[SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7000)]), server(&[peer(1), peer(2)]));
+        let (near, far) = (
+            server(&[SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7000)]),
+            server(&[peer(1), peer(2)]),
+        );
         assert!(near.rank() < far.rank());
         far.record_rtt(peer(1), Duration::from_millis(20));
         far.record_rtt(peer(2), Duration::from_millis(10));
@@ -349,7 +390,10 @@ mod tests {
         server.mark_down(peer(1), now);
         server.set_addresses(Some(3), &[peer(1), peer(2), peer(2)]);
         assert_eq!(server.addresses(), [peer(1), peer(2)]);
-        assert_eq!((server.down_addresses(), server.list_version()), (vec![peer(1)], Some(3)));
+        assert_eq!(
+            (server.down_addresses(), server.list_version()),
+            (vec![peer(1)], Some(3))
+        );
     }
 
     #[test]

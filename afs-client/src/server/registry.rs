@@ -51,7 +51,11 @@ impl Servers {
     /// No servers yet, and those to come listen on another port than 7000.
     #[must_use]
     pub fn with_port(seed: u32, port: u16) -> Self {
-        Self { known: RwLock::default(), port, spread: AtomicU32::new(seed) }
+        Self {
+            known: RwLock::default(),
+            port,
+            spread: AtomicU32::new(seed),
+        }
     }
 
     /// The server with this identity.
@@ -64,26 +68,41 @@ impl Servers {
     #[must_use]
     pub fn by_address(&self, address: Ipv4Addr) -> Option<Arc<Server>> {
         let known = self.known.read();
-        known.by_address.get(&address).or_else(|| known.learnt.get(&address)).cloned()
+        known
+            .by_address
+            .get(&address)
+            .or_else(|| known.learnt.get(&address))
+            .cloned()
     }
 
     /// Who sent a call from `peer`. The port says nothing: it may have been changed on the way.
     #[must_use]
     pub fn origin(&self, peer: SocketAddrV4) -> Origin {
-        self.by_address(*peer.ip()).map_or(Origin::Stranger(peer), Origin::Server)
+        self.by_address(*peer.ip())
+            .map_or(Origin::Stranger(peer), Origin::Server)
     }
 
     /// The server with this identity, made if need be, at exactly these addresses from now on.
     pub fn place(&self, id: ServerId, list_version: Option<i32>, addresses: &[Ipv4Addr]) -> Arc<Server> {
-        let peers: Vec<_> = addresses.iter().map(|address| SocketAddrV4::new(*address, self.port)).collect();
+        let peers: Vec<_> = addresses
+            .iter()
+            .map(|address| SocketAddrV4::new(*address, self.port))
+            .collect();
         let mut known = self.known.write();
-        let server = known.by_id.entry(id).or_insert_with(|| Arc::new(Server::new(id, &[], self.random())));
+        let server = known
+            .by_id
+            .entry(id)
+            .or_insert_with(|| Arc::new(Server::new(id, &[], self.random())));
         let server = Arc::clone(server);
         let before = server.addresses();
         server.set_addresses(list_version, &peers);
         let after = server.addresses();
         for gone in before.iter().filter(|peer| !after.contains(peer)) {
-            if known.by_address.get(gone.ip()).is_some_and(|owner| Arc::ptr_eq(owner, &server)) {
+            if known
+                .by_address
+                .get(gone.ip())
+                .is_some_and(|owner| Arc::ptr_eq(owner, &server))
+            {
                 known.by_address.remove(gone.ip());
             }
         }
@@ -131,7 +150,10 @@ mod tests {
         let (a, b) = (ServerId::Address(ONE), ServerId::Address(THREE));
         let one = servers.place(a, Some(1), &[ONE, TWO]);
         assert!(is(servers.by_id(&a), &one) && is(servers.by_address(TWO), &one));
-        assert_eq!(one.addresses(), [SocketAddrV4::new(ONE, 7000), SocketAddrV4::new(TWO, 7000)]);
+        assert_eq!(
+            one.addresses(),
+            [SocketAddrV4::new(ONE, 7000), SocketAddrV4::new(TWO, 7000)]
+        );
 
         // An address that moves to another server leads there, whatever order the lists arrive in.
         let other = servers.place(b, None, &[TWO, THREE]);

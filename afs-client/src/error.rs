@@ -1,0 +1,198 @@
+//! What goes wrong, for the caller: an errno and a sentence.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rxrpc::proto::{AbortCode, abort_codes};
+
+use crate::rpc::client::RpcError;
+
+/// An operation failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    errno: Errno,
+    why: Option<Arc<str>>,
+}
+
+impl Error {
+    /// An error with an explanation.
+    #[must_use]
+    pub fn new(errno: Errno, why: impl Into<Arc<str>>) -> Self {
+        Self {
+            errno,
+            why: Some(why.into()),
+        }
+    }
+
+    /// Its errno.
+    #[must_use]
+    pub const fn errno(&self) -> i32 {
+        self.errno.raw_os_error()
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Self { errno, why: None }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    /// Trouble with the cache.
+    fn from(error: std::io::Error) -> Self {
+        Self::new(
+            Errno::from_io_error(&error).unwrap_or(Errno::IO),
+            format!("cache: {error}"),
+        )
+    }
+}
+
+impl From<RpcError> for Error {
+    fn from(error: RpcError) -> Self {
+        let errno = match &error {
+            RpcError::Aborted(code) => errno(*code),
+            RpcError::Transport(_) => Errno::TIMEDOUT,
+            RpcError::Reply(_) | RpcError::TooMuchData(_) => Errno::IO,
+            RpcError::Cache(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
+        };
+        Self::new(errno, error.to_string())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            Some(why) => f.write_str(why),
+            None => fmt::Display::fmt(&self.errno, f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Codes of the volume package (OpenAFS `errors.h`), which never are an errno.
+pub mod vice {
+    /// The volume must be salvaged.
+    pub const SALVAGE: i32 = 101;
+    /// There is no such vnode (any more).
+    pub const NO_VNODE: i32 = 102;
+    /// The volume is not on this server.
+    pub const NO_VOLUME: i32 = 103;
+    /// The server gives no service now.
+    pub const NO_SERVICE: i32 = 105;
+    /// The volume is off line.
+    pub const OFFLINE: i32 = 106;
+    /// The partition is full.
+    pub const DISK_FULL: i32 = 108;
+    /// The quota is used up.
+    pub const OVER_QUOTA: i32 = 109;
+    /// The volume is busy: try again.
+    pub const BUSY: i32 = 110;
+    /// The volume has moved.
+    pub const MOVED: i32 = 111;
+    /// The server had an input or output error.
+    pub const IO: i32 = 112;
+    /// The volume is being salvaged.
+    pub const SALVAGING: i32 = 113;
+    /// The server is starting.
+    pub const RESTARTING: i32 = -100;
+}
+
+/// The errno for the code that a server refused a call with (afs-rpc.md 10). The only place where that is decided.
+#[must_use]
+pub fn errno(code: AbortCode) -> Errno {
+    match code.0 {
+        vice::NO_VNODE => Errno::STALE,
+        vice::NO_VOLUME | vice::MOVED | vice::SALVAGE | vice::OFFLINE | vice::SALVAGING => Errno::NODEV,
+        104 => Errno::EXIST,
+        vice::NO_SERVICE => Errno::TIMEDOUT,
+        vice::DISK_FULL => Errno::NOSPC,
+        vice::OVER_QUOTA => Errno::DQUOT,
+        vice::BUSY | vice::RESTARTING => Errno::BUSY,
+        code @ 1..=35 => Errno::from_raw_os_error(code),
+        VL_NO_ENTRY | VL_EMPTY | VL_ENTRY_DELETED => Errno::NODEV,
+        VL_BAD_NAME => Errno::INVAL,
+        VL_PERM => Errno::ACCESS,
+        code => unified(code).unwrap_or(Errno::IO),
+    }
+}
+
+/// The "unified AFS errors" (OpenAFS `uae.et`): an index into a list of errors that has the order of Linux.
+fn unified(code: i32) -> Option<Errno> {
+    let index = code.checked_sub(UAE_BASE)?;
+    let errno = match index {
+        // Into its own subtree: EMSGSIZE is what the translation makes of the server's number (afs-rpc.md 4.4).
+        0x58 => return Some(Errno::INVAL),
+        0x00..=0x27 => index + 1,
+        0x28 => return Some(Errno::AGAIN),
+        0x29..=0x38 => index + 1,
+        0x39..=0x7b => index + 2,
+        0x7c => 131,
+        0x7d => 95,
+        0x7f => 130,
+        _ => return None,
+    };
+    Some(Errno::from_raw_os_error(errno))
+}
+
+/// A sentence about a code.
+#[must_use]
+pub fn describe(code: AbortCode) -> String {
+    let name = match code.0 {
+        vice::SALVAGE => "the volume must be salvaged",
+        vice::NO_VNODE => "the file does not exist any more",
+        vice::NO_VOLUME => "the volume is not on this server",
+        vice::NO_SERVICE => "the server gives no service",
+        vice::OFFLINE => "the volume is off line",
+        vice::DISK_FULL => "the partition is full",
+        vice::OVER_QUOTA => "the quota of the volume is used up",
+        vice::BUSY => "the volume is busy",
+        vice::MOVED => "the volume has moved",
+        vice::SALVAGING => "the volume is being salvaged",
+        vice::RESTARTING => "the server is starting",
+        VL_NO_ENTRY => "there is no such volume",
+        _ => match abort_codes::name(code) {
+            Some(name) => name,
+            None => return format!("{} (code {code})", errno(code)),
+        },
+    };
+    format!("{name} (code {code})")
+}
+
+const UAE_BASE: i32 = 49_733_376;
+const VL_NO_ENTRY: i32 = 363_524;
+const VL_EMPTY: i32 = 363_525;
+const VL_ENTRY_DELETED: i32 = 363_526;
+const VL_BAD_NAME: i32 = 363_527;
+const VL_PERM: i32 = 363_546;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_become_errors() {
+        for (code, expected) in [
+            (13, Errno::ACCESS),
+            (109, Errno::DQUOT),
+            (49_733_376, Errno::PERM),
+            (49_733_388, Errno::ACCESS),
+            (49_733_392, Errno::EXIST),
+            (49_733_405, Errno::ROFS),
+            (49_733_415, Errno::LOOP),
+            (49_733_416, Errno::AGAIN),
+            (49_733_417, Errno::from_raw_os_error(42)),
+            (49_733_432, Errno::from_raw_os_error(57)),
+            (49_733_433, Errno::from_raw_os_error(59)),
+            (49_733_464, Errno::INVAL),
+            (49_733_484, Errno::TIMEDOUT),
+            (49_733_496, Errno::DQUOT),
+            (363_524, Errno::NODEV),
+            (-455, Errno::IO),
+            (i32::MIN, Errno::IO),
+        ] {
+            assert_eq!(errno(AbortCode(code)), expected, "{code}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Calling procedures.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use rxrpc::net::{ClientCall, Endpoint, Target};
+use rxrpc::proto::{AbortCode, CallError, abort_codes};
+
+use super::Procedure;
+use super::fs::{FETCH_DATA, FetchDataArgs, FetchDataReply, STORE_DATA, StoreDataArgs, StoreDataReply};
+use crate::xdr::{Decode, Encode, XdrError, from_bytes};
+
+/// Why a procedure gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// The server refused it.
+    #[error("{}", crate::error::describe(*.0))]
+    Aborted(AbortCode),
+    /// The call did not get through.
+    #[error("{0}")]
+    Transport(CallError),
+    /// The reply makes no sense.
+    #[error("bad reply: {0}")]
+    Reply(#[from] XdrError),
+    /// The server sends more data than was asked for.
+    #[error("bad reply: {0} bytes of data, more than asked for")]
+    TooMuchData(u64),
+    /// The data could not be read from or put into the cache.
+    #[error("cache: {0}")]
+    Cache(#[source] io::Error),
+}
+
+impl From<CallError> for RpcError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Aborted(code) | CallError::ConnectionAborted(code) => Self::Aborted(code),
+            error => Self::Transport(error),
+        }
+    }
+}
+
+/// Calls a procedure.
+///
+/// # Errors
+///
+/// It was refused, did not get through, or was answered with nonsense.
+pub async fn call<P: Procedure>(
+    endpoint: &Endpoint,
+    target: &Target,
+    request: &P,
+) -> Result<P::Reply, RpcError> {
+    let mut call = endpoint.call(target).await?;
+    let mut arguments = Vec::new();
+    P::OPCODE.encode(&mut arguments);
+    request.encode(&mut arguments);
+    call.send(arguments.into()).await?;
+    call.finish().await?;
+    rest_of(&mut call, BytesMut::new()).await
+}
+
+/// Fetches file data: hands each part to `sink` with its place in the file, then gives how many bytes there were and
+/// what the server says about the file.
+///
+/// # Errors
+///
+/// As [`call`], or the sink failed.
+pub async fn fetch_data(
+    endpoint: &Endpoint,
+    target: &Target,
+    request: &FetchDataArgs,
+    sink: &mut (dyn FnMut(u64, Bytes) -> io::Result<()> + Send),
+) -> Result<(u64, FetchDataReply), RpcError> {
+    let mut call = endpoint.call(target).await?;
+    let mut arguments = Vec::new();
+    FETCH_DATA.encode(&mut arguments);
+    request.encode(&mut arguments);
+    call.send(arguments.into()).await?;
+    call.finish().await?;
+
+    let mut head = BytesMut::new();
+    while head.len() < LENGTH_BYTES {
+        head.extend_from_slice(&call.recv().await?.ok_or(XdrError::Short)?);
+    }
+    let length = head.get_u64();
+    if length > request.length {
+        call.abort(abort_codes::RXGEN_CC_UNMARSHAL);
+        return Err(RpcError::TooMuchData(length));
+    }
+    let (mut part, mut left) = (head.freeze(), length);
+    while left > 0 {
+        let data = part.split_to(part.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+        if !data.is_empty() {
+            let at = request.position + (length - left);
+            left -= data.len() as u64;
+            sink(at, data).map_err(RpcError::Cache)?;
+        }
+        if left > 0 {
+            part = call.recv().await?.ok_or(XdrError::Short)?;
+        }
+    }
+    Ok((length, rest_of(&mut call, part.into()).await?))
+}
+
+/// Stores file data, which `source` gives part by part for a place in the file.
+///
+/// # Errors
+///
+/// As [`call`], or the source failed.
+pub async fn store_data(
+    endpoint: &Endpoint,
+    target: &Target,
+    request: &StoreDataArgs,
+    source: &mut (dyn FnMut(u64, usize) -> io::Result<Bytes> + Send),
+) -> Result<StoreDataReply, RpcError> {
+    let mut call = endpoint.call(target).await?;
+    let mut arguments = Vec::new();
+    STORE_DATA.encode(&mut arguments);
+    request.encode(&mut arguments);
+    call.send(arguments.into()).await?;
+    let mut sent = 0;
+    while sent < request.length {
+        let want = usize::try_from(request.length - sent)
+            .unwrap_or(usize::MAX)
+            .min(PART_BYTES);
+        let part = source(request.position + sent, want).map_err(RpcError::Cache)?;
+        if part.is_empty() || part.len() > want {
+            return Err(RpcError::Cache(io::ErrorKind::UnexpectedEof.into()));
+        }
+        sent += part.len() as u64;
+        call.send(part).await?;
+    }
+    call.finish().await?;
+    rest_of(&mut call, BytesMut::new()).await
+}
+
+/// The rest of a reply, decoded.
+async fn rest_of<T: Decode>(call: &mut ClientCall, mut reply: BytesMut) -> Result<T, RpcError> {
+    while let Some(part) = call.recv().await? {
+        if reply.len() + part.len() > REPLY_MAX {
+            return Err(
+                XdrError::TooLong(u32::try_from(reply.len() + part.len()).unwrap_or(u32::MAX)).into(),
+            );
+        }
+        reply.extend_from_slice(&part);
+    }
+    Ok(from_bytes(&reply)?)
+}
+
+/// No reply but file data is longer.
+const REPLY_MAX: usize = 256 * 1024;
+/// The length before the data of a FetchData64 reply.
+const LENGTH_BYTES: usize = 8;
+/// What is read from the cache at once.
+const PART_BYTES: usize = 256 * 1024;

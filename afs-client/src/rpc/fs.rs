@@ -1,0 +1,102 @@
+//! RXAFS: the file service (OpenAFS `afsint.xg`). FetchData and StoreData carry file data outside of XDR: see
+//! [`client`](super::client).
+
+use super::service;
+use super::types::{
+    AfsFid, BULK_MAX, CallBack, Capabilities, FetchStatus, Name, PATH_MAX, StoreStatus, VolSync, VolumeStatus,
+};
+use crate::xdr::{List, Text};
+
+service! {
+    /// A file server.
+    service 1, trait FileServer;
+
+    /// The attributes of a file, and a promise.
+    132 FetchStatusOf fetch_status (fid: AfsFid)
+        -> FetchStatusReply (status: FetchStatus, callback: CallBack, sync: VolSync);
+    /// Sets attributes.
+    135 StoreStatusOf store_status (fid: AfsFid, status: StoreStatus)
+        -> StoreStatusReply (status: FetchStatus, sync: VolSync);
+    /// Removes a name that is not a directory's.
+    136 RemoveFile remove_file (dir: AfsFid, name: Name)
+        -> RemoveFileReply (dir_status: FetchStatus, sync: VolSync);
+    /// Makes a file.
+    137 CreateFile create_file (dir: AfsFid, name: Name, status: StoreStatus)
+        -> CreateFileReply (fid: AfsFid, status: FetchStatus, dir_status: FetchStatus, callback: CallBack, sync: VolSync);
+    /// Renames within a volume.
+    138 Rename rename (from_dir: AfsFid, from: Name, to_dir: AfsFid, to: Name)
+        -> RenameReply (from_status: FetchStatus, to_status: FetchStatus, sync: VolSync);
+    /// Makes a symbolic link or a mount point.
+    139 Symlink symlink (dir: AfsFid, name: Name, target: Text<PATH_MAX>, status: StoreStatus)
+        -> SymlinkReply (fid: AfsFid, status: FetchStatus, dir_status: FetchStatus, sync: VolSync);
+    /// Makes a hard link in the directory of the file.
+    140 Link link (dir: AfsFid, name: Name, fid: AfsFid)
+        -> LinkReply (status: FetchStatus, dir_status: FetchStatus, sync: VolSync);
+    /// Makes a directory.
+    141 MakeDir make_dir (dir: AfsFid, name: Name, status: StoreStatus)
+        -> MakeDirReply (fid: AfsFid, status: FetchStatus, dir_status: FetchStatus, callback: CallBack, sync: VolSync);
+    /// Removes an empty directory.
+    142 RemoveDir remove_dir (dir: AfsFid, name: Name)
+        -> RemoveDirReply (dir_status: FetchStatus, sync: VolSync);
+    /// Quota and space of a volume.
+    149 GetVolumeStatus get_volume_status (volume: u32)
+        -> GetVolumeStatusReply (status: VolumeStatus, name: Text<256>, offline: Text<1024>, motd: Text<1024>);
+    /// The server's clock; a way to see whether it lives.
+    153 GetTime get_time () -> GetTimeReply (seconds: u32, microseconds: u32);
+    /// The attributes of many files; each may fail by itself.
+    65536 InlineBulkStatus inline_bulk_status (fids: List<AfsFid, BULK_MAX>)
+        -> InlineBulkStatusReply (statuses: List<FetchStatus, BULK_MAX>, callbacks: List<CallBack, BULK_MAX>, sync: VolSync);
+    /// Gives all promises of this client up.
+    65539 GiveUpAllCallBacks give_up_all_call_backs () -> GiveUpAllCallBacksReply ();
+    /// What the server can do.
+    65540 GetCapabilities get_capabilities () -> GetCapabilitiesReply (capabilities: Capabilities);
+}
+
+/// The first words of FetchData64 (65537).
+pub const FETCH_DATA: u32 = 65537;
+/// The first word of StoreData64 (65538).
+pub const STORE_DATA: u32 = 65538;
+
+crate::xdr::xdr_struct! {
+    /// The arguments of FetchData64.
+    pub struct FetchDataArgs {
+        /// The file.
+        fid: AfsFid,
+        /// First byte.
+        position: u64,
+        /// Most bytes.
+        length: u64,
+    }
+
+    /// What follows the data in the reply of FetchData64.
+    pub struct FetchDataReply {
+        /// The state of the file at the time of the read.
+        status: FetchStatus,
+        /// A promise.
+        callback: CallBack,
+        /// The volume.
+        sync: VolSync,
+    }
+
+    /// The arguments of StoreData64, which the data follows.
+    pub struct StoreDataArgs {
+        /// The file.
+        fid: AfsFid,
+        /// Attributes to set with it.
+        status: StoreStatus,
+        /// First byte.
+        position: u64,
+        /// How many bytes follow.
+        length: u64,
+        /// Length of the file: it is cut to that first.
+        file_length: u64,
+    }
+
+    /// What StoreData64 is answered with.
+    pub struct StoreDataReply {
+        /// The new state of the file.
+        status: FetchStatus,
+        /// The volume.
+        sync: VolSync,
+    }
+}

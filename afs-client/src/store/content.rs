@@ -1,0 +1,346 @@
+//! What is known of one file's contents: which bytes are here, which of them only here, and how long the file is.
+//!
+//! The machine: `version` and `server_len` say what the server has. Local changes stand beside them: `cut` is the
+//! smallest length the file was truncated to, `grow` the length that writes and extensions ask for. Bytes of the server
+//! are visible up to `base_len = min(server_len, cut)`; behind it everything that is not dirty reads as zeros and is
+//! never fetched. A store takes the dirty ranges away as `storing`; they become clean when the server has them, or
+//! dirty again.
+
+use std::ops::Range;
+
+use super::ranges::RangeSet;
+use crate::types::DataVersion;
+
+/// Size of the pages that backing files are made of.
+pub(crate) const PAGE: u64 = 4096;
+
+/// `range`, widened to whole pages.
+pub(crate) fn pages(range: &Range<u64>) -> Range<u64> {
+    let start = range.start - range.start % PAGE;
+    start..range.end.div_ceil(PAGE).saturating_mul(PAGE)
+}
+
+/// The contents of one file, without the bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    version: Option<DataVersion>,
+    server_len: u64,
+    cut: Option<u64>,
+    grow: u64,
+    clean: RangeSet,
+    dirty: RangeSet,
+    storing: RangeSet,
+}
+
+/// What a store has to send: see `Content::begin_store`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StorePlan {
+    /// The StoreData calls, in order.
+    pub(crate) calls: Vec<StoreCall>,
+}
+
+/// One StoreData call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoreCall {
+    /// Bytes to send; an empty range sets the length only.
+    pub(crate) range: Range<u64>,
+    /// The FileLength argument. Shorter than the server's file cuts it before the bytes are written.
+    pub(crate) file_length: u64,
+}
+
+impl Content {
+    /// Length as seen here.
+    pub(crate) fn len(&self) -> u64 {
+        self.base_len().max(self.grow)
+    }
+
+    /// Up to here the server's bytes are visible.
+    pub(crate) fn base_len(&self) -> u64 {
+        self.server_len.min(self.cut.unwrap_or(u64::MAX))
+    }
+
+    /// The version of the clean bytes.
+    pub(crate) fn version(&self) -> Option<DataVersion> {
+        self.version
+    }
+
+    /// Is there anything that the server does not have?
+    pub(crate) fn is_modified(&self) -> bool {
+        !self.dirty.is_empty() || self.is_storing() || self.length_modified()
+    }
+
+    /// Is a store under way?
+    pub(crate) fn is_storing(&self) -> bool {
+        !self.storing.is_empty()
+    }
+
+    fn length_modified(&self) -> bool {
+        self.cut.is_some_and(|cut| cut < self.server_len) || self.grow > self.server_len
+    }
+
+    /// Bytes that only we have.
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.dirty.bytes()
+    }
+
+    /// Pages that may not be evicted because only we have bytes in them.
+    pub(crate) fn dirty_pages(&self) -> RangeSet {
+        self.dirty
+            .iter()
+            .chain(self.storing.iter())
+            .map(|range| pages(&range))
+            .collect()
+    }
+
+    /// Pages with fetched bytes in them.
+    pub(crate) fn clean_pages(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.clean.iter().map(|range| pages(&range))
+    }
+
+    /// Takes over what a status says. False if clean bytes were thrown away because they are of another version.
+    pub(crate) fn set_server(&mut self, version: DataVersion, server_len: u64) -> bool {
+        let modified = self.is_modified();
+        self.server_len = server_len;
+        if !modified {
+            self.cut = None;
+            self.grow = 0;
+        }
+        if self.version == Some(version) {
+            // Same version, so same bytes; a length that differs all the same is the server's to decide.
+            self.clean.remove(server_len..u64::MAX);
+            return true;
+        }
+        let kept = self.clean.is_empty();
+        self.version = Some(version);
+        self.clean = RangeSet::default();
+        kept
+    }
+
+    /// Is every byte of `range` here? `range` must lie within `len`.
+    pub(crate) fn is_present(&self, range: &Range<u64>) -> bool {
+        let visible = range.start..range.end.min(self.base_len());
+        self.clean.contains(&visible) || self.missing(range).next().is_none()
+    }
+
+    /// The parts of `range` that must be fetched.
+    pub(crate) fn missing(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let visible = range.start..range.end.min(self.base_len());
+        let mut missing: RangeSet = std::iter::once(visible.clone()).collect();
+        for set in [&self.clean, &self.dirty, &self.storing] {
+            for part in set.overlapping(visible.clone()) {
+                missing.remove(part);
+            }
+        }
+        missing.iter().collect::<Vec<_>>().into_iter()
+    }
+
+    /// The parts of `range` into which fetched bytes may be put: those without local ones.
+    pub(crate) fn fillable(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        self.not_local(&(range.start..range.end.min(self.base_len())))
+    }
+
+    /// The parts of `range` that no local bytes are in.
+    pub(crate) fn not_local(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut free: RangeSet = std::iter::once(range.clone()).collect();
+        for set in [&self.dirty, &self.storing] {
+            for part in set.overlapping(range.clone()) {
+                free.remove(part);
+            }
+        }
+        free.iter().collect()
+    }
+
+    /// Fetched bytes of `version` are in the file. False if they are of no use: another version is current.
+    pub(crate) fn filled(&mut self, range: &Range<u64>, version: DataVersion) -> bool {
+        if self.version != Some(version) {
+            return false;
+        }
+        let free = self.fillable(range);
+        self.clean.extend(free);
+        true
+    }
+
+    /// Clean bytes are forgotten.
+    pub(crate) fn evict(&mut self, range: Range<u64>) {
+        self.clean.remove(range);
+    }
+
+    /// Local bytes were written.
+    pub(crate) fn write(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        self.clean.remove(range.clone());
+        self.grow = self.grow.max(range.end);
+        self.dirty.insert(range);
+    }
+
+    /// Sets the length. What lies behind it is gone; no store may be under way.
+    pub(crate) fn truncate(&mut self, len: u64) {
+        debug_assert!(!self.is_storing(), "truncation waits for the store");
+        if len < self.len() {
+            self.cut = Some(self.cut.map_or(len, |cut| cut.min(len)));
+            self.clean.remove(len..u64::MAX);
+            self.dirty.remove(len..u64::MAX);
+        }
+        self.grow = len;
+    }
+
+    /// Takes the dirty bytes for a store and says how to send them. The plan is empty if the server has everything.
+    pub(crate) fn begin_store(&mut self) -> StorePlan {
+        let len = self.len();
+        let mut size = self.server_len;
+        let mut cut = self.cut.filter(|cut| *cut < size);
+        self.storing = std::mem::take(&mut self.dirty);
+        let mut calls = Vec::new();
+        for range in self.storing.iter() {
+            // A FileLength below what the server has would cut other people's data, so only a cut of ours asks for it.
+            let file_length = cut.take().unwrap_or_else(|| size.max(range.end));
+            size = size.min(file_length).max(range.end);
+            calls.push(StoreCall { range, file_length });
+        }
+        if cut.is_some() || len > size {
+            calls.push(StoreCall {
+                range: len..len,
+                file_length: cut.unwrap_or(len),
+            });
+        }
+        StorePlan { calls }
+    }
+
+    /// The server has everything that `begin_store` took, and nobody else wrote: what was stored is clean under
+    /// `version`.
+    pub(crate) fn stored(&mut self, version: DataVersion, server_len: u64) {
+        let storing = std::mem::take(&mut self.storing);
+        let base = self.base_len();
+        self.settle(server_len);
+        self.version = Some(version);
+        // What lies between the old end and the new one and was not written is known to be zeros.
+        for range in storing.iter().chain(std::iter::once(base..server_len.max(base))) {
+            let free = self.fillable(&range);
+            self.clean.extend(free);
+        }
+    }
+
+    /// As `stored`, but somebody else wrote too: nothing clean can be relied on.
+    pub(crate) fn stored_among_others(&mut self, version: DataVersion, server_len: u64) {
+        self.storing = RangeSet::default();
+        self.clean = RangeSet::default();
+        self.settle(server_len);
+        self.version = Some(version);
+    }
+
+    fn settle(&mut self, server_len: u64) {
+        self.server_len = server_len;
+        self.cut = None;
+        if self.dirty.is_empty() {
+            self.grow = 0;
+        }
+    }
+
+    /// The store failed: what it took is dirty again.
+    pub(crate) fn store_failed(&mut self) {
+        let storing = std::mem::take(&mut self.storing);
+        self.dirty.extend(storing.iter());
+    }
+
+    /// Gives local changes up.
+    pub(crate) fn discard(&mut self) {
+        self.dirty = RangeSet::default();
+        self.cut = None;
+        self.grow = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh(len: u64) -> Content {
+        let mut content = Content::default();
+        content.set_server(DataVersion(1), len);
+        content
+    }
+
+    #[test]
+    fn zeros_behind_the_server_are_not_fetched() {
+        let mut content = fresh(100);
+        content.write(500..510);
+        assert_eq!(content.len(), 510);
+        assert_eq!(content.missing(&(0..510)).collect::<Vec<_>>(), [0..100]);
+        assert_eq!(
+            content.begin_store().calls,
+            [StoreCall {
+                range: 500..510,
+                file_length: 510
+            }]
+        );
+    }
+
+    #[test]
+    fn cut_then_written_behind_is_one_call() {
+        let mut content = fresh(5000);
+        content.truncate(100);
+        content.write(1000..1100);
+        assert_eq!(content.missing(&(0..1100)).collect::<Vec<_>>(), [0..100]);
+        assert_eq!(
+            content.begin_store().calls,
+            [StoreCall {
+                range: 1000..1100,
+                file_length: 100
+            }]
+        );
+    }
+
+    #[test]
+    fn cut_and_extended_is_one_call() {
+        let mut content = fresh(5000);
+        content.truncate(100);
+        content.truncate(300);
+        assert_eq!(
+            content.begin_store().calls,
+            [StoreCall {
+                range: 300..300,
+                file_length: 100
+            }]
+        );
+    }
+
+    #[test]
+    fn writes_in_the_middle_keep_what_others_appended() {
+        let mut content = fresh(100);
+        content.write(10..20);
+        content.set_server(DataVersion(2), 400);
+        assert_eq!(content.len(), 400);
+        assert_eq!(
+            content.begin_store().calls,
+            [StoreCall {
+                range: 10..20,
+                file_length: 400
+            }]
+        );
+    }
+
+    #[test]
+    fn writes_during_a_store_stay_dirty() {
+        let mut content = fresh(0);
+        content.write(0..100);
+        content.begin_store();
+        content.write(50..60);
+        content.stored(DataVersion(2), 100);
+        assert_eq!(content.dirty_bytes(), 10);
+        assert!(content.is_present(&(0..100)));
+        content.set_server(DataVersion(3), 100);
+        assert_eq!(content.missing(&(0..100)).collect::<Vec<_>>(), [0..50, 60..100]);
+    }
+
+    #[test]
+    fn failed_store_is_dirty_again() {
+        let mut content = fresh(10);
+        content.write(0..5);
+        content.begin_store();
+        content.store_failed();
+        assert_eq!(content.dirty_bytes(), 5);
+        assert!(content.is_modified());
+    }
+}

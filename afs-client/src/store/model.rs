@@ -1,0 +1,236 @@
+//! The cache against a plain vector, with a server that stores for real.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::DataVersion;
+
+/// A file on a server, by the rules of StoreData64.
+#[derive(Default)]
+struct Server {
+    data: Vec<u8>,
+    version: u64,
+}
+
+impl Server {
+    fn version(&self) -> DataVersion {
+        DataVersion(self.version)
+    }
+
+    fn store(&mut self, call: &StoreCall, data: &[u8]) {
+        assert_eq!(call.range.end - call.range.start, data.len() as u64);
+        let (start, end) = (call.range.start as usize, call.range.end as usize);
+        self.data.truncate(call.file_length as usize);
+        // Without data only a position behind the end extends.
+        if end > self.data.len() {
+            self.data.resize(end, 0);
+        }
+        self.data[start..end].copy_from_slice(data);
+        self.version += 1;
+    }
+}
+
+fn fetch(file: &CacheFile, server: &Server, fills: Vec<Fill>) {
+    for fill in fills {
+        fill.prepare().unwrap();
+        let range = fill.range().clone();
+        let end = (range.end as usize).min(server.data.len());
+        let data = &server.data[(range.start as usize).min(end)..end];
+        let parts: Vec<_> = data.chunks(1000).map(bytes::Bytes::copy_from_slice).collect();
+        fill.put(range.start, &parts).unwrap();
+        assert!(fill.commit(end as u64, server.version()));
+    }
+    let _ = file;
+}
+
+fn read(file: &CacheFile, server: &Server, range: std::ops::Range<u64>) -> Vec<u8> {
+    for _ in 0..3 {
+        let mut out = Vec::new();
+        if file.read(range.clone(), &mut out).unwrap() {
+            return out;
+        }
+        fetch(file, server, file.begin_fills(range.clone(), 8192));
+    }
+    panic!("never read {range:?}");
+}
+
+fn store(file: &CacheFile, server: &mut Server, fail: bool) {
+    let plan = file.begin_store();
+    if plan.calls.is_empty() {
+        return;
+    }
+    if fail {
+        file.store_failed();
+        return;
+    }
+    for call in &plan.calls {
+        let len = (call.range.end - call.range.start) as usize;
+        let data = file.read_for_store(call.range.start, len).unwrap();
+        server.store(call, &data);
+    }
+    file.end_store(server.version(), server.data.len() as u64, true);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write {
+        at: u64,
+        len: usize,
+        byte: u8,
+    },
+    Truncate(u64),
+    Read {
+        at: u64,
+        len: u64,
+    },
+    Store {
+        fail: bool,
+    },
+    /// Everything clean goes.
+    Evict,
+    /// Somebody else appends to the file while we have nothing dirty, or writes nothing.
+    Foreign {
+        at: u64,
+        byte: u8,
+    },
+    /// A fetch of everything, overtaken by a truncation.
+    Race(u64),
+}
+
+const SPAN: u64 = 40_000;
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => (0..SPAN, 1usize..9000, 1u8..255).prop_map(|(at, len, byte)| Op::Write { at, len, byte }),
+        2 => (0..SPAN).prop_map(Op::Truncate),
+        4 => (0..SPAN, 0..SPAN).prop_map(|(at, len)| Op::Read { at, len }),
+        2 => any::<bool>().prop_map(|fail| Op::Store { fail }),
+        1 => Just(Op::Evict),
+        1 => (0..SPAN, 1u8..255).prop_map(|(at, byte)| Op::Foreign { at, byte }),
+        1 => (0..SPAN).prop_map(Op::Race),
+    ];
+    prop::collection::vec(op, 1..40)
+}
+
+proptest! {
+    #[test]
+    fn file_behaves_like_a_vector(start in 0usize..30_000, ops in ops(), on_disk in any::<bool>()) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = if on_disk { DataCache::in_dir(dir.path(), 0).unwrap() } else { DataCache::in_memory(0) };
+        let mut server = Server { data: (0..start).map(|i| i as u8 | 1).collect(), version: 1 };
+        let mut model = server.data.clone();
+        let file = cache.file();
+        file.set_server(server.version(), server.data.len() as u64);
+        for op in ops {
+            match op {
+                Op::Write { at, len, byte } => {
+                    file.write(at, &vec![byte; len]).unwrap();
+                    let end = at as usize + len;
+                    if model.len() < end {
+                        model.resize(end, 0);
+                    }
+                    model[at as usize..end].fill(byte);
+                }
+                Op::Truncate(len) => {
+                    file.truncate(len);
+                    model.resize(len as usize, 0);
+                }
+                Op::Read { at, len } => {
+                    let got = read(&file, &server, at..at + len);
+                    let end = model.len().min((at + len) as usize);
+                    prop_assert_eq!(&got, &model[(at as usize).min(end)..end]);
+                }
+                Op::Store { fail } => {
+                    store(&file, &mut server, fail);
+                    if !fail {
+                        prop_assert_eq!(&server.data, &model);
+                        prop_assert!(!file.is_modified());
+                    }
+                }
+                Op::Evict => {
+                    for chunk in 0..=SPAN / CHUNK {
+                        let freed = file.evict_chunk(chunk).freed;
+                        cache.0.freed(freed);
+                    }
+                }
+                Op::Foreign { at, byte } => {
+                    if !file.is_modified() {
+                        server.data.resize(at as usize, byte);
+                        server.version += 1;
+                        model = server.data.clone();
+                        file.set_server(server.version(), server.data.len() as u64);
+                    }
+                }
+                Op::Race(len) => {
+                    let fills = file.begin_fills(0..SPAN, 8192);
+                    for fill in &fills {
+                        fill.prepare().unwrap();
+                    }
+                    let before = server.data.clone();
+                    file.truncate(len);
+                    model.resize(len as usize, 0);
+                    for fill in fills {
+                        let range = fill.range().clone();
+                        let end = (range.end as usize).min(before.len());
+                        let data = bytes::Bytes::copy_from_slice(&before[range.start as usize..end]);
+                        fill.put(range.start, &[data]).unwrap();
+                        fill.commit(end as u64, server.version());
+                    }
+                }
+            }
+            prop_assert_eq!(file.len(), model.len() as u64);
+        }
+        let whole = read(&file, &server, 0..u64::MAX / 4);
+        prop_assert_eq!(&whole, &model);
+        store(&file, &mut server, false);
+        prop_assert_eq!(&server.data, &model);
+        drop(file);
+        prop_assert_eq!(cache.used_bytes(), 0);
+        prop_assert_eq!(cache.dirty_bytes(), 0);
+        prop_assert_eq!(cache.chunks(), 0);
+        prop_assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn the_bound_is_hard_and_dirty_data_stays() {
+    let cache = DataCache::in_memory(MIN_BYTES);
+    let server = Server {
+        data: vec![7; 32 << 20],
+        version: 1,
+    };
+    let file = cache.file();
+    file.set_server(server.version(), server.data.len() as u64);
+    file.write(5_000_000, b"only here").unwrap();
+    for at in (0..32u64 << 20).step_by(1 << 18) {
+        assert_eq!(read(&file, &server, at..at + 10).len(), 10);
+        assert!(cache.used_bytes() <= MIN_BYTES);
+    }
+    let mut out = Vec::new();
+    assert!(file.read(5_000_000..5_000_009, &mut out).unwrap());
+    assert_eq!(out, b"only here");
+    assert_eq!(cache.dirty_bytes(), 4096);
+}
+
+#[test]
+fn all_dirty_is_storage_full() {
+    let cache = DataCache::in_memory(MIN_BYTES);
+    let file = cache.file();
+    file.set_server(DataVersion(1), 0);
+    file.write(0, &vec![1; MIN_BYTES as usize]).unwrap();
+    let error = file.write(MIN_BYTES, b"x").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_range_is_fetched_once() {
+    let cache = DataCache::in_memory(MIN_BYTES);
+    let file = cache.file();
+    file.set_server(DataVersion(1), 1 << 20);
+    let first = file.begin_fills(0..300_000, 1 << 18);
+    assert_eq!(first.len(), 2);
+    assert!(file.begin_fills(100..200, 1 << 18).is_empty());
+    assert_eq!(file.filling(&(0..10)).len(), 1);
+    drop(first);
+    assert_eq!(file.begin_fills(100..200, 1 << 18).len(), 1);
+}

@@ -1,0 +1,126 @@
+//! The fetched attributes of a vnode, checked.
+
+use std::time::{Duration, SystemTime};
+
+use crate::fs::{Attr, Kind};
+use crate::rpc::types::FetchStatus;
+use crate::types::{DataVersion, Fid, Uniquifier, VnodeId};
+
+/// The fetched attributes of a vnode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) kind: Kind,
+    pub(crate) links: u32,
+    pub(crate) size: u64,
+    pub(crate) version: DataVersion,
+    pub(crate) owner: u32,
+    pub(crate) group: u32,
+    pub(crate) mode: u16,
+    /// Rights of the identity that asked.
+    pub(crate) access: u32,
+    /// For what is not a directory: the directory it is in, or was put in last.
+    pub(crate) parent: (VnodeId, Uniquifier),
+    pub(crate) modified: u32,
+    pub(crate) changed: u32,
+}
+
+/// A status that no honest server sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadStatus {
+    #[error("interface version {0}")]
+    Version(u32),
+    #[error("file type {0}")]
+    Type(u32),
+    #[error("error code {0} in a status that stands alone")]
+    Code(i32),
+    #[error("no parent")]
+    Parent,
+    #[error("length {0}")]
+    Length(u64),
+    #[error("an odd vnode number is a directory, an even one is not")]
+    Parity,
+}
+
+impl Status {
+    /// Checks what came from the wire for `fid`.
+    pub(crate) fn check(fid: Fid, wire: &FetchStatus) -> Result<Self, BadStatus> {
+        if wire.interface_version != 1 {
+            return Err(BadStatus::Version(wire.interface_version));
+        }
+        if wire.error_code != 0 {
+            return Err(BadStatus::Code(wire.error_code));
+        }
+        let kind = match wire.file_type {
+            1 => Kind::File,
+            2 => Kind::Directory,
+            3 => Kind::Symlink,
+            other => return Err(BadStatus::Type(other)),
+        };
+        if wire.parent_vnode == 0 || wire.parent_unique == 0 {
+            return Err(BadStatus::Parent);
+        }
+        if (kind == Kind::Directory) != (fid.vnode.0 % 2 == 1) {
+            return Err(BadStatus::Parity);
+        }
+        let size = wire.length();
+        let longest = match kind {
+            Kind::File => i64::MAX as u64,
+            Kind::Directory => MAX_DIRECTORY,
+            Kind::Symlink => MAX_LINK,
+        };
+        if size > longest {
+            return Err(BadStatus::Length(size));
+        }
+        Ok(Self {
+            kind,
+            links: wire.link_count,
+            size,
+            version: wire.data_version(),
+            owner: wire.owner,
+            group: wire.group,
+            // Setuid and setgid of a foreign cell mean nothing here.
+            mode: u16::try_from(wire.unix_mode_bits & 0o1777).unwrap_or_default(),
+            access: wire.caller_access,
+            parent: (VnodeId(wire.parent_vnode), Uniquifier(wire.parent_unique)),
+            modified: wire.client_mod_time,
+            changed: wire.server_mod_time,
+        })
+    }
+
+    /// Is it written as mount points are? Its contents decide.
+    pub(crate) fn may_be_mount_point(&self) -> bool {
+        self.kind == Kind::Symlink && self.mode & 0o111 == 0
+    }
+
+    /// As the file system shows it.
+    pub(crate) fn attr(&self, fid: Fid) -> Attr {
+        Attr {
+            fid,
+            kind: self.kind,
+            size: self.size,
+            data_version: self.version,
+            mode: self.mode,
+            nlink: self.links,
+            uid: self.owner,
+            gid: self.group,
+            mtime: from_seconds(self.modified),
+            ctime: from_seconds(self.modified.max(self.changed)),
+        }
+    }
+}
+
+/// A time of the protocol.
+pub(crate) fn from_seconds(seconds: u32) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into())
+}
+
+/// A time for the protocol: whole seconds, and what does not fit is clamped.
+pub(crate) fn to_seconds(time: SystemTime) -> u32 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The longest directory blob: 1023 pages.
+pub(crate) const MAX_DIRECTORY: u64 = 1023 * 2048;
+/// The longest link text; servers take 1024 bytes, other implementations up to a page.
+pub(crate) const MAX_LINK: u64 = 4095;

@@ -1,0 +1,301 @@
+//! Directory streams.
+//!
+//! The kernel wants the type of each entry, and fuser has no word for "unknown". So where the directory itself does not
+//! tell, the status of the entries is fetched in bulk. READDIRPLUS hands it to the kernel in the same reply; after
+//! READDIR the lookups that usually follow find it in memory.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use afs_client::error::Error;
+use afs_client::fs::{Kind, ListEntry, Listing, Lookup};
+use afs_client::types::Fid;
+use fuser::{
+    Errno, FileHandle, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen,
+};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use super::reply::{Answer, Asked, errno_of};
+use super::{Adapter, Limit, Shared, convert};
+
+/// The open directories.
+#[derive(Default)]
+pub(super) struct Streams {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Stream>>,
+    /// The listings that the kernel may hold a copy of.
+    given: Mutex<HashMap<Fid, Weak<Listing>>>,
+}
+
+/// One open directory: a snapshot that lasts until it is rewound.
+#[derive(Clone)]
+struct Stream {
+    dir: Fid,
+    listing: Arc<Listing>,
+    /// Reading began: at the start again means rewound.
+    begun: bool,
+}
+
+impl Streams {
+    /// A new stream, and whether the kernel's copy of an earlier listing is still right.
+    fn open(&self, dir: Fid, listing: Arc<Listing>) -> (FileHandle, bool) {
+        let handle = self.next.fetch_add(1, Ordering::Relaxed);
+        let same = {
+            let mut given = self.given.lock();
+            if given.len() >= MAX_GIVEN {
+                given.clear();
+            }
+            let before = given.insert(dir, Arc::downgrade(&listing));
+            before.is_some_and(|before| before.ptr_eq(&Arc::downgrade(&listing)))
+        };
+        self.open.lock().insert(
+            handle,
+            Stream {
+                dir,
+                listing,
+                begun: false,
+            },
+        );
+        (FileHandle(handle), same)
+    }
+
+    pub(super) fn close(&self, handle: u64) {
+        self.open.lock().remove(&handle);
+    }
+
+    /// The stream as it was before this read.
+    fn read(&self, handle: u64) -> Option<Stream> {
+        let mut open = self.open.lock();
+        let stream = open.get_mut(&handle)?;
+        let before = stream.clone();
+        stream.begun = true;
+        Some(before)
+    }
+
+    fn rewind(&self, handle: u64, listing: &Arc<Listing>) {
+        if let Some(stream) = self.open.lock().get_mut(&handle) {
+            stream.listing = Arc::clone(listing);
+        }
+    }
+}
+
+impl Adapter {
+    pub(super) fn do_opendir(&self, asked: Asked<ReplyOpen>, node: INodeNo) {
+        let Some((dir, asked)) = self.object(node, asked) else {
+            return;
+        };
+        match self.shared.fs.readdir_cached(dir) {
+            Some(Ok(listing)) => self.shared.answer_opendir(asked, dir, listing),
+            Some(Err(error)) => asked.fail(errno_of(&error)),
+            None => {
+                let fs = self.shared.fs.clone();
+                let work = async move { fs.readdir(dir).await };
+                self.shared
+                    .wait(Limit::Deadline, asked, work, move |shared, asked, listing| {
+                        shared.answer_opendir(asked, dir, listing);
+                    });
+            }
+        }
+    }
+
+    pub(super) fn do_readdir<P: Page>(&self, asked: Asked<P>, handle: FileHandle, offset: u64) {
+        let Some(stream) = self.shared.streams.read(handle.0) else {
+            return asked.fail(Errno::EBADF);
+        };
+        let rewound = offset == 0 && stream.begun;
+        let (dir, mut listing) = (stream.dir, Some(stream.listing));
+        if rewound {
+            listing = match self.shared.fs.readdir_cached(dir) {
+                Some(Ok(fresh)) => Some(fresh),
+                Some(Err(error)) => return asked.fail(errno_of(&error)),
+                None => None,
+            };
+            if let Some(fresh) = &listing {
+                self.shared.streams.rewind(handle.0, fresh);
+            }
+        }
+        if let Some(listing) = &listing
+            && self.shared.unknown_after(dir, listing, offset).is_none()
+        {
+            return self.shared.answer_readdir(asked, dir, listing, offset);
+        }
+        let shared = Arc::clone(&self.shared);
+        let work = async move {
+            let listing = match listing {
+                Some(listing) => listing,
+                None => {
+                    let fresh = shared.fs.readdir(dir).await?;
+                    shared.streams.rewind(handle.0, &fresh);
+                    fresh
+                }
+            };
+            shared.learn_kinds(dir, &listing, offset).await?;
+            Ok(listing)
+        };
+        self.shared
+            .wait(Limit::Deadline, asked, work, move |shared, asked, listing| {
+                shared.answer_readdir(asked, dir, &listing, offset);
+            });
+    }
+}
+
+impl Shared {
+    fn answer_opendir(&self, asked: Asked<ReplyOpen>, dir: Fid, listing: Arc<Listing>) {
+        let (handle, same) = self.streams.open(dir, listing);
+        let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+        flags.set(FopenFlags::FOPEN_KEEP_CACHE, same);
+        asked.ok(|reply| reply.opened(handle, flags));
+    }
+
+    fn answer_readdir<P: Page>(&self, asked: Asked<P>, dir: Fid, listing: &Listing, offset: u64) {
+        asked.ok(|mut page| {
+            for entry in listing.after(offset) {
+                if page.put(self, dir, entry) {
+                    break;
+                }
+            }
+            page.done();
+        });
+    }
+
+    /// What is known in memory about an entry.
+    fn look(&self, dir: Fid, entry: &ListEntry) -> (Fid, Option<Kind>) {
+        if matches!(entry.name.as_ref(), b"." | b"..") {
+            return (entry.fid, Some(Kind::Directory));
+        }
+        match self.fs.lookup_cached(dir, &entry.name) {
+            Some(Ok(Lookup::Found(found))) => (found.fid, Some(found.attr.kind)),
+            _ => (entry.fid, entry.kind),
+        }
+    }
+
+    /// The cookie before the first entry of unknown type among those that one reply may hold.
+    fn unknown_after(&self, dir: Fid, listing: &Listing, offset: u64) -> Option<u64> {
+        let mut before = offset;
+        for entry in listing.after(offset).iter().take(LOOK_AHEAD) {
+            if entry.kind.is_none() && self.look(dir, entry).1.is_none() {
+                return Some(before);
+            }
+            before = entry.cookie;
+        }
+        None
+    }
+
+    /// Fetches the status of the entries behind `offset`, several calls at once.
+    async fn learn_kinds(&self, dir: Fid, listing: &Listing, offset: u64) -> Result<(), Error> {
+        let Some(first) = self.unknown_after(dir, listing, offset) else {
+            return Ok(());
+        };
+        let mut calls = JoinSet::new();
+        let ahead = listing.after(first);
+        for start in (0..ahead.len().min(LOOK_AHEAD)).step_by(BULK) {
+            let cookie = start
+                .checked_sub(1)
+                .and_then(|last| ahead.get(last))
+                .map_or(first, |entry| entry.cookie);
+            let fs = self.fs.clone();
+            calls.spawn(async move { fs.prefetch_status(dir, cookie).await });
+        }
+        // Types that could not be learned are guessed. Only a total failure is told.
+        let (mut failure, mut learned) = (None, false);
+        while let Some(done) = calls.join_next().await {
+            match done {
+                Ok(Ok(())) => learned = true,
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => {}
+            }
+        }
+        match failure {
+            Some(error) if !learned => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A reply that takes entries of a listing.
+pub(super) trait Page: Answer {
+    /// Takes an entry; true if there was no room for it.
+    fn put(&mut self, shared: &Shared, dir: Fid, entry: &ListEntry) -> bool;
+    /// Sends what was taken.
+    fn done(self);
+}
+
+impl Page for ReplyDirectory {
+    fn put(&mut self, shared: &Shared, dir: Fid, entry: &ListEntry) -> bool {
+        let (fid, kind) = shared.look(dir, entry);
+        let kind = convert::file_type(kind.unwrap_or(GUESS));
+        self.add(
+            INodeNo(shared.inodes.id(fid)),
+            entry.cookie,
+            kind,
+            OsStr::from_bytes(&entry.name),
+        )
+    }
+
+    fn done(self) {
+        self.ok();
+    }
+}
+
+impl Page for ReplyDirectoryPlus {
+    fn put(&mut self, shared: &Shared, dir: Fid, entry: &ListEntry) -> bool {
+        let name = OsStr::from_bytes(&entry.name);
+        if matches!(entry.name.as_ref(), b"." | b"..") {
+            // The kernel neither counts nor keeps these two.
+            let attr = convert::unknown(shared.inodes.id(entry.fid), Kind::Directory);
+            return self.add(
+                attr.ino,
+                entry.cookie,
+                name,
+                &Duration::ZERO,
+                &attr,
+                Generation(0),
+            );
+        }
+        let place = shared.place(INodeNo(shared.inodes.id(dir)), &entry.name);
+        let (attr, generation, lifetime) = match shared.fs.lookup_cached(dir, &entry.name) {
+            Some(Ok(Lookup::Found(found))) => {
+                let told = shared.tell(place, &entry.name, &found);
+                (
+                    told.attr,
+                    told.generation,
+                    told.attr_lifetime.min(told.entry_lifetime),
+                )
+            }
+            _ => {
+                // No lifetime: the kernel looks the name up before it uses what is guessed here.
+                let id = shared.retain(entry.fid);
+                let generation = Generation(u64::from(entry.fid.unique.0));
+                (
+                    convert::unknown(id, entry.kind.unwrap_or(GUESS)),
+                    generation,
+                    Duration::ZERO,
+                )
+            }
+        };
+        let full = self.add(attr.ino, entry.cookie, name, &lifetime, &attr, generation);
+        if full {
+            shared.forget(attr.ino.0, 1);
+        }
+        full
+    }
+
+    fn done(self) {
+        self.ok();
+    }
+}
+
+/// What is still unknown after asking is a mount point whose volume was not looked for yet, or an object whose status is
+/// refused: a directory, then, is the better guess.
+const GUESS: Kind = Kind::Directory;
+/// Directories whose last listing is remembered.
+const MAX_GIVEN: usize = 4096;
+/// Entries whose types are learned together; a reply of 4 KiB holds about so many.
+const LOOK_AHEAD: usize = 150;
+/// Entries that one bulk call covers.
+const BULK: usize = 50;

@@ -1,0 +1,201 @@
+//! Open files.
+
+use afs_client::error::Error;
+use afs_client::fs::{AfsFs, Entry, HandleId, Lookup, OpenFlags, Opened};
+use afs_client::types::Fid;
+use bytes::Bytes;
+use fuser::{FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyData, ReplyEmpty, ReplyOpen, ReplyWrite};
+
+use super::reply::{Asked, errno_of};
+use super::{Adapter, Limit, convert};
+
+impl Adapter {
+    pub(super) fn do_open(&self, asked: Asked<ReplyOpen>, node: INodeNo, flags: fuser::OpenFlags) {
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        let flags = convert::open_flags(flags);
+        match self.shared.fs.open_cached(fid, flags) {
+            Some(Ok(opened)) => answer_open(asked, flags, opened),
+            Some(Err(error)) => asked.fail(errno_of(&error)),
+            None => {
+                let fs = self.shared.fs.clone();
+                let work = async move { fs.open(fid, flags).await };
+                self.shared
+                    .wait(Limit::Deadline, asked, work, move |_, asked, opened| {
+                        answer_open(asked, flags, opened);
+                    });
+            }
+        }
+    }
+
+    pub(super) fn do_create(
+        &self,
+        asked: Asked<ReplyCreate>,
+        parent: INodeNo,
+        name: &[u8],
+        mode: u32,
+        flags: fuser::OpenFlags,
+    ) {
+        let Some((dir, asked)) = self.named(parent, name, asked) else {
+            return;
+        };
+        let place = self.shared.place(parent, name);
+        let exclusive = flags.0 & libc::O_EXCL != 0;
+        let flags = convert::open_flags(flags);
+        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let asked_name = name.clone();
+        let work = async move {
+            match fs
+                .create(dir, &asked_name, convert::permissions(mode), flags)
+                .await
+            {
+                Err(error) if !exclusive && error.errno() == libc::EEXIST => {
+                    open_existing(&fs, dir, &asked_name, flags, error).await
+                }
+                other => other,
+            }
+        };
+        self.shared.wait(
+            Limit::Deadline,
+            asked,
+            work,
+            move |shared, asked, (entry, opened)| {
+                let told = shared.tell(place, &name, &entry);
+                shared.metrics.inodes(shared.inodes.len());
+                let lifetime = told.attr_lifetime.min(told.entry_lifetime);
+                let handle = FileHandle(opened.handle.0);
+                asked.ok(|reply| {
+                    reply.created(
+                        &lifetime,
+                        &told.attr,
+                        told.generation,
+                        handle,
+                        open_reply(flags, opened),
+                    );
+                });
+            },
+        );
+    }
+
+    pub(super) fn do_read(&self, asked: Asked<ReplyData>, handle: FileHandle, offset: u64, size: u32) {
+        let handle = HandleId(handle.0);
+        match self.shared.fs.read_cached(handle, offset, size) {
+            Some(Ok(data)) => asked.ok(|reply| reply.data(&data)),
+            Some(Err(error)) => asked.fail(errno_of(&error)),
+            None => {
+                let fs = self.shared.fs.clone();
+                let work = async move { fs.read(handle, offset, size).await };
+                self.shared
+                    .wait(Limit::Deadline, asked, work, |_, asked, data: Bytes| {
+                        asked.ok(|reply| reply.data(&data));
+                    });
+            }
+        }
+    }
+
+    pub(super) fn do_write(&self, asked: Asked<ReplyWrite>, handle: FileHandle, offset: u64, data: &[u8]) {
+        let handle = HandleId(handle.0);
+        let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        match self.shared.fs.write_cached(handle, offset, data) {
+            Some(Ok(())) => asked.ok(|reply| reply.written(written)),
+            Some(Err(error)) => asked.fail(errno_of(&error)),
+            None => {
+                // The session's buffer is needed for the next request: one copy.
+                let (fs, data) = (self.shared.fs.clone(), data.to_vec());
+                let work = async move { fs.write(handle, offset, &data).await };
+                self.shared.wait(Limit::Own, asked, work, move |_, asked, ()| {
+                    asked.ok(|reply| reply.written(written));
+                });
+            }
+        }
+    }
+
+    pub(super) fn do_flush(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
+        let handle = HandleId(handle.0);
+        match self.shared.fs.flush_cached(handle) {
+            Some(Ok(())) => asked.ok(ReplyEmpty::ok),
+            Some(Err(error)) => asked.fail(errno_of(&error)),
+            None => {
+                let fs = self.shared.fs.clone();
+                let work = async move { fs.flush(handle).await };
+                self.shared
+                    .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+            }
+        }
+    }
+
+    pub(super) fn do_fsync(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
+        let (fs, handle) = (self.shared.fs.clone(), HandleId(handle.0));
+        let work = async move { fs.fsync(handle).await };
+        self.shared
+            .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+    }
+
+    pub(super) fn do_release(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
+        let (fs, handle) = (self.shared.fs.clone(), HandleId(handle.0));
+        let work = async move {
+            fs.release(handle).await;
+            Ok(())
+        };
+        self.shared
+            .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+    }
+}
+
+/// The name was taken after the kernel had looked: without O_EXCL that is no error.
+async fn open_existing(
+    fs: &AfsFs,
+    dir: Fid,
+    name: &[u8],
+    flags: OpenFlags,
+    exists: Error,
+) -> Result<(Entry, Opened), Error> {
+    match fs.lookup(dir, name).await? {
+        Lookup::Found(entry) => Ok((entry, fs.open(entry.fid, flags).await?)),
+        Lookup::Absent { .. } => Err(exists),
+    }
+}
+
+fn answer_open(asked: Asked<ReplyOpen>, flags: OpenFlags, opened: Opened) {
+    asked.ok(|reply| reply.opened(FileHandle(opened.handle.0), open_reply(flags, opened)));
+}
+
+fn open_reply(flags: OpenFlags, opened: Opened) -> FopenFlags {
+    let mut reply = FopenFlags::empty();
+    if opened.keep_cache && !flags.truncate {
+        reply |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    if !flags.write {
+        // close() has nothing to store.
+        reply |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_keeps_its_pages_and_needs_no_flush() {
+        let opened = Opened {
+            handle: HandleId(1),
+            keep_cache: true,
+        };
+        let reader = OpenFlags {
+            read: true,
+            ..OpenFlags::default()
+        };
+        assert_eq!(
+            open_reply(reader, opened),
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
+        );
+        let writer = OpenFlags {
+            write: true,
+            truncate: true,
+            ..OpenFlags::default()
+        };
+        assert_eq!(open_reply(writer, opened), FopenFlags::empty());
+    }
+}

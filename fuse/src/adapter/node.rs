@@ -1,0 +1,132 @@
+//! Objects: attributes, link texts, extended attributes, space.
+
+use afs_client::fs::{Access, SetAttr};
+use bytes::Bytes;
+use fuser::{
+    AccessFlags, Errno, FileHandle, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyStatfs, ReplyXattr,
+};
+
+use super::reply::{Asked, errno_of};
+use super::{Adapter, Limit, convert};
+use afs_client::fs::HandleId;
+
+impl Adapter {
+    pub(super) fn do_getattr(&self, asked: Asked<ReplyAttr>, node: INodeNo) {
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        match self.shared.fs.getattr_cached(fid) {
+            Some(Ok((attr, promise))) => {
+                let attr = convert::attributes(node.0, &attr);
+                asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
+            }
+            Some(Err(error)) => asked.fail(errno_of(&error)),
+            None => {
+                let fs = self.shared.fs.clone();
+                let work = async move { fs.getattr(fid).await };
+                self.shared
+                    .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {
+                        let attr = convert::attributes(node.0, &attr);
+                        asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
+                    });
+            }
+        }
+    }
+
+    pub(super) fn do_setattr(
+        &self,
+        asked: Asked<ReplyAttr>,
+        node: INodeNo,
+        set: SetAttr,
+        handle: Option<FileHandle>,
+    ) {
+        if set == SetAttr::default() {
+            // Only times that AFS does not keep.
+            return self.do_getattr(asked, node);
+        }
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        let (fs, handle) = (self.shared.fs.clone(), handle.map(|handle| HandleId(handle.0)));
+        let work = async move { fs.setattr(fid, set, handle).await };
+        self.shared
+            .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {
+                let attr = convert::attributes(node.0, &attr);
+                asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
+            });
+    }
+
+    pub(super) fn do_readlink(&self, asked: Asked<ReplyData>, node: INodeNo) {
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        let fs = self.shared.fs.clone();
+        let work = async move { fs.readlink(fid).await };
+        self.shared
+            .wait(Limit::Deadline, asked, work, |_, asked, text: Bytes| {
+                asked.ok(|reply| reply.data(&text));
+            });
+    }
+
+    pub(super) fn do_access(&self, asked: Asked<ReplyEmpty>, node: INodeNo, mask: AccessFlags) {
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        let access = convert::access(mask);
+        if access == Access::default() {
+            return asked.ok(ReplyEmpty::ok);
+        }
+        let fs = self.shared.fs.clone();
+        let work = async move { fs.access(fid, access).await };
+        self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
+            asked.ok(ReplyEmpty::ok)
+        });
+    }
+
+    pub(super) fn do_getxattr(&self, asked: Asked<ReplyXattr>, node: INodeNo, name: &[u8], size: u32) {
+        if !name.starts_with(b"afs.") {
+            // The kernel asks for security.capability before every write: at once, and quietly.
+            let acl = name.starts_with(b"system.posix_acl_");
+            return asked.fail(if acl { Errno::EOPNOTSUPP } else { Errno::ENODATA });
+        }
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let work = async move { fs.getxattr(fid, &name).await };
+        self.shared.wait(
+            Limit::Deadline,
+            asked,
+            work,
+            move |_, asked, value: Bytes| match u32::try_from(value.len()) {
+                Ok(len) if size == 0 => asked.ok(|reply| reply.size(len)),
+                Ok(len) if len <= size => asked.ok(|reply| reply.data(&value)),
+                _ => asked.fail(Errno::ERANGE),
+            },
+        );
+    }
+
+    pub(super) fn do_statfs(&self, asked: Asked<ReplyStatfs>, node: INodeNo) {
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        let fs = self.shared.fs.clone();
+        let work = async move { fs.statfs(fid).await };
+        self.shared.wait(Limit::Deadline, asked, work, |_, asked, space| {
+            asked.ok(|reply| {
+                // The servers do not count files.
+                let files = 0;
+                reply.statfs(
+                    space.blocks,
+                    space.free,
+                    space.free,
+                    files,
+                    files,
+                    space.block_size,
+                    space.name_max,
+                    space.block_size,
+                );
+            });
+        });
+    }
+}

@@ -1,0 +1,105 @@
+//! A request that is to be answered exactly once, and counted when it is.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use afs_client::error::Error;
+use fuser::{
+    Errno, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+};
+
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::op::Op;
+
+/// A reply that can say no.
+pub(super) trait Answer: Send + 'static {
+    fn fail(self, errno: Errno);
+}
+
+macro_rules! answers {
+    ($($reply:ident)*) => {
+        $(impl Answer for $reply {
+            fn fail(self, errno: Errno) {
+                self.error(errno);
+            }
+        })*
+    };
+}
+
+answers! {
+    ReplyAttr ReplyCreate ReplyData ReplyDirectory ReplyDirectoryPlus ReplyEmpty ReplyEntry ReplyOpen
+    ReplyStatfs ReplyWrite ReplyXattr
+}
+
+/// What is counted about a request.
+pub(super) struct Ticket {
+    op: Op,
+    unique: u64,
+    node: u64,
+    start: Instant,
+    metrics: Arc<Metrics>,
+}
+
+impl Ticket {
+    pub(super) fn new(op: Op, unique: u64, node: u64, start: Instant, metrics: Arc<Metrics>) -> Self {
+        Self {
+            op,
+            unique,
+            node,
+            start,
+            metrics,
+        }
+    }
+
+    fn done(&self, result: Result<(), i32>) {
+        self.metrics.fuse_done(self.op, result, self.start.elapsed());
+    }
+}
+
+/// A request that waits for its answer.
+pub(super) struct Asked<R> {
+    reply: R,
+    ticket: Ticket,
+}
+
+impl<R: Answer> Asked<R> {
+    pub(super) fn new(reply: R, ticket: Ticket) -> Self {
+        Self { reply, ticket }
+    }
+
+    pub(super) fn op(&self) -> Op {
+        self.ticket.op
+    }
+
+    pub(super) fn unique(&self) -> u64 {
+        self.ticket.unique
+    }
+
+    pub(super) fn node(&self) -> u64 {
+        self.ticket.node
+    }
+
+    /// Says yes. Counted first: who sees the answer also sees the count.
+    pub(super) fn ok(self, answer: impl FnOnce(R)) {
+        self.ticket.done(Ok(()));
+        answer(self.reply);
+    }
+
+    /// Says no.
+    pub(super) fn fail(self, errno: Errno) {
+        self.ticket.done(Err(errno.code()));
+        self.reply.fail(errno);
+    }
+
+    /// Says no in a way that is not an error reply.
+    pub(super) fn negative(self, errno: Errno, answer: impl FnOnce(R)) {
+        self.ticket.done(Err(errno.code()));
+        answer(self.reply);
+    }
+}
+
+/// The number that the kernel is told.
+pub(super) fn errno_of(error: &Error) -> Errno {
+    Errno::from_i32(error.errno())
+}

@@ -1,0 +1,198 @@
+//! The command line. Help texts here are the reference of the options.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::size::Size;
+
+/// Mount AFS cells through FUSE.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "afs",
+    version,
+    about,
+    arg_required_else_help = true,
+    disable_help_subcommand = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Mount AFS at MOUNTPOINT: /MOUNTPOINT/CELL read-only where replicated, /MOUNTPOINT/.CELL read-write
+    #[command(after_help = EXIT_STATUSES)]
+    Mount(Mount),
+    /// Unmount MOUNTPOINT: unsaved data is stored first, then the program that serves it ends
+    #[command(after_help = EXIT_STATUSES)]
+    Umount(Umount),
+}
+
+/// Options of `afs mount`.
+#[derive(Args, Clone, Debug)]
+pub struct Mount {
+    /// Home cell [default: from ThisCell]
+    #[arg(long, env = "AFS_CELL", value_name = "NAME")]
+    pub cell: Option<String>,
+
+    /// Database servers of the cells [default: /etc/openafs/CellServDB, then DNS]
+    #[arg(long, env = "AFS_CELLSERVDB", value_name = "FILE")]
+    pub cellservdb: Option<PathBuf>,
+
+    /// Keep cached data in this directory
+    #[arg(
+        long,
+        env = "AFS_CACHE_DIR",
+        value_name = "DIR",
+        conflicts_with = "cache_memory"
+    )]
+    pub cache_dir: Option<PathBuf>,
+
+    /// How much data --cache-dir may hold
+    #[arg(
+        long,
+        env = "AFS_CACHE_SIZE",
+        value_name = "SIZE",
+        default_value = "1G",
+        conflicts_with = "cache_memory"
+    )]
+    pub cache_size: Size,
+
+    /// Keep cached data in memory, at most so much [default: 128M unless --cache-dir is given]
+    #[arg(long, env = "AFS_CACHE_MEMORY", value_name = "SIZE")]
+    pub cache_memory: Option<Size>,
+
+    /// UDP port for both directions [default: 7001 if free, else any]
+    #[arg(long, env = "AFS_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+
+    /// Local IPv4 address to send from and to be called back at [default: all]
+    #[arg(long, env = "AFS_ADDRESS", value_name = "ADDR")]
+    pub address: Option<Ipv4Addr>,
+
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics and liveness at /healthz
+    #[arg(long, env = "AFS_METRICS", value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+
+    /// Let other users than the one who mounts use it (as root: yes; else needs user_allow_other in /etc/fuse.conf)
+    #[arg(long, env = "AFS_ALLOW_OTHER", action = ArgAction::SetTrue)]
+    pub allow_other: bool,
+
+    /// Refuse every change
+    #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]
+    pub read_only: bool,
+
+    /// An operation that no server answers ends in an error after so many seconds
+    #[arg(long, env = "AFS_DEADLINE", value_name = "SECS", default_value = "60",
+          value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub deadline: u64,
+
+    /// Where messages go; without it: standard error with -f, else /var/log/afs-fuse/NAME.log, else
+    /// $XDG_STATE_HOME/afs-fuse/NAME.log, else nowhere (AFS_LOG sets the level, e.g. AFS_LOG=debug)
+    #[arg(long, env = "AFS_LOG_FILE", value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// Stay in the foreground [default: return once the mount answers]
+    #[arg(short, long)]
+    pub foreground: bool,
+
+    /// Set by the parent that waits for the daemon; see `daemon.rs`
+    #[arg(long, hide = true)]
+    pub report_on_stdout: bool,
+
+    /// An empty directory
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mount_point: PathBuf,
+}
+
+impl Mount {
+    /// The limit of one operation.
+    pub const fn deadline(&self) -> Duration {
+        Duration::from_secs(self.deadline)
+    }
+}
+
+/// Options of `afs umount`.
+#[derive(Args, Clone, Debug)]
+pub struct Umount {
+    /// Where it is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mount_point: PathBuf,
+}
+
+const EXIT_STATUSES: &str = "\
+Exit status:
+  0  done                          5  unknown cell, or its configuration is broken
+  1  failed in some other way      6  no server of the home cell answers
+  2  wrong command line            7  the port or address cannot be used
+  3  the mount point is unusable   8  the cache directory is unusable
+  4  FUSE is unusable here";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn mount(arguments: &[&str]) -> Result<Mount, String> {
+        let all = ["afs", "mount"].iter().chain(arguments);
+        match Cli::try_parse_from(all) {
+            Ok(Cli {
+                command: Command::Mount(mount),
+            }) => Ok(mount),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let mount = mount(&["/afs"]).unwrap();
+        assert_eq!(mount.mount_point, PathBuf::from("/afs"));
+        assert_eq!(mount.deadline(), Duration::from_secs(60));
+        assert_eq!(mount.cache_size, Size(1 << 30));
+        assert_eq!((mount.cell, mount.port, mount.cache_memory), (None, None, None));
+        assert!(!mount.foreground && !mount.read_only && !mount.allow_other && !mount.report_on_stdout);
+    }
+
+    #[test]
+    fn every_option() {
+        let line = "--cell a.b --cellservdb /c --cache-dir /d --cache-size 2G --port 7009 --address 10.0.0.1 \
+                    --metrics 127.0.0.1:9465 --allow-other --read-only --deadline 5 --log-file /l -f /afs";
+        let mount = mount(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!(mount.cell.as_deref(), Some("a.b"));
+        assert_eq!(mount.cache_size, Size(2 << 30));
+        assert_eq!(mount.port, Some(7009));
+        assert_eq!(mount.metrics, Some(SocketAddr::from(([127, 0, 0, 1], 9465))));
+        assert!(mount.foreground && mount.read_only && mount.allow_other);
+    }
+
+    #[test]
+    fn wrong_lines_say_why() {
+        for (line, part) in [
+            (vec![], "<MOUNTPOINT>"),
+            (vec!["--cache-memory", "12Q", "/afs"], "write a size like"),
+            (
+                vec!["--cache-memory", "1M", "--cache-dir", "/d", "/afs"],
+                "cannot be used with",
+            ),
+            (vec!["--port", "0", "/afs"], "not in 1..=65535"),
+            (vec!["--metrics", "nine", "/afs"], "invalid socket address"),
+            (vec!["--deadline", "0", "/afs"], "not in 1..=86400"),
+        ] {
+            let error = mount(&line).unwrap_err();
+            assert!(error.contains(part), "{line:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The metric families: one table, from which registration, the reference and the checks are derived.
+//!
+//! Rules: base units, counters end in `_total`, label sets are closed, never a path, FID, user or address in a label.
+
+use prometheus::{
+    CounterVec, Error, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::Collector,
+};
+
+/// How far a family may be relied upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// Name, labels and meaning stay.
+    Stable,
+    /// May still change.
+    Experimental,
+}
+
+/// The type of a family.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only rises; whole numbers.
+    Counter,
+    /// Only rises.
+    Seconds,
+    /// Rises and falls.
+    Gauge,
+    /// A distribution with these upper bounds.
+    Histogram(&'static [f64]),
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    /// Name as exposed.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// Whether it may be relied upon.
+    pub stability: Stability,
+    /// What it means.
+    pub help: &'static str,
+}
+
+impl Definition {
+    fn opts(&self) -> Opts {
+        let word = match self.stability {
+            Stability::Stable => "stable",
+            Stability::Experimental => "experimental",
+        };
+        Opts::new(self.name, format!("{} ({word})", self.help))
+    }
+
+    /// The type as Prometheus calls it.
+    pub const fn type_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter | Kind::Seconds => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// What a row of the table makes.
+trait Family: Collector + Clone + Sized + 'static {
+    fn make(definition: &Definition) -> Result<Self, Error>;
+}
+
+impl Family for IntCounterVec {
+    fn make(definition: &Definition) -> Result<Self, Error> {
+        Self::new(definition.opts(), definition.labels)
+    }
+}
+
+impl Family for CounterVec {
+    fn make(definition: &Definition) -> Result<Self, Error> {
+        Self::new(definition.opts(), definition.labels)
+    }
+}
+
+impl Family for IntGaugeVec {
+    fn make(definition: &Definition) -> Result<Self, Error> {
+        Self::new(definition.opts(), definition.labels)
+    }
+}
+
+impl Family for HistogramVec {
+    fn make(definition: &Definition) -> Result<Self, Error> {
+        let mut opts = HistogramOpts::from(definition.opts());
+        if let Kind::Histogram(bounds) = definition.kind {
+            opts = opts.buckets(bounds.to_vec());
+        }
+        Self::new(opts, definition.labels)
+    }
+}
+
+macro_rules! families {
+    (@type Counter) => { IntCounterVec };
+    (@type Seconds) => { CounterVec };
+    (@type Gauge) => { IntGaugeVec };
+    (@type Histogram) => { HistogramVec };
+    ($($field:ident: $kind:ident $(($bounds:expr))?, $name:literal, [$($label:literal),*], $stability:ident, $help:literal;)*) => {
+        /// Every family, registered.
+        #[derive(Clone)]
+        pub struct Families {
+            $(#[doc = $help] pub $field: families!(@type $kind),)*
+        }
+
+        impl Families {
+            /// Makes every family of the table and registers it.
+            pub fn register(registry: &Registry) -> Result<Self, Error> {
+                let mut rows = DEFINITIONS.iter();
+                let mut next = || rows.next().ok_or_else(|| Error::Msg("table".to_owned()));
+                Ok(Self {
+                    $($field: register(registry, next()?)?,)*
+                })
+            }
+        }
+
+        /// The table.
+        pub const DEFINITIONS: &[Definition] = &[
+            $(Definition {
+                name: $name,
+                kind: Kind::$kind $(($bounds))?,
+                labels: &[$($label),*],
+                stability: Stability::$stability,
+                help: $help,
+            },)*
+        ];
+    };
+}
+
+fn register<F: Family>(registry: &Registry, definition: &Definition) -> Result<F, Error> {
+    let family = F::make(definition)?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+const LATENCIES: &[f64] = &[
+    50e-6, 200e-6, 1e-3, 4e-3, 15e-3, 60e-3, 0.25, 1.0, 3.0, 10.0, 30.0, 60.0,
+];
+const LIFETIMES: &[f64] = &[
+    1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 14400.0, 43200.0, 86400.0,
+];
+const CALLS: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0,
+];
+
+families! {
+    acquires: Counter, "afs_rx_connection_acquires_total", ["cell", "service", "security", "outcome"], Stable,
+        "How calls came by their connection; one per call start.";
+    closed: Counter, "afs_rx_connections_closed_total", ["cell", "service", "reason"], Stable,
+        "Connections that ended, by reason.";
+    connections: Gauge, "afs_rx_connections", ["cell", "service", "state"], Stable,
+        "Connections that exist now.";
+    reap_lost: Counter, "afs_rx_reaps_lost_total", ["side"], Experimental,
+        "Idle connections that came back to life while the reaper was about to end them.";
+    channel_wait: Histogram(LATENCIES), "afs_rx_channel_wait_seconds", ["service"], Stable,
+        "Time that calls waited for a free channel.";
+    lifetime: Histogram(LIFETIMES), "afs_rx_connection_lifetime_seconds", ["service"], Stable,
+        "Age of connections when they ended.";
+    calls_carried: Histogram(CALLS), "afs_rx_connection_calls", ["service"], Stable,
+        "Calls that connections had carried when they ended.";
+    packets: Counter, "afs_rx_packets_total", ["direction", "type"], Stable,
+        "Packets sent and received.";
+    bytes: Counter, "afs_rx_bytes_total", ["direction", "type"], Stable,
+        "Bytes sent and received, packet headers included.";
+    retransmits: Counter, "afs_rx_retransmits_total", [], Stable,
+        "DATA packets sent again.";
+    dropped: Counter, "afs_rx_dropped_packets_total", ["reason"], Stable,
+        "Received packets thrown away, by the rule they broke.";
+    rpc_calls: Counter, "afs_rpc_calls_total", ["cell", "service", "result"], Stable,
+        "Calls that ended, by result.";
+    rpc_duration: Histogram(LATENCIES), "afs_rpc_duration_seconds", ["service", "rpc"], Stable,
+        "Time from the start of a call to its end.";
+    breaks_received: Counter, "afs_callback_breaks_received_total", ["scope"], Stable,
+        "Callback breaks as received, one per object named.";
+    breaks: Counter, "afs_callback_breaks_total", ["outcome"], Stable,
+        "What became of the callback breaks received.";
+    callback_requests: Counter, "afs_callback_requests_total", ["rpc"], Stable,
+        "Requests of file servers to us: proof that the way back is open.";
+    callback_apply: Histogram(LATENCIES), "afs_callback_apply_seconds", [], Experimental,
+        "Time from the queueing of an invalidation until the kernel applied it.";
+    cache_requests: Counter, "afs_cache_requests_total", ["cache", "outcome"], Stable,
+        "Questions to the caches, by outcome.";
+    fuse_requests: Counter, "afs_fuse_requests_total", ["op", "result"], Stable,
+        "FUSE requests answered, by result.";
+    fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,
+        "Time from taking a FUSE request to answering it.";
+    fuse_in_flight: Gauge, "afs_fuse_in_flight", [], Stable,
+        "FUSE requests that wait for the network now.";
+    fuse_inodes: Gauge, "afs_fuse_inodes", [], Experimental,
+        "Objects that the kernel knows.";
+    fuse_invalidations: Counter, "afs_fuse_invalidations_total", ["kind", "result"], Stable,
+        "Notifications to the kernel to forget something.";
+    build_info: Gauge, "afs_build_info", ["version"], Stable,
+        "Always 1; the label tells the version.";
+    cpu_seconds: Seconds, "process_cpu_seconds_total", [], Stable,
+        "Processor time used.";
+    resident_bytes: Gauge, "process_resident_memory_bytes", [], Stable,
+        "Resident memory.";
+    virtual_bytes: Gauge, "process_virtual_memory_bytes", [], Stable,
+        "Address space.";
+    open_fds: Gauge, "process_open_fds", [], Stable,
+        "Open file descriptors.";
+    max_fds: Gauge, "process_max_fds", [], Stable,
+        "Limit of open file descriptors.";
+    threads: Gauge, "process_threads", [], Stable,
+        "Threads of the process.";
+    start_time: Gauge, "process_start_time_seconds", [], Stable,
+        "Start of the process, in seconds since the epoch.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_keeps_its_rules() {
+        let names: BTreeSet<_> = DEFINITIONS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), DEFINITIONS.len(), "each name once");
+        for row in DEFINITIONS {
+            let ours = row.name.starts_with("afs_") || row.name.starts_with("process_");
+            assert!(ours, "{}", row.name);
+            assert_eq!(
+                row.type_name() == "counter",
+                row.name.ends_with("_total"),
+                "{}",
+                row.name
+            );
+            assert!(
+                row.help.ends_with('.') || row.help.ends_with("version."),
+                "{}",
+                row.name
+            );
+            if let Kind::Histogram(bounds) = row.kind {
+                assert_eq!(bounds.len(), 12, "{}", row.name);
+                assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", row.name);
+            }
+            for label in row.labels {
+                let allowed = [
+                    "cell",
+                    "service",
+                    "security",
+                    "rpc",
+                    "op",
+                    "result",
+                    "outcome",
+                    "reason",
+                    "state",
+                    "cache",
+                    "direction",
+                    "type",
+                    "scope",
+                    "kind",
+                    "side",
+                    "version",
+                ];
+                assert!(allowed.contains(label), "{}: {label}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn registration_follows_the_table() {
+        let registry = Registry::new();
+        Families::register(&registry).unwrap();
+        assert!(Families::register(&registry).is_err(), "names are taken");
+    }
+}

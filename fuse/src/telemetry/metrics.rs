@@ -1,0 +1,442 @@
+//! Turns events into metrics. One object is the sink of every layer.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+use rxrpc::events::{Acquire, CallResult, CloseReason, Event};
+use rxrpc::proto::{PacketType, ServiceId, Side};
+
+use super::families::Families;
+use super::op::{Op, OpMetrics};
+use super::process;
+
+/// All metrics of the program.
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    ops: OpMetrics,
+    wire: Wire,
+    retransmits: IntCounter,
+    in_flight: IntGauge,
+    inodes: IntGauge,
+    callback_apply: Histogram,
+    invalidations: [[IntCounter; 2]; 2],
+    cells: RwLock<Vec<Arc<str>>>,
+}
+
+/// What a notification told the kernel to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// An inode: attributes, data.
+    Inode,
+    /// A name.
+    Entry,
+}
+
+impl Metrics {
+    /// Registers every family.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        let empty: &[&str] = &[];
+        families
+            .build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let invalidation = |kind: &str| {
+            ["ok", "error"].map(|result| families.fuse_invalidations.with_label_values(&[kind, result]))
+        };
+        Ok(Self {
+            ops: OpMetrics::new(families.fuse_requests.clone(), families.fuse_duration.clone()),
+            wire: Wire::new(&families),
+            retransmits: families.retransmits.with_label_values(empty),
+            in_flight: families.fuse_in_flight.with_label_values(empty),
+            inodes: families.fuse_inodes.with_label_values(empty),
+            callback_apply: families.callback_apply.with_label_values(empty),
+            invalidations: [invalidation("inode"), invalidation("entry")],
+            cells: RwLock::default(),
+            registry,
+            families,
+        })
+    }
+
+    /// The exposition in the classic text form.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        process::refresh(&self.families);
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// Counts one answered FUSE request.
+    pub fn fuse_done(&self, op: Op, result: Result<(), i32>, duration: Duration) {
+        self.ops.done(op, result, duration);
+    }
+
+    /// A FUSE request went to the network (+1) or came back (-1).
+    pub fn fuse_in_flight(&self, change: i64) {
+        self.in_flight.add(change);
+    }
+
+    /// So many objects are known to the kernel.
+    pub fn inodes(&self, count: usize) {
+        self.inodes.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts one notification to the kernel.
+    pub fn invalidated(&self, what: Forgotten, ok: bool) {
+        let [inode, entry] = &self.invalidations;
+        let [done, failed] = match what {
+            Forgotten::Inode => inode,
+            Forgotten::Entry => entry,
+        };
+        if ok { done.inc() } else { failed.inc() }
+    }
+
+    /// An invalidation waited so long from its queueing until the kernel had applied it.
+    pub fn invalidation_applied(&self, waited: Duration) {
+        self.callback_apply.observe(waited.as_secs_f64());
+    }
+
+    /// At most [`MAX_CELLS`] cells have a label of their own.
+    fn with_cell<T>(&self, scope: &Arc<str>, then: impl FnOnce(&str) -> T) -> T {
+        if scope.is_empty() {
+            return then("none");
+        }
+        if self.cells.read().contains(scope) {
+            return then(scope);
+        }
+        let known = {
+            let mut cells = self.cells.write();
+            let room = cells.len() < MAX_CELLS;
+            if room && !cells.contains(scope) {
+                cells.push(Arc::clone(scope));
+            }
+            room
+        };
+        then(if known { scope } else { "other" })
+    }
+}
+
+impl rxrpc::events::Sink for Metrics {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Packet {
+                sent,
+                packet_type,
+                packets,
+                bytes,
+            } => {
+                self.wire.count(*sent, *packet_type, *packets, *bytes);
+            }
+            Event::Acquired {
+                side,
+                scope,
+                service,
+                outcome,
+            } => self.with_cell(scope, |cell| {
+                let service = service_name(*side, *service);
+                self.families
+                    .acquires
+                    .with_label_values(&[cell, service, "none", acquire_name(*outcome)])
+                    .inc();
+                if matches!(
+                    outcome,
+                    Acquire::Created | Acquire::Replaced | Acquire::RefusedDying
+                ) {
+                    self.families
+                        .connections
+                        .with_label_values(&[cell, service, "live"])
+                        .inc();
+                }
+            }),
+            Event::Closed {
+                side,
+                scope,
+                service,
+                reason,
+                age,
+                calls,
+            } => self.with_cell(scope, |cell| {
+                let service = service_name(*side, *service);
+                self.families
+                    .closed
+                    .with_label_values(&[cell, service, close_name(*reason)])
+                    .inc();
+                self.families
+                    .connections
+                    .with_label_values(&[cell, service, "live"])
+                    .dec();
+                self.families
+                    .lifetime
+                    .with_label_values(&[service])
+                    .observe(age.as_secs_f64());
+                self.families
+                    .calls_carried
+                    .with_label_values(&[service])
+                    .observe(count(*calls));
+            }),
+            Event::ReapLost { side } => {
+                let side = match side {
+                    Side::Client => "client",
+                    Side::Service => "service",
+                };
+                self.families.reap_lost.with_label_values(&[side]).inc();
+            }
+            Event::ChannelWaited { service, waited } => self
+                .families
+                .channel_wait
+                .with_label_values(&[service_name(Side::Client, *service)])
+                .observe(waited.as_secs_f64()),
+            Event::CallEnded {
+                side,
+                scope,
+                service,
+                result,
+                ..
+            } => self.with_cell(scope, |cell| {
+                let result = match result {
+                    CallResult::Ok => "ok",
+                    CallResult::Aborted(_) => "abort",
+                    CallResult::TimedOut => "timeout",
+                    CallResult::NetworkError => "net",
+                    CallResult::Cancelled => "cancelled",
+                };
+                self.families
+                    .rpc_calls
+                    .with_label_values(&[cell, service_name(*side, *service), result])
+                    .inc();
+            }),
+            Event::Dropped { reason, .. } => self.families.dropped.with_label_values(&[reason]).inc(),
+            Event::Retransmitted { packets } => self.retransmits.inc_by(*packets),
+            _ => {}
+        }
+    }
+}
+
+/// Packets and bytes, resolved once for each direction and type.
+struct Wire {
+    children: [[OnceLock<(IntCounter, IntCounter)>; PACKET_TYPES]; 2],
+    families: (prometheus::IntCounterVec, prometheus::IntCounterVec),
+}
+
+impl Wire {
+    fn new(families: &Families) -> Self {
+        Self {
+            children: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+            families: (families.packets.clone(), families.bytes.clone()),
+        }
+    }
+
+    fn count(&self, sent: bool, packet_type: PacketType, packets: u64, bytes: u64) {
+        let (slot, name) = packet_slot(packet_type);
+        let direction = if sent { "tx" } else { "rx" };
+        let Some(child) = self.children.get(usize::from(sent)).and_then(|row| row.get(slot)) else {
+            return;
+        };
+        let (packet_counter, byte_counter) = child.get_or_init(|| {
+            let labels = [direction, name];
+            (
+                self.families.0.with_label_values(&labels),
+                self.families.1.with_label_values(&labels),
+            )
+        });
+        packet_counter.inc_by(packets);
+        byte_counter.inc_by(bytes);
+    }
+}
+
+const fn packet_slot(packet_type: PacketType) -> (usize, &'static str) {
+    match packet_type {
+        PacketType::Data => (0, "data"),
+        PacketType::Ack => (1, "ack"),
+        PacketType::Abort => (2, "abort"),
+        PacketType::Busy => (3, "busy"),
+        PacketType::Challenge => (4, "challenge"),
+        PacketType::Response => (5, "response"),
+        PacketType::Version => (6, "version"),
+        PacketType::Debug => (7, "debug"),
+        _ => (8, "other"),
+    }
+}
+
+const fn service_name(side: Side, service: ServiceId) -> &'static str {
+    match (side, service.0) {
+        (Side::Client, 1) => "fs",
+        (Side::Service, 1) => "cb",
+        (_, 52) => "vl",
+        (_, 73) => "pr",
+        _ => "other",
+    }
+}
+
+const fn acquire_name(outcome: Acquire) -> &'static str {
+    match outcome {
+        Acquire::Created => "created",
+        Acquire::Reused => "reused",
+        Acquire::Revived => "revived",
+        Acquire::Replaced => "replaced",
+        Acquire::RefusedDying => "refused_dying",
+    }
+}
+
+const fn close_name(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::IdleReaped => "idle_reaped",
+        CloseReason::CallNumbersExhausted => "callno_exhausted",
+        CloseReason::Aborted => "aborted",
+        CloseReason::PeerDead => "peer_dead",
+        CloseReason::OverLimit => "over_limit",
+        CloseReason::Shutdown => "shutdown",
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an observation of a histogram")]
+fn count(value: u64) -> f64 {
+    value as f64
+}
+
+/// Cells with a label of their own; the rest is `other`.
+const MAX_CELLS: usize = 16;
+const PACKET_TYPES: usize = 9;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use rxrpc::events::Sink;
+
+    use super::*;
+    use crate::telemetry::families::DEFINITIONS;
+
+    fn value(text: &str, series: &str) -> Option<f64> {
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    fn series(text: &str) -> usize {
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    #[test]
+    fn events_are_counted_with_closed_labels() {
+        let metrics = Metrics::new().unwrap();
+        let cell: Arc<str> = "example.org".into();
+        let service = ServiceId(1);
+        for outcome in [
+            Acquire::Created,
+            Acquire::Reused,
+            Acquire::Reused,
+            Acquire::Revived,
+        ] {
+            metrics.event(&Event::Acquired {
+                side: Side::Client,
+                scope: &cell,
+                service,
+                outcome,
+            });
+        }
+        metrics.event(&Event::Packet {
+            sent: true,
+            packet_type: PacketType::Data,
+            packets: 3,
+            bytes: 4000,
+        });
+        let peer = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7000);
+        metrics.event(&Event::Dropped {
+            reason: "short_header",
+            peer,
+        });
+        metrics.event(&Event::Closed {
+            side: Side::Client,
+            scope: &cell,
+            service,
+            reason: CloseReason::IdleReaped,
+            age: Duration::from_secs(30),
+            calls: 4,
+        });
+        let text = metrics.render().unwrap();
+        let labels = r#"cell="example.org",outcome="reused",security="none",service="fs""#;
+        assert_eq!(
+            value(&text, &format!("afs_rx_connection_acquires_total{{{labels}}}")),
+            Some(2.0),
+            "{text}"
+        );
+        assert_eq!(
+            value(&text, r#"afs_rx_bytes_total{direction="tx",type="data"}"#),
+            Some(4000.0)
+        );
+        assert_eq!(
+            value(&text, r#"afs_rx_dropped_packets_total{reason="short_header"}"#),
+            Some(1.0)
+        );
+        let live = r#"afs_rx_connections{cell="example.org",service="fs",state="live"}"#;
+        assert_eq!(value(&text, live), Some(0.0));
+        assert_eq!(
+            value(&text, r#"afs_rx_connection_calls_sum{service="fs"}"#),
+            Some(4.0)
+        );
+    }
+
+    #[test]
+    fn cells_beyond_the_limit_share_a_label() {
+        let metrics = Metrics::new().unwrap();
+        for number in 0..40 {
+            let cell: Arc<str> = format!("cell{number}.example").into();
+            let outcome = Acquire::Created;
+            metrics.event(&Event::Acquired {
+                side: Side::Client,
+                scope: &cell,
+                service: ServiceId(52),
+                outcome,
+            });
+        }
+        let text = metrics.render().unwrap();
+        let other = r#"afs_rx_connection_acquires_total{cell="other",outcome="created",security="none",service="vl"}"#;
+        assert_eq!(value(&text, other), Some(24.0), "{text}");
+    }
+
+    #[test]
+    fn the_exposition_is_whole_and_small() {
+        let metrics = Metrics::new().unwrap();
+        for op in Op::ALL {
+            metrics.fuse_done(*op, Ok(()), Duration::from_micros(80));
+            metrics.fuse_done(
+                *op,
+                Err(rustix::io::Errno::NOENT.raw_os_error()),
+                Duration::from_millis(2),
+            );
+            metrics.fuse_done(*op, Err(9999), Duration::from_secs(61));
+        }
+        let text = metrics.render().unwrap();
+        for line in text.lines() {
+            let valid = line.starts_with("# HELP ")
+                || line.starts_with("# TYPE ")
+                || line
+                    .rsplit_once(' ')
+                    .is_some_and(|(_, number)| number.parse::<f64>().is_ok());
+            assert!(valid, "{line}");
+        }
+        for (name, kind) in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        {
+            let row = DEFINITIONS.iter().find(|row| row.name == name).unwrap();
+            assert_eq!(row.type_name(), kind);
+        }
+        let lookup = r#"afs_fuse_requests_total{op="lookup",result="ENOENT"}"#;
+        assert_eq!(value(&text, lookup), Some(1.0));
+        assert_eq!(
+            value(&text, r#"afs_fuse_requests_total{op="read",result="other"}"#),
+            Some(1.0)
+        );
+        assert!(
+            value(&text, "process_resident_memory_bytes").unwrap() > 1e5,
+            "{text}"
+        );
+        assert!(value(&text, "process_start_time_seconds").unwrap() > 1.7e9);
+        assert!(series(&text) < 1500, "{}", series(&text));
+    }
+}

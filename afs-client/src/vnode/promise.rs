@@ -86,7 +86,7 @@ impl Promise {
 
     /// How long it still stands at `now`, given the counters of now; `None` if it does not.
     pub(crate) fn remaining(&self, stamp: Stamp, now: Instant) -> Option<Duration> {
-        if self.stamp != stamp || self.server.init_count() != self.server_inits {
+        if self.stamp != stamp || self.server.init_counter() != self.server_inits {
             return None;
         }
         self.expires_at.checked_duration_since(now).filter(|rest| !rest.is_zero())

@@ -1,0 +1,240 @@
+//! The one loop in which file servers are tried: which is next, what an error means, and when to give up.
+//!
+//! The machine: a [`Rotation`] belongs to one operation. The operation asks it for an [`Attempt`], makes the call, and
+//! reports an error back; the rotation then waits, looks the volume up again or marks a server down, and offers the next
+//! attempt, or fails for good. [`decide`] is the whole table. No operation outlives its deadline.
+
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rxrpc::net::Target;
+use rxrpc::proto::{CallError, CallLimits, ServiceId};
+
+use crate::clock;
+use crate::error::{Error, vice};
+use crate::rpc::client::RpcError;
+use crate::server::{Change, Server};
+use crate::volume::{Volume, VolumeKind, Volumes};
+
+/// May a call whose outcome is unknown be made again?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Doing it twice is the same as once.
+    Idempotent,
+    /// Twice is not once.
+    Modifying,
+}
+
+/// One try.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The server.
+    pub server: Arc<Server>,
+    /// Where and how it is called.
+    pub target: Target,
+    /// When it was offered.
+    pub at: Instant,
+}
+
+/// What to do about a failed try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Report the error.
+    Fail,
+    /// The address does not answer: try another one, or another server.
+    Down,
+    /// Wait and try again, here or elsewhere.
+    Wait,
+    /// Ask where the volume is, and try again.
+    Relocate,
+    /// Another copy may be better.
+    Elsewhere,
+}
+
+fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
+    match error {
+        RpcError::Aborted(code) => match code.0 {
+            vice::BUSY | vice::RESTARTING => Action::Wait,
+            vice::NO_VOLUME | vice::MOVED | vice::OFFLINE | vice::SALVAGE | vice::SALVAGING => Action::Relocate,
+            vice::NO_SERVICE | -3 if class == Class::Idempotent => Action::Wait,
+            vice::IO | UAE_IO if kind.is_read_only() => Action::Elsewhere,
+            // Rx gave up on the other side: as good as no answer.
+            -1 if class == Class::Idempotent => Action::Wait,
+            _ => Action::Fail,
+        },
+        // The request did not reach the server whole, or cannot have been sent at all.
+        RpcError::Transport(CallError::Unreachable(_)) => Action::Down,
+        RpcError::Transport(CallError::CallLost) => Action::Wait,
+        RpcError::Transport(CallError::PeerDead | CallError::TimedOut) if class == Class::Idempotent => Action::Down,
+        RpcError::Transport(_) | RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::Cache(_) => Action::Fail,
+    }
+}
+
+/// The tries of one operation.
+#[derive(Debug)]
+pub struct Rotation<'a> {
+    volumes: &'a Volumes,
+    volume: Arc<Volume>,
+    class: Class,
+    deadline: Instant,
+    /// Data is moved: the call may take long as long as it moves.
+    bulk: bool,
+    /// Addresses that failed in this operation.
+    tried: Vec<SocketAddrV4>,
+    last: Option<Error>,
+    relocated: bool,
+}
+
+impl<'a> Rotation<'a> {
+    /// An operation on `volume`, to be over at `deadline`.
+    #[must_use]
+    pub const fn new(volumes: &'a Volumes, volume: Arc<Volume>, class: Class, deadline: Instant) -> Self {
+        Self { volumes, volume, class, deadline, bulk: false, tried: Vec::new(), last: None, relocated: false }
+    }
+
+    /// An operation that moves data: the deadline counts from the last progress.
+    #[must_use]
+    pub fn bulk(self) -> Self {
+        Self { bulk: true, ..self }
+    }
+
+    /// The next server to try.
+    ///
+    /// # Errors
+    ///
+    /// The deadline is over: the last error, or that no server answers.
+    pub async fn next(&mut self) -> Result<Attempt, Error> {
+        loop {
+            let now = clock::now();
+            let left = self.deadline.saturating_duration_since(now);
+            if left.is_zero() {
+                return Err(self.last.take().unwrap_or_else(|| self.no_answer()));
+            }
+            if let Some((server, peer)) = self.choose() {
+                let dead_in = left.min(DEAD_IN);
+                let limits = if self.bulk {
+                    CallLimits { dead_in, idle_in: Some(left), hard_in: None }
+                } else {
+                    CallLimits { dead_in, idle_in: None, hard_in: Some(left) }
+                };
+                let scope = Arc::clone(self.volume.cell.name.shared());
+                let target = Target { peer, service: ServiceId(1), scope, limits };
+                return Ok(Attempt { server, target, at: now });
+            }
+            // All were tried: from the beginning, after a while.
+            self.tried.clear();
+            self.pause().await;
+        }
+    }
+
+    /// The best address that is up and was not tried; if all are down, the best that was not tried.
+    fn choose(&self) -> Option<(Arc<Server>, SocketAddrV4)> {
+        let mut servers = self.volume.servers();
+        servers.sort_by_key(|server| server.rank());
+        let skip = |peer| self.tried.contains(&peer);
+        let up = servers.iter().find_map(|server| Some((Arc::clone(server), server.best_address(skip)?)));
+        up.or_else(|| {
+            servers.iter().find_map(|server| {
+                let peer = server.addresses().into_iter().find(|peer| !skip(*peer))?;
+                Some((Arc::clone(server), peer))
+            })
+        })
+    }
+
+    /// The try succeeded.
+    pub fn succeeded(&self, attempt: &Attempt) {
+        if attempt.server.mark_up(attempt.target.peer, clock::now()) == Some(Change::Up) {
+            tracing::info!(server = %attempt.target.peer, "file server answers again");
+        }
+    }
+
+    /// The try failed. `Ok` means that the next may be made.
+    ///
+    /// # Errors
+    ///
+    /// The error is final.
+    pub async fn failed(&mut self, attempt: &Attempt, error: RpcError) -> Result<(), Error> {
+        let peer = attempt.target.peer;
+        let action = decide(&error, self.class, self.volume.kind);
+        tracing::debug!(server = %peer, volume = %self.volume.id, %error, ?action, "call failed");
+        match &error {
+            RpcError::Transport(CallError::PeerDead | CallError::TimedOut | CallError::Unreachable(_)) => {
+                if attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
+                    tracing::warn!(server = %peer, "file server does not answer");
+                }
+            }
+            RpcError::Aborted(_) => self.succeeded(attempt),
+            _ => {}
+        }
+        let error = Error::from(error);
+        match action {
+            Action::Fail => return Err(error),
+            Action::Down | Action::Elsewhere => self.tried.push(peer),
+            Action::Wait => self.pause().await,
+            Action::Relocate => {
+                if self.relocated {
+                    self.tried.push(peer);
+                    self.pause().await;
+                }
+                self.relocated = true;
+                if let Err(unknown) = self.volumes.relocate(&self.volume, self.deadline).await {
+                    return Err(unknown);
+                }
+            }
+        }
+        self.last = Some(error);
+        Ok(())
+    }
+
+    async fn pause(&self) {
+        clock::sleep_until((clock::now() + PAUSE).min(self.deadline)).await;
+    }
+
+    fn no_answer(&self) -> Error {
+        let why = format!("no server of volume {} of cell {} answers", self.volume.name, self.volume.cell.name);
+        Error::new(Errno::TIMEDOUT, why)
+    }
+}
+
+/// A server that says nothing for so long is down. OpenAFS waits 50 s; the answer to a ping takes no time.
+const DEAD_IN: Duration = Duration::from_secs(15);
+/// Between rounds.
+const PAUSE: Duration = Duration::from_secs(1);
+const UAE_IO: i32 = 49_733_380;
+
+#[cfg(test)]
+mod tests {
+    use rxrpc::proto::AbortCode;
+
+    use super::*;
+    use Class::{Idempotent, Modifying};
+    use VolumeKind::{ReadOnly, ReadWrite};
+
+    #[test]
+    fn the_table() {
+        let aborted = |code| RpcError::Aborted(AbortCode(code));
+        for (error, class, kind, action) in [
+            (aborted(110), Modifying, ReadWrite, Action::Wait),
+            (aborted(-100), Modifying, ReadWrite, Action::Wait),
+            (aborted(103), Modifying, ReadWrite, Action::Relocate),
+            (aborted(111), Idempotent, ReadOnly, Action::Relocate),
+            (aborted(105), Modifying, ReadWrite, Action::Fail),
+            (aborted(105), Idempotent, ReadWrite, Action::Wait),
+            (aborted(112), Idempotent, ReadWrite, Action::Fail),
+            (aborted(112), Idempotent, ReadOnly, Action::Elsewhere),
+            (aborted(109), Idempotent, ReadWrite, Action::Fail),
+            (aborted(102), Idempotent, ReadWrite, Action::Fail),
+            (aborted(13), Idempotent, ReadWrite, Action::Fail),
+            (RpcError::Transport(CallError::PeerDead), Idempotent, ReadWrite, Action::Down),
+            (RpcError::Transport(CallError::PeerDead), Modifying, ReadWrite, Action::Fail),
+            (RpcError::Transport(CallError::Unreachable(101)), Modifying, ReadWrite, Action::Down),
+            (RpcError::Transport(CallError::CallLost), Modifying, ReadWrite, Action::Wait),
+            (RpcError::Transport(CallError::Shutdown), Idempotent, ReadWrite, Action::Fail),
+            (RpcError::TooMuchData(9), Idempotent, ReadOnly, Action::Fail),
+        ] {
+            assert_eq!(decide(&error, class, kind), action, "{error:?} {class:?} {kind}");
+        }
+    }
+}

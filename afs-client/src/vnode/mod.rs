@@ -1,0 +1,3 @@
+//! Vnodes.
+pub(crate) mod promise;
+pub(crate) mod status;

@@ -1,0 +1,249 @@
+//! All volumes that were entered, and how they are found in the location database.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
+use rxrpc::net::{Endpoint, Target};
+use rxrpc::proto::{CallLimits, ServiceId};
+
+use super::{Parent, Volume, VolumeKind, choose};
+use crate::cell::Cell;
+use crate::clock;
+use crate::error::Error;
+use crate::mount_point::MountTarget;
+use crate::rpc::client::{RpcError, call};
+use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
+use crate::rpc::vl::{GetAddrs, GetEntryByName, NO_ENTRY};
+use crate::rpc::Procedure;
+use crate::server::{Server, ServerId, Servers};
+use crate::types::{CellId, VolumeId};
+use crate::vnode::promise::Breaks;
+use crate::xdr::Text;
+
+/// The volumes of all cells.
+#[derive(Debug)]
+pub struct Volumes {
+    endpoint: Endpoint,
+    servers: Arc<Servers>,
+    by_id: RwLock<HashMap<(CellId, VolumeId), Arc<Volume>>>,
+    /// What the location database said, by name or number.
+    entries: Mutex<HashMap<(CellId, String), (Arc<VolumeEntry>, Instant)>>,
+}
+
+impl Volumes {
+    /// None yet.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, servers: Arc<Servers>) -> Self {
+        Self { endpoint, servers, by_id: RwLock::default(), entries: Mutex::default() }
+    }
+
+    /// A volume that was entered.
+    #[must_use]
+    pub fn get(&self, cell: CellId, id: VolumeId) -> Option<Arc<Volume>> {
+        self.by_id.read().get(&(cell, id)).cloned()
+    }
+
+    /// The volumes with this id, in whatever cell: a file server does not say of which cell it is.
+    #[must_use]
+    pub fn with_id(&self, id: VolumeId) -> Vec<Arc<Volume>> {
+        self.by_id.read().values().filter(|volume| volume.id == id).cloned().collect()
+    }
+
+    /// The volume that a mount point leads to.
+    ///
+    /// # Errors
+    ///
+    /// There is no such volume or copy (`ENODEV`), or no location server answers before `deadline`.
+    pub async fn enter(
+        &self,
+        cell: &Arc<Cell>,
+        target: &MountTarget,
+        parent: Parent,
+        deadline: Instant,
+    ) -> Result<Arc<Volume>, Error> {
+        let (base, _) = target.base_and_suffix();
+        let entry = self.entry(cell, base, deadline).await?;
+        let exact = target.id().and_then(|id| kind_of(&entry, id));
+        let kind = choose(target, exact, parent, |kind| exists(&entry, kind))
+            .map_err(|reason| Error::new(Errno::NODEV, format!("volume {base} of cell {}: {reason}", cell.name)))?;
+        let Some(id) = id_of(&entry, kind) else { return Err(Errno::NODEV.into()) };
+        if let Some(volume) = self.get(cell.id, id) {
+            return Ok(volume);
+        }
+        let servers = self.servers_of(cell, &entry, kind, deadline).await?;
+        let mut by_id = self.by_id.write();
+        let volume = by_id.entry((cell.id, id)).or_insert_with(|| {
+            Arc::new(Volume {
+                cell: Arc::clone(cell),
+                id,
+                name: entry.name.text(),
+                kind,
+                servers: RwLock::new(servers),
+                breaks: Breaks::default(),
+            })
+        });
+        Ok(Arc::clone(volume))
+    }
+
+    /// Asks again where a volume is.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`enter`](Self::enter).
+    pub async fn relocate(&self, volume: &Volume, deadline: Instant) -> Result<(), Error> {
+        self.entries.lock().retain(|(cell, _), (entry, _)| {
+            *cell != volume.cell.id || !entry.ids.contains(&volume.id.0)
+        });
+        let entry = self.entry(&volume.cell, &volume.id.to_string(), deadline).await?;
+        let servers = self.servers_of(&volume.cell, &entry, volume.kind, deadline).await?;
+        *volume.servers.write() = servers;
+        Ok(())
+    }
+
+    async fn entry(&self, cell: &Arc<Cell>, name: &str, deadline: Instant) -> Result<Arc<VolumeEntry>, Error> {
+        let key = (cell.id, name.to_owned());
+        if let Some((entry, learnt)) = self.entries.lock().get(&key)
+            && clock::now().saturating_duration_since(*learnt) < ENTRY_LIFE
+        {
+            return Ok(Arc::clone(entry));
+        }
+        let request = GetEntryByName { name: Text::from(name.as_bytes()) };
+        let reply = self.ask(cell, &request, deadline).await.map_err(|error| match error {
+            RpcError::Aborted(code) if code.0 == NO_ENTRY => {
+                Error::new(Errno::NODEV, format!("cell {} has no volume {name}", cell.name))
+            }
+            error => {
+                let asked = Error::from(error);
+                let why = format!("location servers of cell {}: {asked}", cell.name);
+                Error::new(Errno::from_raw_os_error(asked.errno()), why)
+            }
+        })?;
+        let entry = Arc::new(reply.entry);
+        if entry.servers == 0 || entry.servers > SERVERS_MAX {
+            return Err(Error::new(Errno::IO, format!("the location entry of volume {name} is damaged")));
+        }
+        let mut entries = self.entries.lock();
+        if entries.len() >= ENTRIES_MAX {
+            entries.clear();
+        }
+        entries.insert(key, (Arc::clone(&entry), clock::now()));
+        Ok(entry)
+    }
+
+    /// Asks the location servers one after the other, twice around at most.
+    async fn ask<P: Procedure>(&self, cell: &Cell, request: &P, deadline: Instant) -> Result<P::Reply, RpcError> {
+        let mut last = RpcError::Transport(rxrpc::proto::CallError::TimedOut);
+        for peer in cell.servers.iter().chain(&cell.servers) {
+            let left = deadline.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                break;
+            }
+            let limits =
+                CallLimits { dead_in: left.min(DEAD_IN), idle_in: None, hard_in: Some(left.min(DEAD_IN * 2)) };
+            let target =
+                Target { peer: *peer, service: ServiceId(P::SERVICE.0), scope: Arc::clone(cell.name.shared()), limits };
+            match call(&self.endpoint, &target, request).await {
+                Err(error @ RpcError::Transport(_)) => last = error,
+                // No quorum, or trouble with the database: another server may do better (afs-rpc.md 7.3).
+                Err(RpcError::Aborted(code)) if matches!(code.0, 5376..=5630 | 363_521 | -1_000..=-1) => {
+                    last = RpcError::Aborted(code);
+                }
+                answer => return answer,
+            }
+        }
+        Err(last)
+    }
+
+    async fn servers_of(
+        &self,
+        cell: &Arc<Cell>,
+        entry: &VolumeEntry,
+        kind: VolumeKind,
+        deadline: Instant,
+    ) -> Result<Vec<Arc<Server>>, Error> {
+        let wanted = match kind {
+            VolumeKind::ReadOnly => HAS_READ_ONLY,
+            // The backup copy lies beside the read-write volume.
+            VolumeKind::ReadWrite | VolumeKind::Backup => HAS_READ_WRITE,
+        };
+        let count = usize::try_from(entry.servers).unwrap_or(0);
+        let listed = entry.uuids.iter().zip(&entry.uniques).zip(&entry.server_flags).take(count);
+        let mut servers = Vec::new();
+        for ((uuid, unique), flags) in listed {
+            if flags & wanted == 0 || flags & DO_NOT_USE != 0 {
+                continue;
+            }
+            if flags & IS_UUID == 0 {
+                let address = Ipv4Addr::from_bits(uuid.time_low());
+                servers.push(self.servers.place(ServerId::Address(address), None, &[address]));
+            } else {
+                servers.extend(self.server(cell, *uuid, unique.cast_signed(), deadline).await?);
+            }
+        }
+        if servers.is_empty() {
+            let why = format!("no server has the {kind} copy of volume {} of cell {}", entry.name.text(), cell.name);
+            return Err(Error::new(Errno::NODEV, why));
+        }
+        Ok(servers)
+    }
+
+    /// The server with this UUID; its addresses are asked for if their list has changed.
+    async fn server(
+        &self,
+        cell: &Arc<Cell>,
+        uuid: AfsUuid,
+        unique: i32,
+        deadline: Instant,
+    ) -> Result<Option<Arc<Server>>, Error> {
+        let id = ServerId::Uuid(uuid);
+        if let Some(server) = self.servers.by_id(&id)
+            && server.list_version() == Some(unique)
+        {
+            return Ok(Some(server));
+        }
+        let query = AddressQuery { mask: BY_UUID, uuid, ..AddressQuery::default() };
+        match self.ask(cell, &GetAddrs { query }, deadline).await {
+            Ok(reply) => {
+                let addresses: Vec<_> = reply.addresses.0.into_iter().map(Ipv4Addr::from_bits).collect();
+                Ok((!addresses.is_empty()).then(|| self.servers.place(id, Some(unique), &addresses)))
+            }
+            // Another server of the volume may be known.
+            Err(RpcError::Aborted(code)) if code.0 == NO_ENTRY => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn exists(entry: &VolumeEntry, kind: VolumeKind) -> bool {
+    let bit = match kind {
+        VolumeKind::ReadWrite => 0x1000,
+        VolumeKind::ReadOnly => 0x2000,
+        VolumeKind::Backup => 0x4000,
+    };
+    entry.flags & bit != 0
+}
+
+fn id_of(entry: &VolumeEntry, kind: VolumeKind) -> Option<VolumeId> {
+    VolumeKind::ALL.into_iter().zip(entry.ids).find(|(at, _)| *at == kind).map(|(_, id)| VolumeId(id))
+}
+
+fn kind_of(entry: &VolumeEntry, id: VolumeId) -> Option<VolumeKind> {
+    VolumeKind::ALL.into_iter().zip(entry.ids).find(|(_, at)| *at == id.0).map(|(kind, _)| kind)
+}
+
+/// How long a location entry is believed without a reason to doubt it.
+const ENTRY_LIFE: Duration = Duration::from_mins(10);
+const ENTRIES_MAX: usize = 10_000;
+const SERVERS_MAX: u32 = 13;
+const DEAD_IN: Duration = Duration::from_secs(10);
+// OpenAFS vlserver.h, VLSF_*.
+const HAS_READ_ONLY: u32 = 0x02;
+const HAS_READ_WRITE: u32 = 0x04;
+const IS_UUID: u32 = 0x10;
+const DO_NOT_USE: u32 = 0x20;
+/// OpenAFS vldbint.xg, VLADDR_UUID.
+const BY_UUID: u32 = 4;

@@ -4,28 +4,51 @@
 //! Otherwise it asks a server through the one rotation loop, with the break counters noted before the call was sent,
 //! and merges the reply. The `*_cached` methods never wait: `None` means that the asynchronous method is needed.
 
+mod attr;
+pub(crate) mod core;
+pub(crate) mod counts;
+pub(crate) mod data;
+mod edit;
 mod types;
+mod walk;
 
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::io::Errno;
 use rxrpc::events::Sink;
+use rxrpc::net::{ConnectionCount, Endpoint, Target};
+use rxrpc::proto::{CallLimits, ServiceId, Side};
 use tokio::sync::mpsc;
 
+use self::core::Core;
+use crate::callback::CallbackService;
+use crate::clock;
 use crate::error::Error;
+use crate::events::BreakCounts;
+use crate::rpc::client::call;
+use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
+use crate::rpc::serve::Callbacks;
+use crate::rpc::types::AfsUuid;
+use crate::server::Servers;
+use crate::store::DataCache;
 use crate::types::Fid;
+use crate::vnode::Vnodes;
+use crate::volume::Volumes;
 
 pub use types::{
-    Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags, Opened,
-    SetAttr, StatFs,
+    Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
+    Opened, SetAttr, StatFs,
 };
 
 /// An AFS file system. Clones share it.
 #[derive(Clone)]
 pub struct AfsFs(Arc<Core>);
-
-struct Core {}
 
 /// The file system did not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +59,9 @@ pub enum StartError {
     /// The cache cannot be used.
     #[error("cache: {0}")]
     Cache(#[source] std::io::Error),
+    /// There is no randomness to be had.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
 }
 
 /// `access(2)` modes.
@@ -49,80 +75,388 @@ pub struct Access {
     pub execute: bool,
 }
 
-#[expect(clippy::unimplemented, unused_variables, reason = "signatures first")]
 impl AfsFs {
     /// Binds the endpoint, opens the cache and starts to serve callbacks. Needs a tokio runtime.
-    pub async fn start(config: Config, sink: Arc<dyn Sink>) -> Result<Self, StartError> { unimplemented!() }
+    ///
+    /// # Errors
+    ///
+    /// The port is taken, or the cache cannot be used.
+    pub async fn start(config: Config, sink: Arc<dyn Sink>) -> Result<Self, StartError> {
+        let cache = match &config.cache {
+            CacheConfig::Dir { path, max_bytes } => {
+                DataCache::in_dir(path, *max_bytes).map_err(StartError::Cache)?
+            }
+            CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
+        };
+        let mut random = [0; 20];
+        getrandom::fill(&mut random).map_err(StartError::Random)?;
+        let [a, b, c, d, uuid @ ..] = random;
+        let endpoint = Endpoint::bind(config.endpoint, sink).await?;
+        let servers = Arc::new(Servers::new(u32::from_be_bytes([a, b, c, d])));
+        let (invalidations, queue) = mpsc::unbounded_channel();
+        let core = Arc::new(Core {
+            volumes: Volumes::new(endpoint.clone(), Arc::clone(&servers)),
+            cells: config.cells,
+            endpoint: endpoint.clone(),
+            servers,
+            vnodes: Vnodes::new(config.max_vnodes),
+            cache,
+            read_only: config.read_only,
+            deadline: config.deadline,
+            uuid: AfsUuid::random(uuid),
+            handles: Mutex::new(HashMap::new()),
+            next_handle: AtomicU64::new(1),
+            invalidations,
+            queue: Mutex::new(Some(queue)),
+            all: crate::vnode::promise::Breaks::default(),
+            unknown: crate::vnode::promise::Breaks::default(),
+            broken: BreakCounts::default(),
+            started: clock::now(),
+            tasks: Mutex::default(),
+            counts: counts::Counts::default(),
+        });
+        let callbacks = CallbackService(Arc::downgrade(&core));
+        endpoint.serve(
+            ServiceId(CALLBACK_SERVICE),
+            Arc::new(Callbacks(Arc::new(callbacks))),
+        );
+        let tasks = [
+            tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
+            tokio::spawn(store_leftovers(Arc::clone(&core))).abort_handle(),
+        ];
+        core.tasks.lock().extend(tasks);
+        Ok(Self(core))
+    }
+
+    /// Where the endpoint is bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddrV4 {
+        self.0.endpoint.local_addr()
+    }
+
+    /// Connections of one side.
+    #[must_use]
+    pub fn connections(&self, side: Side) -> ConnectionCount {
+        self.0.endpoint.connections(side)
+    }
+
+    /// What became of the breaks received.
+    #[must_use]
+    pub fn breaks(&self) -> &BreakCounts {
+        &self.0.broken
+    }
+
+    /// Breaks received, one for each file named.
+    #[must_use]
+    pub fn breaks_received(&self) -> u64 {
+        self.0.counts.breaks.load(Ordering::Relaxed).into()
+    }
+
     /// The root: the directory of cells.
-    pub fn root(&self) -> Fid { unimplemented!() }
+    #[must_use]
+    pub fn root(&self) -> Fid {
+        walk::ROOT
+    }
+
     /// The queue of what the kernel must forget. Some for the first caller only.
-    pub fn take_invalidations(&self) -> Option<mpsc::UnboundedReceiver<Invalidation>> { unimplemented!() }
+    #[must_use]
+    pub fn take_invalidations(&self) -> Option<mpsc::UnboundedReceiver<Invalidation>> {
+        self.0.queue.lock().take()
+    }
+
     /// The kernel knows the object (a lookup reply was sent): its vnode is kept.
-    pub fn retain(&self, fid: Fid) { unimplemented!() }
+    pub fn retain(&self, fid: Fid) {
+        if let Some(vnode) = self.0.vnodes.get(fid) {
+            vnode.retained.store(true, Ordering::Release);
+        }
+    }
+
     /// The kernel forgot the object wholly.
-    pub fn forget(&self, fid: Fid) { unimplemented!() }
+    pub fn forget(&self, fid: Fid) {
+        if let Some(vnode) = self.0.vnodes.peek(fid) {
+            vnode.retained.store(false, Ordering::Release);
+        }
+    }
+
+    /// Finds the home cell and its root volume: what a mount needs at the least.
+    ///
+    /// # Errors
+    ///
+    /// The cell is unknown, or nobody answers.
+    pub async fn check_home(&self) -> Result<(), Error> {
+        let home = self.0.cells.home().clone();
+        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await? {
+            Lookup::Found(_) => Ok(()),
+            // Says why.
+            Lookup::Absent { .. } => self.0.cells.resolve(&home).await.map(drop),
+        }
+    }
+
     /// Stores dirty data, gives promises up, closes the endpoint. Bounded in time. Errors were logged.
-    pub async fn shutdown(&self) { unimplemented!() }
+    pub async fn shutdown(&self) {
+        let core = &self.0;
+        for task in core.tasks.lock().drain(..) {
+            task.abort();
+        }
+        let all = async {
+            for vnode in core.vnodes.all() {
+                if vnode.data.is_modified()
+                    && vnode.doomed.lock().is_none()
+                    && let Err(error) = core.store(&vnode, false).await
+                {
+                    tracing::error!(fid = %vnode.fid, %error, "data is lost: it could not be stored");
+                }
+            }
+        };
+        if tokio::time::timeout(core.deadline, all).await.is_err() {
+            tracing::error!("data is lost: it could not be stored in time");
+        }
+        core.give_up_promises().await;
+        core.endpoint.shutdown().await;
+    }
 
     /// Looks a name up without waiting.
-    pub fn lookup_cached(&self, dir: Fid, name: &[u8]) -> Option<Result<Lookup, Error>> { unimplemented!() }
-    /// Looks a name up. `.` and `..` work but are the kernel's business.
-    pub async fn lookup(&self, dir: Fid, name: &[u8]) -> Result<Lookup, Error> { unimplemented!() }
+    pub fn lookup_cached(&self, dir: Fid, name: &[u8]) -> Option<Result<Lookup, Error>> {
+        self.0.lookup_cached(dir, name)
+    }
+
+    /// Looks a name up.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server and of the way there; so for all that follow.
+    pub async fn lookup(&self, dir: Fid, name: &[u8]) -> Result<Lookup, Error> {
+        self.0.lookup(dir, name).await
+    }
+
     /// Attributes and how long they stand, without waiting.
-    pub fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> { unimplemented!() }
+    pub fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
+        self.0.getattr_cached(fid)
+    }
+
     /// Attributes and how long they stand.
-    pub async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> { unimplemented!() }
+    pub async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> {
+        self.0.getattr(fid).await
+    }
+
     /// Changes attributes; gives the new ones.
-    pub async fn setattr(&self, fid: Fid, set: SetAttr, handle: Option<HandleId>) -> Result<(Attr, Duration), Error> { unimplemented!() }
+    pub async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
+        self.0.setattr(fid, set).await
+    }
+
     /// May the (anonymous) identity of this mount do that?
-    pub async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> { unimplemented!() }
+    pub async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
+        self.0.access(fid, access).await
+    }
+
     /// The text of a symbolic link.
-    pub async fn readlink(&self, fid: Fid) -> Result<Bytes, Error> { unimplemented!() }
+    pub async fn readlink(&self, fid: Fid) -> Result<Bytes, Error> {
+        self.0.readlink(fid).await
+    }
+
     /// An extended attribute: `afs.cell`, `afs.fid`, `afs.volume`; others are `ENODATA`.
-    pub async fn getxattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> { unimplemented!() }
+    pub async fn getxattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> {
+        self.0.xattr(fid, name)
+    }
+
     /// Space of the volume that holds the object.
-    pub async fn statfs(&self, fid: Fid) -> Result<StatFs, Error> { unimplemented!() }
+    pub async fn statfs(&self, fid: Fid) -> Result<StatFs, Error> {
+        self.0.statfs(fid).await
+    }
 
     /// Opens without waiting.
-    pub fn open_cached(&self, fid: Fid, flags: OpenFlags) -> Option<Result<Opened, Error>> { unimplemented!() }
+    pub fn open_cached(&self, fid: Fid, flags: OpenFlags) -> Option<Result<Opened, Error>> {
+        if flags.truncate {
+            return None;
+        }
+        let vnode = self.0.vnodes.get(fid)?;
+        let (status, _) = vnode.valid(clock::now(), &self.0.all)?;
+        Some(self.0.open_valid(&vnode, &status, flags))
+    }
+
     /// Opens a file: its status is valid afterwards.
-    pub async fn open(&self, fid: Fid, flags: OpenFlags) -> Result<Opened, Error> { unimplemented!() }
+    pub async fn open(&self, fid: Fid, flags: OpenFlags) -> Result<Opened, Error> {
+        if fid == walk::ROOT {
+            return Err(Errno::ISDIR.into());
+        }
+        self.0.open(&self.0.vnode(fid)?, flags).await
+    }
+
     /// Makes a file and opens it. `EEXIST` if the name is taken.
-    pub async fn create(&self, dir: Fid, name: &[u8], mode: u16, flags: OpenFlags) -> Result<(Entry, Opened), Error> { unimplemented!() }
+    pub async fn create(
+        &self,
+        dir: Fid,
+        name: &[u8],
+        mode: u16,
+        flags: OpenFlags,
+    ) -> Result<(Entry, Opened), Error> {
+        self.0.create(dir, name, mode, flags).await
+    }
+
     /// Reads without waiting. Shorter than asked only at the end of the file.
-    pub fn read_cached(&self, handle: HandleId, offset: u64, len: u32) -> Option<Result<Bytes, Error>> { unimplemented!() }
+    pub fn read_cached(&self, handle: HandleId, offset: u64, len: u32) -> Option<Result<Bytes, Error>> {
+        self.0.read_cached(handle, offset, len)
+    }
+
     /// Reads. Shorter than asked only at the end of the file.
-    pub async fn read(&self, handle: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> { unimplemented!() }
+    pub async fn read(&self, handle: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
+        self.0.read(handle, offset, len).await
+    }
+
     /// Writes without waiting; all of `data` is taken.
-    pub fn write_cached(&self, handle: HandleId, offset: u64, data: &[u8]) -> Option<Result<(), Error>> { unimplemented!() }
+    pub fn write_cached(&self, handle: HandleId, offset: u64, data: &[u8]) -> Option<Result<(), Error>> {
+        self.0.write_cached(handle, offset, data)
+    }
+
     /// Writes; all of `data` is taken. Beyond the dirty limit data is stored first.
-    pub async fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> { unimplemented!() }
+    pub async fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.0.write(handle, offset, data).await
+    }
+
     /// Is there nothing that `flush` would have to do?
-    pub fn flush_cached(&self, handle: HandleId) -> Option<Result<(), Error>> { unimplemented!() }
+    pub fn flush_cached(&self, handle: HandleId) -> Option<Result<(), Error>> {
+        match self.0.handle(handle) {
+            Ok(handle) => (!handle.vnode.data.is_modified()).then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// `close()`: stores what is dirty and reports the error.
-    pub async fn flush(&self, handle: HandleId) -> Result<(), Error> { unimplemented!() }
+    pub async fn flush(&self, handle: HandleId) -> Result<(), Error> {
+        let vnode = self.0.handle(handle)?.vnode;
+        if vnode.doomed.lock().is_some() {
+            return Ok(());
+        }
+        self.0.store(&vnode, false).await
+    }
+
     /// `fsync()`: as `flush`, and the server writes to its disk.
-    pub async fn fsync(&self, handle: HandleId) -> Result<(), Error> { unimplemented!() }
+    pub async fn fsync(&self, handle: HandleId) -> Result<(), Error> {
+        let vnode = self.0.handle(handle)?.vnode;
+        self.0.store(&vnode, true).await
+    }
+
     /// The handle is gone. Stores what is still dirty; a file unlinked while open is removed at its last release.
-    pub async fn release(&self, handle: HandleId) { unimplemented!() }
+    pub async fn release(&self, handle: HandleId) {
+        self.0.release(handle).await;
+    }
 
     /// Makes a directory.
-    pub async fn mkdir(&self, dir: Fid, name: &[u8], mode: u16) -> Result<Entry, Error> { unimplemented!() }
+    pub async fn mkdir(&self, dir: Fid, name: &[u8], mode: u16) -> Result<Entry, Error> {
+        self.0.mkdir(dir, name, mode).await
+    }
+
     /// Makes a symbolic link.
-    pub async fn symlink(&self, dir: Fid, name: &[u8], target: &[u8]) -> Result<Entry, Error> { unimplemented!() }
+    pub async fn symlink(&self, dir: Fid, name: &[u8], target: &[u8]) -> Result<Entry, Error> {
+        self.0.symlink(dir, name, target).await
+    }
+
     /// Makes a hard link, in the same directory only (`EXDEV` otherwise).
-    pub async fn link(&self, fid: Fid, dir: Fid, name: &[u8]) -> Result<Entry, Error> { unimplemented!() }
+    pub async fn link(&self, fid: Fid, dir: Fid, name: &[u8]) -> Result<Entry, Error> {
+        self.0.link(fid, dir, name).await
+    }
+
     /// Removes a name that is not a directory.
-    pub async fn unlink(&self, dir: Fid, name: &[u8]) -> Result<(), Error> { unimplemented!() }
+    pub async fn unlink(&self, dir: Fid, name: &[u8]) -> Result<(), Error> {
+        self.0.unlink(dir, name).await
+    }
+
     /// Removes an empty directory.
-    pub async fn rmdir(&self, dir: Fid, name: &[u8]) -> Result<(), Error> { unimplemented!() }
-    /// Renames within a volume; replaces the target. `no_replace` is refused with `EINVAL` unless it is known to be absent.
-    pub async fn rename(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> { unimplemented!() }
+    pub async fn rmdir(&self, dir: Fid, name: &[u8]) -> Result<(), Error> {
+        self.0.rmdir(dir, name).await
+    }
+
+    /// Renames within a volume; replaces the target.
+    pub async fn rename(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
+        self.0.rename(from_dir, from, to_dir, to).await
+    }
+
     /// The entries of a directory, without waiting.
-    pub fn readdir_cached(&self, dir: Fid) -> Option<Result<Arc<Listing>, Error>> { unimplemented!() }
+    pub fn readdir_cached(&self, dir: Fid) -> Option<Result<Arc<Listing>, Error>> {
+        self.0.listing_cached(dir)
+    }
+
     /// The entries of a directory; asks nothing about the entries themselves.
-    pub async fn readdir(&self, dir: Fid) -> Result<Arc<Listing>, Error> { unimplemented!() }
-    /// For readdirplus: fetches the status of up to about fifty entries behind `cookie` in one call, so that
-    /// `lookup_cached` finds them. Failures of single entries show at their lookup.
-    pub async fn prefetch_status(&self, dir: Fid, cookie: u64) -> Result<(), Error> { unimplemented!() }
+    pub async fn readdir(&self, dir: Fid) -> Result<Arc<Listing>, Error> {
+        self.0.listing(dir).await
+    }
+
+    /// For readdirplus: fetches the status of up to fifty entries behind `cookie` in one call, so that `lookup_cached`
+    /// finds them. Failures of single entries show at their lookup.
+    pub async fn prefetch_status(&self, dir: Fid, cookie: u64) -> Result<(), Error> {
+        self.0.prefetch(dir, cookie).await
+    }
 }
+
+impl Core {
+    /// Tells every server that holds promises for us that they are not needed any more.
+    async fn give_up_promises(&self) {
+        let now = clock::now();
+        let mut told = Vec::new();
+        for vnode in self.vnodes.all() {
+            let Some(server) = vnode.promised_by(now, &self.all) else {
+                continue;
+            };
+            let Some(peer) = server.best_address(|_| false) else {
+                continue;
+            };
+            if told.contains(&peer) {
+                continue;
+            }
+            told.push(peer);
+            let target = short_call(peer, Arc::clone(vnode.volume.cell.name.shared()));
+            if let Err(error) = call(&self.endpoint, &target, &GiveUpAllCallBacks {}).await {
+                tracing::debug!(%peer, %error, "promises not given up");
+            }
+        }
+    }
+}
+
+fn short_call(peer: SocketAddrV4, scope: Arc<str>) -> Target {
+    let limits = CallLimits {
+        dead_in: SHORT,
+        idle_in: None,
+        hard_in: Some(SHORT),
+    };
+    Target {
+        peer,
+        service: ServiceId(FILE_SERVICE),
+        scope,
+        limits,
+    }
+}
+
+/// Asks addresses that are down whether they are up again, for ever.
+async fn probe_servers(core: Arc<Core>) {
+    loop {
+        clock::sleep_until(clock::now() + PROBE_EVERY).await;
+        for server in core.servers.list() {
+            for peer in server.down_addresses() {
+                let target = short_call(peer, Arc::clone(core.cells.home().shared()));
+                if call(&core.endpoint, &target, &GetTime {}).await.is_ok()
+                    && server.mark_up(peer, clock::now()).is_some()
+                {
+                    tracing::info!(server = %peer, "file server answers again");
+                }
+            }
+        }
+    }
+}
+
+/// Tries again to store what could not be stored when its file was closed, for ever.
+async fn store_leftovers(core: Arc<Core>) {
+    loop {
+        clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
+        for vnode in core.vnodes.all() {
+            if vnode.data.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
+                core.store_late(&vnode).await;
+            }
+        }
+    }
+}
+
+const FILE_SERVICE: u16 = 1;
+const CALLBACK_SERVICE: u16 = 1;
+const SHORT: Duration = Duration::from_secs(3);
+const PROBE_EVERY: Duration = Duration::from_secs(20);
+const LEFTOVERS_EVERY: Duration = Duration::from_secs(15);

@@ -1,17 +1,19 @@
 //! An AFS cache manager: cells, volumes, vnodes, callbacks and the data cache.
 #![forbid(unsafe_code)]
 
+mod callback;
 pub mod cell;
 pub mod clock;
 pub mod dir;
 pub mod error;
+pub mod events;
+pub mod fs;
 pub mod mount_point;
+pub mod op;
 pub mod rpc;
 pub mod server;
-pub mod fs;
-pub mod op;
 mod store;
-mod vnode;
 pub mod types;
+mod vnode;
 pub mod volume;
 pub mod xdr;

@@ -57,7 +57,9 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
     match error {
         RpcError::Aborted(code) => match code.0 {
             vice::BUSY | vice::RESTARTING => Action::Wait,
-            vice::NO_VOLUME | vice::MOVED | vice::OFFLINE | vice::SALVAGE | vice::SALVAGING => Action::Relocate,
+            vice::NO_VOLUME | vice::MOVED | vice::OFFLINE | vice::SALVAGE | vice::SALVAGING => {
+                Action::Relocate
+            }
             vice::NO_SERVICE | -3 if class == Class::Idempotent => Action::Wait,
             vice::IO | UAE_IO if kind.is_read_only() => Action::Elsewhere,
             // Rx gave up on the other side: as good as no answer.
@@ -67,8 +69,12 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
         // The request did not reach the server whole, or cannot have been sent at all.
         RpcError::Transport(CallError::Unreachable(_)) => Action::Down,
         RpcError::Transport(CallError::CallLost) => Action::Wait,
-        RpcError::Transport(CallError::PeerDead | CallError::TimedOut) if class == Class::Idempotent => Action::Down,
-        RpcError::Transport(_) | RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::Cache(_) => Action::Fail,
+        RpcError::Transport(CallError::PeerDead | CallError::TimedOut) if class == Class::Idempotent => {
+            Action::Down
+        }
+        RpcError::Transport(_) | RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::Cache(_) => {
+            Action::Fail
+        }
     }
 }
 
@@ -91,7 +97,16 @@ impl<'a> Rotation<'a> {
     /// An operation on `volume`, to be over at `deadline`.
     #[must_use]
     pub const fn new(volumes: &'a Volumes, volume: Arc<Volume>, class: Class, deadline: Instant) -> Self {
-        Self { volumes, volume, class, deadline, bulk: false, tried: Vec::new(), last: None, relocated: false }
+        Self {
+            volumes,
+            volume,
+            class,
+            deadline,
+            bulk: false,
+            tried: Vec::new(),
+            last: None,
+            relocated: false,
+        }
     }
 
     /// An operation that moves data: the deadline counts from the last progress.
@@ -115,13 +130,30 @@ impl<'a> Rotation<'a> {
             if let Some((server, peer)) = self.choose() {
                 let dead_in = left.min(DEAD_IN);
                 let limits = if self.bulk {
-                    CallLimits { dead_in, idle_in: Some(left), hard_in: None }
+                    CallLimits {
+                        dead_in,
+                        idle_in: Some(left),
+                        hard_in: None,
+                    }
                 } else {
-                    CallLimits { dead_in, idle_in: None, hard_in: Some(left) }
+                    CallLimits {
+                        dead_in,
+                        idle_in: None,
+                        hard_in: Some(left),
+                    }
                 };
                 let scope = Arc::clone(self.volume.cell.name.shared());
-                let target = Target { peer, service: ServiceId(1), scope, limits };
-                return Ok(Attempt { server, target, at: now });
+                let target = Target {
+                    peer,
+                    service: ServiceId(1),
+                    scope,
+                    limits,
+                };
+                return Ok(Attempt {
+                    server,
+                    target,
+                    at: now,
+                });
             }
             // All were tried: from the beginning, after a while.
             self.tried.clear();
@@ -134,7 +166,9 @@ impl<'a> Rotation<'a> {
         let mut servers = self.volume.servers();
         servers.sort_by_key(|server| server.rank());
         let skip = |peer| self.tried.contains(&peer);
-        let up = servers.iter().find_map(|server| Some((Arc::clone(server), server.best_address(skip)?)));
+        let up = servers
+            .iter()
+            .find_map(|server| Some((Arc::clone(server), server.best_address(skip)?)));
         up.or_else(|| {
             servers.iter().find_map(|server| {
                 let peer = server.addresses().into_iter().find(|peer| !skip(*peer))?;
@@ -193,7 +227,10 @@ impl<'a> Rotation<'a> {
     }
 
     fn no_answer(&self) -> Error {
-        let why = format!("no server of volume {} of cell {} answers", self.volume.name, self.volume.cell.name);
+        let why = format!(
+            "no server of volume {} of cell {} answers",
+            self.volume.name, self.volume.cell.name
+        );
         Error::new(Errno::TIMEDOUT, why)
     }
 }
@@ -227,11 +264,36 @@ mod tests {
             (aborted(109), Idempotent, ReadWrite, Action::Fail),
             (aborted(102), Idempotent, ReadWrite, Action::Fail),
             (aborted(13), Idempotent, ReadWrite, Action::Fail),
-            (RpcError::Transport(CallError::PeerDead), Idempotent, ReadWrite, Action::Down),
-            (RpcError::Transport(CallError::PeerDead), Modifying, ReadWrite, Action::Fail),
-            (RpcError::Transport(CallError::Unreachable(101)), Modifying, ReadWrite, Action::Down),
-            (RpcError::Transport(CallError::CallLost), Modifying, ReadWrite, Action::Wait),
-            (RpcError::Transport(CallError::Shutdown), Idempotent, ReadWrite, Action::Fail),
+            (
+                RpcError::Transport(CallError::PeerDead),
+                Idempotent,
+                ReadWrite,
+                Action::Down,
+            ),
+            (
+                RpcError::Transport(CallError::PeerDead),
+                Modifying,
+                ReadWrite,
+                Action::Fail,
+            ),
+            (
+                RpcError::Transport(CallError::Unreachable(101)),
+                Modifying,
+                ReadWrite,
+                Action::Down,
+            ),
+            (
+                RpcError::Transport(CallError::CallLost),
+                Modifying,
+                ReadWrite,
+                Action::Wait,
+            ),
+            (
+                RpcError::Transport(CallError::Shutdown),
+                Idempotent,
+                ReadWrite,
+                Action::Fail,
+            ),
             (RpcError::TooMuchData(9), Idempotent, ReadOnly, Action::Fail),
         ] {
             assert_eq!(decide(&error, class, kind), action, "{error:?} {class:?} {kind}");

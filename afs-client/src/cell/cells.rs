@@ -99,7 +99,11 @@ impl Cells {
                 }
             }
         }
-        Ok(Self { home, db, known: RwLock::default() })
+        Ok(Self {
+            home,
+            db,
+            known: RwLock::default(),
+        })
     }
 
     /// The name of the home cell.
@@ -112,7 +116,12 @@ impl Cells {
     #[must_use]
     pub fn names(&self) -> Vec<CellName> {
         let mut names = vec![self.home.clone()];
-        names.extend(self.db.cells().map(|cell| cell.name.clone()).filter(|name| *name != self.home));
+        names.extend(
+            self.db
+                .cells()
+                .map(|cell| cell.name.clone())
+                .filter(|name| *name != self.home),
+        );
         names
     }
 
@@ -138,10 +147,16 @@ impl Cells {
         if let Some(cell) = self.known.read().by_name.get(name) {
             return Ok(Arc::clone(cell));
         }
-        let listed = self.db.cell(name).map(|entry| &entry.servers).filter(|servers| !servers.is_empty());
+        let listed = self
+            .db
+            .cell(name)
+            .map(|entry| &entry.servers)
+            .filter(|servers| !servers.is_empty());
         let (name, servers) = match listed {
             Some(servers) => {
-                let servers = servers.iter().map(|server| SocketAddrV4::new(server.address, VL_PORT));
+                let servers = servers
+                    .iter()
+                    .map(|server| SocketAddrV4::new(server.address, VL_PORT));
                 (name.clone(), servers.collect())
             }
             None => match dns::lookup(name).await {
@@ -163,7 +178,11 @@ impl Cells {
             return Arc::clone(cell);
         }
         let id = CellId(u32::try_from(known.by_id.len() + 1).unwrap_or(u32::MAX));
-        let cell = Arc::new(Cell { id, name: name.clone(), servers });
+        let cell = Arc::new(Cell {
+            id,
+            name: name.clone(),
+            servers,
+        });
         known.by_id.push(Arc::clone(&cell));
         known.by_name.insert(name, Arc::clone(&cell));
         cell
@@ -171,7 +190,10 @@ impl Cells {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, CellsError> {
-    std::fs::read(file).map_err(|error| CellsError::File { file: file.to_owned(), error })
+    std::fs::read(file).map_err(|error| CellsError::File {
+        file: file.to_owned(),
+        error,
+    })
 }
 
 fn read_db(file: &Path) -> Result<CellServDb, CellsError> {
@@ -186,16 +208,25 @@ fn this_cell() -> Result<CellName, CellsError> {
             Err(error) => return Err(error),
         };
         let text = String::from_utf8_lossy(&text).trim().to_owned();
-        return CellName::new(&text).map_err(|_| CellsError::ThisCell { file: file.to_owned(), text });
+        return CellName::new(&text).map_err(|_| CellsError::ThisCell {
+            file: file.to_owned(),
+            text,
+        });
     }
     Err(CellsError::NoHome)
 }
 
 /// Debian's place, the classic one, and that of a build from source.
-const THIS_CELL: [&str; 3] =
-    ["/etc/openafs/ThisCell", "/usr/vice/etc/ThisCell", "/usr/local/etc/openafs/ThisCell"];
-const CELL_SERV_DB: [&str; 3] =
-    ["/usr/local/etc/openafs/CellServDB", "/usr/vice/etc/CellServDB", "/etc/openafs/CellServDB"];
+const THIS_CELL: [&str; 3] = [
+    "/etc/openafs/ThisCell",
+    "/usr/vice/etc/ThisCell",
+    "/usr/local/etc/openafs/ThisCell",
+];
+const CELL_SERV_DB: [&str; 3] = [
+    "/usr/local/etc/openafs/CellServDB",
+    "/usr/vice/etc/CellServDB",
+    "/etc/openafs/CellServDB",
+];
 const VL_PORT: u16 = 7003;
 
 #[cfg(test)]
@@ -208,21 +239,42 @@ mod tests {
         let file = dir.path().join("CellServDB");
         std::fs::write(&file, ">one.example\n192.0.2.1\n>two.example\n192.0.2.2\n").unwrap();
         let home = CellName::new("two.example").unwrap();
-        let cells = Cells::load(&CellsConfig { home: Some(home.clone()), cellservdb: Some(file) }).unwrap();
-        assert_eq!(cells.names().iter().map(CellName::as_str).collect::<Vec<_>>(), ["two.example", "one.example"]);
+        let cells = Cells::load(&CellsConfig {
+            home: Some(home.clone()),
+            cellservdb: Some(file),
+        })
+        .unwrap();
+        assert_eq!(
+            cells.names().iter().map(CellName::as_str).collect::<Vec<_>>(),
+            ["two.example", "one.example"]
+        );
         let two = cells.resolve(&home).await.unwrap();
-        assert_eq!((two.id, two.servers.first()), (CellId(1), Some(&"192.0.2.2:7003".parse().unwrap())));
+        assert_eq!(
+            (two.id, two.servers.first()),
+            (CellId(1), Some(&"192.0.2.2:7003".parse().unwrap()))
+        );
         assert!(Arc::ptr_eq(&cells.by_id(CellId(1)).unwrap(), &two));
         assert!(cells.by_id(CellId(0)).is_none() && cells.by_id(CellId(2)).is_none());
         // One label is no domain: nobody is asked for it.
-        let error = cells.resolve(&CellName::new("nowhere").unwrap()).await.unwrap_err();
+        let error = cells
+            .resolve(&CellName::new("nowhere").unwrap())
+            .await
+            .unwrap_err();
         assert_eq!(error.errno(), Errno::NOENT.raw_os_error());
         assert!(error.to_string().contains("unknown cell nowhere"), "{error}");
     }
 
     #[test]
     fn errors_name_the_file() {
-        let config = CellsConfig { home: CellName::new("a.b").ok(), cellservdb: Some("/nonexistent/db".into()) };
-        assert!(Cells::load(&config).unwrap_err().to_string().starts_with("/nonexistent/db: "));
+        let config = CellsConfig {
+            home: CellName::new("a.b").ok(),
+            cellservdb: Some("/nonexistent/db".into()),
+        };
+        assert!(
+            Cells::load(&config)
+                .unwrap_err()
+                .to_string()
+                .starts_with("/nonexistent/db: ")
+        );
     }
 }

@@ -21,7 +21,9 @@ pub(super) async fn lookup(name: &CellName) -> Result<Found, String> {
     if !name.is_domain() {
         return Err("is no domain that DNS could be asked for".to_owned());
     }
-    tokio::time::timeout(PATIENCE, ask(name)).await.unwrap_or_else(|_| Err("DNS did not answer".to_owned()))
+    tokio::time::timeout(PATIENCE, ask(name))
+        .await
+        .unwrap_or_else(|_| Err("DNS did not answer".to_owned()))
 }
 
 async fn ask(name: &CellName) -> Result<Found, String> {
@@ -37,7 +39,9 @@ async fn ask(name: &CellName) -> Result<Found, String> {
     for (host, port) in hosts.into_iter().take(SERVERS_MAX) {
         if let Ok(addresses) = resolver.lookup_ip(host).await {
             servers.extend(addresses.iter().filter_map(|address| match address {
-                IpAddr::V4(address) if address != Ipv4Addr::UNSPECIFIED => Some(SocketAddrV4::new(address, port)),
+                IpAddr::V4(address) if address != Ipv4Addr::UNSPECIFIED => {
+                    Some(SocketAddrV4::new(address, port))
+                }
                 _ => None,
             }));
         }
@@ -45,12 +49,18 @@ async fn ask(name: &CellName) -> Result<Found, String> {
     if servers.is_empty() {
         return Err("DNS has no SRV or AFSDB record for it".to_owned());
     }
-    Ok(Found { name: name.clone(), servers })
+    Ok(Found {
+        name: name.clone(),
+        servers,
+    })
 }
 
 /// `_afs3-vlserver._udp`, by priority and then by weight.
 async fn services(resolver: &TokioResolver, name: &CellName) -> Vec<(Name, u16)> {
-    let Ok(found) = resolver.lookup(format!("_afs3-vlserver._udp.{name}."), RecordType::SRV).await else {
+    let Ok(found) = resolver
+        .lookup(format!("_afs3-vlserver._udp.{name}."), RecordType::SRV)
+        .await
+    else {
         return Vec::new();
     };
     let mut records: Vec<_> = found
@@ -62,7 +72,10 @@ async fn services(resolver: &TokioResolver, name: &CellName) -> Vec<(Name, u16)>
         })
         .collect();
     records.sort_by_key(|srv| (srv.priority, std::cmp::Reverse(srv.weight)));
-    records.into_iter().map(|srv| (srv.target.clone(), srv.port)).collect()
+    records
+        .into_iter()
+        .map(|srv| (srv.target.clone(), srv.port))
+        .collect()
 }
 
 /// AFSDB records of subtype 1.

@@ -67,7 +67,12 @@ pub(crate) struct Promise {
 impl Promise {
     /// The promise that `callback` gives, if it gives one. It was sent at `issued.at`, from which the server's relative
     /// time is counted: that errs on the safe side.
-    pub(crate) fn from_reply(callback: &CallBack, stamp: Stamp, issued: &Issued, read_only: bool) -> Option<Self> {
+    pub(crate) fn from_reply(
+        callback: &CallBack,
+        stamp: Stamp,
+        issued: &Issued,
+        read_only: bool,
+    ) -> Option<Self> {
         if callback.version != 1 || !matches!(callback.callback_type, 1 | 2) {
             return None;
         }
@@ -89,7 +94,9 @@ impl Promise {
         if self.stamp != stamp || self.server.init_counter() != self.server_inits {
             return None;
         }
-        self.expires_at.checked_duration_since(now).filter(|rest| !rest.is_zero())
+        self.expires_at
+            .checked_duration_since(now)
+            .filter(|rest| !rest.is_zero())
     }
 
     /// Who gave it.

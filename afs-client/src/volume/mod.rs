@@ -35,7 +35,12 @@ impl Volume {
     /// Its root directory.
     #[must_use]
     pub fn root(&self) -> Fid {
-        Fid { cell: self.cell.id, volume: self.id, vnode: VnodeId(1), unique: Uniquifier(1) }
+        Fid {
+            cell: self.cell.id,
+            volume: self.id,
+            vnode: VnodeId(1),
+            unique: Uniquifier(1),
+        }
     }
 
     /// The servers that have it.

@@ -15,10 +15,10 @@ use crate::cell::Cell;
 use crate::clock;
 use crate::error::Error;
 use crate::mount_point::MountTarget;
+use crate::rpc::Procedure;
 use crate::rpc::client::{RpcError, call};
 use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
 use crate::rpc::vl::{GetAddrs, GetEntryByName, NO_ENTRY};
-use crate::rpc::Procedure;
 use crate::server::{Server, ServerId, Servers};
 use crate::types::{CellId, VolumeId};
 use crate::vnode::promise::Breaks;
@@ -38,7 +38,24 @@ impl Volumes {
     /// None yet.
     #[must_use]
     pub fn new(endpoint: Endpoint, servers: Arc<Servers>) -> Self {
-        Self { endpoint, servers, by_id: RwLock::default(), entries: Mutex::default() }
+        Self {
+            endpoint,
+            servers,
+            by_id: RwLock::default(),
+            entries: Mutex::default(),
+        }
+    }
+
+    /// How many were entered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.read().len()
+    }
+
+    /// True if none was entered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// A volume that was entered.
@@ -50,7 +67,12 @@ impl Volumes {
     /// The volumes with this id, in whatever cell: a file server does not say of which cell it is.
     #[must_use]
     pub fn with_id(&self, id: VolumeId) -> Vec<Arc<Volume>> {
-        self.by_id.read().values().filter(|volume| volume.id == id).cloned().collect()
+        self.by_id
+            .read()
+            .values()
+            .filter(|volume| volume.id == id)
+            .cloned()
+            .collect()
     }
 
     /// The volume that a mount point leads to.
@@ -68,9 +90,15 @@ impl Volumes {
         let (base, _) = target.base_and_suffix();
         let entry = self.entry(cell, base, deadline).await?;
         let exact = target.id().and_then(|id| kind_of(&entry, id));
-        let kind = choose(target, exact, parent, |kind| exists(&entry, kind))
-            .map_err(|reason| Error::new(Errno::NODEV, format!("volume {base} of cell {}: {reason}", cell.name)))?;
-        let Some(id) = id_of(&entry, kind) else { return Err(Errno::NODEV.into()) };
+        let kind = choose(target, exact, parent, |kind| exists(&entry, kind)).map_err(|reason| {
+            Error::new(
+                Errno::NODEV,
+                format!("volume {base} of cell {}: {reason}", cell.name),
+            )
+        })?;
+        let Some(id) = id_of(&entry, kind) else {
+            return Err(Errno::NODEV.into());
+        };
         if let Some(volume) = self.get(cell.id, id) {
             return Ok(volume);
         }
@@ -95,36 +123,51 @@ impl Volumes {
     ///
     /// As those of [`enter`](Self::enter).
     pub async fn relocate(&self, volume: &Volume, deadline: Instant) -> Result<(), Error> {
-        self.entries.lock().retain(|(cell, _), (entry, _)| {
-            *cell != volume.cell.id || !entry.ids.contains(&volume.id.0)
-        });
+        self.entries
+            .lock()
+            .retain(|(cell, _), (entry, _)| *cell != volume.cell.id || !entry.ids.contains(&volume.id.0));
         let entry = self.entry(&volume.cell, &volume.id.to_string(), deadline).await?;
-        let servers = self.servers_of(&volume.cell, &entry, volume.kind, deadline).await?;
+        let servers = self
+            .servers_of(&volume.cell, &entry, volume.kind, deadline)
+            .await?;
         *volume.servers.write() = servers;
         Ok(())
     }
 
-    async fn entry(&self, cell: &Arc<Cell>, name: &str, deadline: Instant) -> Result<Arc<VolumeEntry>, Error> {
+    async fn entry(
+        &self,
+        cell: &Arc<Cell>,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Arc<VolumeEntry>, Error> {
         let key = (cell.id, name.to_owned());
         if let Some((entry, learnt)) = self.entries.lock().get(&key)
             && clock::now().saturating_duration_since(*learnt) < ENTRY_LIFE
         {
             return Ok(Arc::clone(entry));
         }
-        let request = GetEntryByName { name: Text::from(name.as_bytes()) };
-        let reply = self.ask(cell, &request, deadline).await.map_err(|error| match error {
-            RpcError::Aborted(code) if code.0 == NO_ENTRY => {
-                Error::new(Errno::NODEV, format!("cell {} has no volume {name}", cell.name))
-            }
-            error => {
-                let asked = Error::from(error);
-                let why = format!("location servers of cell {}: {asked}", cell.name);
-                Error::new(Errno::from_raw_os_error(asked.errno()), why)
-            }
-        })?;
+        let request = GetEntryByName {
+            name: Text::from(name.as_bytes()),
+        };
+        let reply = self
+            .ask(cell, &request, deadline)
+            .await
+            .map_err(|error| match error {
+                RpcError::Aborted(code) if code.0 == NO_ENTRY => {
+                    Error::new(Errno::NODEV, format!("cell {} has no volume {name}", cell.name))
+                }
+                error => {
+                    let asked = Error::from(error);
+                    let why = format!("location servers of cell {}: {asked}", cell.name);
+                    Error::new(Errno::from_raw_os_error(asked.errno()), why)
+                }
+            })?;
         let entry = Arc::new(reply.entry);
         if entry.servers == 0 || entry.servers > SERVERS_MAX {
-            return Err(Error::new(Errno::IO, format!("the location entry of volume {name} is damaged")));
+            return Err(Error::new(
+                Errno::IO,
+                format!("the location entry of volume {name} is damaged"),
+            ));
         }
         let mut entries = self.entries.lock();
         if entries.len() >= ENTRIES_MAX {
@@ -135,17 +178,29 @@ impl Volumes {
     }
 
     /// Asks the location servers one after the other, twice around at most.
-    async fn ask<P: Procedure>(&self, cell: &Cell, request: &P, deadline: Instant) -> Result<P::Reply, RpcError> {
+    async fn ask<P: Procedure>(
+        &self,
+        cell: &Cell,
+        request: &P,
+        deadline: Instant,
+    ) -> Result<P::Reply, RpcError> {
         let mut last = RpcError::Transport(rxrpc::proto::CallError::TimedOut);
         for peer in cell.servers.iter().chain(&cell.servers) {
             let left = deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
                 break;
             }
-            let limits =
-                CallLimits { dead_in: left.min(DEAD_IN), idle_in: None, hard_in: Some(left.min(DEAD_IN * 2)) };
-            let target =
-                Target { peer: *peer, service: ServiceId(P::SERVICE.0), scope: Arc::clone(cell.name.shared()), limits };
+            let limits = CallLimits {
+                dead_in: left.min(DEAD_IN),
+                idle_in: None,
+                hard_in: Some(left.min(DEAD_IN * 2)),
+            };
+            let target = Target {
+                peer: *peer,
+                service: ServiceId(P::SERVICE.0),
+                scope: Arc::clone(cell.name.shared()),
+                limits,
+            };
             match call(&self.endpoint, &target, request).await {
                 Err(error @ RpcError::Transport(_)) => last = error,
                 // No quorum, or trouble with the database: another server may do better (afs-rpc.md 7.3).
@@ -171,7 +226,12 @@ impl Volumes {
             VolumeKind::ReadWrite | VolumeKind::Backup => HAS_READ_WRITE,
         };
         let count = usize::try_from(entry.servers).unwrap_or(0);
-        let listed = entry.uuids.iter().zip(&entry.uniques).zip(&entry.server_flags).take(count);
+        let listed = entry
+            .uuids
+            .iter()
+            .zip(&entry.uniques)
+            .zip(&entry.server_flags)
+            .take(count);
         let mut servers = Vec::new();
         for ((uuid, unique), flags) in listed {
             if flags & wanted == 0 || flags & DO_NOT_USE != 0 {
@@ -185,7 +245,11 @@ impl Volumes {
             }
         }
         if servers.is_empty() {
-            let why = format!("no server has the {kind} copy of volume {} of cell {}", entry.name.text(), cell.name);
+            let why = format!(
+                "no server has the {kind} copy of volume {} of cell {}",
+                entry.name.text(),
+                cell.name
+            );
             return Err(Error::new(Errno::NODEV, why));
         }
         Ok(servers)
@@ -205,7 +269,11 @@ impl Volumes {
         {
             return Ok(Some(server));
         }
-        let query = AddressQuery { mask: BY_UUID, uuid, ..AddressQuery::default() };
+        let query = AddressQuery {
+            mask: BY_UUID,
+            uuid,
+            ..AddressQuery::default()
+        };
         match self.ask(cell, &GetAddrs { query }, deadline).await {
             Ok(reply) => {
                 let addresses: Vec<_> = reply.addresses.0.into_iter().map(Ipv4Addr::from_bits).collect();
@@ -228,11 +296,19 @@ fn exists(entry: &VolumeEntry, kind: VolumeKind) -> bool {
 }
 
 fn id_of(entry: &VolumeEntry, kind: VolumeKind) -> Option<VolumeId> {
-    VolumeKind::ALL.into_iter().zip(entry.ids).find(|(at, _)| *at == kind).map(|(_, id)| VolumeId(id))
+    VolumeKind::ALL
+        .into_iter()
+        .zip(entry.ids)
+        .find(|(at, _)| *at == kind)
+        .map(|(_, id)| VolumeId(id))
 }
 
 fn kind_of(entry: &VolumeEntry, id: VolumeId) -> Option<VolumeKind> {
-    VolumeKind::ALL.into_iter().zip(entry.ids).find(|(_, at)| *at == id.0).map(|(kind, _)| kind)
+    VolumeKind::ALL
+        .into_iter()
+        .zip(entry.ids)
+        .find(|(_, at)| *at == id.0)
+        .map(|(kind, _)| kind)
 }
 
 /// How long a location entry is believed without a reason to doubt it.

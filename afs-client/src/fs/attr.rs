@@ -1,0 +1,198 @@
+//! Attributes, access, space.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::io::Errno;
+
+use super::Access;
+use super::core::Core;
+use super::types::{Attr, Kind, SetAttr, StatFs};
+use super::walk::{FOREVER, ROOT, root_attr};
+use crate::clock;
+use crate::error::Error;
+use crate::op::Class;
+use crate::rpc::fs::{GetVolumeStatus, StoreStatusOf};
+use crate::rpc::types::StoreStatus;
+use crate::types::Fid;
+use crate::vnode::Vnode;
+use crate::vnode::status::to_seconds;
+
+impl Core {
+    pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
+        if fid == ROOT {
+            return Some(Ok((root_attr(), FOREVER)));
+        }
+        let vnode = self.vnodes.get(fid)?;
+        let (status, ttl) = vnode.valid(clock::now(), &self.all)?;
+        self.counts.status_hit();
+        Some(Ok((Self::attr(&vnode, &status), ttl)))
+    }
+
+    pub(crate) async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> {
+        if fid == ROOT {
+            return Ok((root_attr(), FOREVER));
+        }
+        let vnode = self.vnode(fid)?;
+        let (status, ttl) = self.status(&vnode).await?;
+        Ok((Self::attr(&vnode, &status), ttl))
+    }
+
+    pub(crate) async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
+        if fid == ROOT {
+            return Err(Errno::ROFS.into());
+        }
+        let vnode = self.vnode(fid)?;
+        self.writable(&vnode)?;
+        if let Some(size) = set.size {
+            self.truncate(&vnode, size).await?;
+        }
+        let mut status = StoreStatus::default();
+        let mut put = |bit, value: Option<u32>| {
+            status.mask |= if value.is_some() { bit } else { 0 };
+            value.unwrap_or_default()
+        };
+        let mtime = put(StoreStatus::SET_MTIME, set.mtime.map(to_seconds));
+        let owner = put(StoreStatus::SET_OWNER, set.uid);
+        let group = put(StoreStatus::SET_GROUP, set.gid);
+        let mode = put(
+            StoreStatus::SET_MODE,
+            set.mode.map(|mode| u32::from(mode & 0o7777)),
+        );
+        if status.mask != 0 {
+            // A later store would set the modification time again.
+            self.store(&vnode, false).await?;
+            let status = StoreStatus {
+                client_mod_time: mtime,
+                owner,
+                group,
+                unix_mode_bits: mode,
+                ..status
+            };
+            let request = StoreStatusOf {
+                fid: fid.into(),
+                status,
+            };
+            let (reply, noted) = self
+                .procedure(&vnode, Class::Idempotent, &request, self.until())
+                .await?;
+            self.learn(&vnode, &reply.status, None, &noted)?;
+        }
+        self.getattr(fid).await
+    }
+
+    /// Sets the length, here and on the server.
+    async fn truncate(&self, vnode: &Arc<Vnode>, size: u64) -> Result<(), Error> {
+        let (status, _) = self.status(vnode).await?;
+        match status.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Errno::ISDIR.into()),
+            Kind::Symlink => return Err(Errno::INVAL.into()),
+        }
+        {
+            let _one = vnode.storing.lock().await;
+            vnode.data.truncate(size);
+        }
+        let stored = self.store(vnode, false).await;
+        if stored.is_err() && vnode.opens.load(std::sync::atomic::Ordering::Acquire) == 0 {
+            // The caller knows; nobody else wants it any more.
+            vnode.data.discard();
+        }
+        stored
+    }
+
+    pub(crate) async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
+        if fid == ROOT {
+            return if access.write {
+                Err(Errno::ROFS.into())
+            } else {
+                Ok(())
+            };
+        }
+        let vnode = self.vnode(fid)?;
+        if access.write {
+            self.writable(&vnode)?;
+        }
+        let (status, _) = self.status(&vnode).await?;
+        let has = |rights| status.access & rights != 0;
+        let allowed = match status.kind {
+            Kind::Directory => {
+                (!(access.read || access.execute) || has(LOOKUP)) && (!access.write || has(INSERT | DELETE))
+            }
+            Kind::File => {
+                (!access.read || has(READ))
+                    && (!access.write || has(WRITE))
+                    && (!access.execute || (has(READ) && status.mode & 0o100 != 0))
+            }
+            Kind::Symlink => has(LOOKUP | READ),
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Errno::ACCESS.into())
+        }
+    }
+
+    pub(crate) async fn readlink(&self, fid: Fid) -> Result<Bytes, Error> {
+        let vnode = self.vnode(fid)?;
+        let (status, _) = self.status(&vnode).await?;
+        if status.kind != Kind::Symlink {
+            return Err(Errno::INVAL.into());
+        }
+        self.link_text(&vnode, &status).await
+    }
+
+    pub(crate) fn xattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> {
+        if fid == ROOT {
+            return Err(Errno::NODATA.into());
+        }
+        let volume = Arc::clone(&self.vnode(fid)?.volume);
+        let text = match name {
+            b"afs.cell" => volume.cell.name.to_string(),
+            b"afs.volume" => volume.name.clone(),
+            b"afs.fid" => format!("{}:{}:{}", fid.volume, fid.vnode, fid.unique),
+            _ => return Err(Errno::NODATA.into()),
+        };
+        Ok(text.into())
+    }
+
+    pub(crate) async fn statfs(&self, fid: Fid) -> Result<StatFs, Error> {
+        let space = |blocks, free| StatFs {
+            block_size: BLOCK,
+            blocks,
+            free,
+            name_max: 255,
+        };
+        if fid == ROOT {
+            return Ok(space(0, 0));
+        }
+        let vnode = self.vnode(fid)?;
+        let request = GetVolumeStatus { volume: fid.volume.0 };
+        let (reply, _) = self
+            .procedure(&vnode, Class::Idempotent, &request, self.until())
+            .await?;
+        let status = reply.status;
+        let count = |blocks: i32| u64::try_from(blocks).unwrap_or(0);
+        let on_partition = count(status.partition_available);
+        if status.max_quota <= 0 {
+            return Ok(space(count(status.partition_blocks), on_partition));
+        }
+        let quota = count(status.max_quota);
+        Ok(space(
+            quota,
+            quota
+                .saturating_sub(count(status.blocks_in_use))
+                .min(on_partition),
+        ))
+    }
+}
+
+// Rights of an ACL (OpenAFS prs_fs.h).
+const READ: u32 = 1;
+const WRITE: u32 = 2;
+const INSERT: u32 = 4;
+const LOOKUP: u32 = 8;
+const DELETE: u32 = 16;
+/// Space is counted in KiB.
+const BLOCK: u32 = 1024;

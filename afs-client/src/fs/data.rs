@@ -1,0 +1,402 @@
+//! File data: handles, reading through the cache, writing into it, and storing.
+//!
+//! The machine: a read takes what is here, has the rest fetched in pieces (each by a task of its own, so that several are
+//! under way), and waits for the pieces that it needs. A write goes into the cache; `close` and `fsync` store. One store
+//! of a file runs at a time; while it does, writes go on.
+
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::core::Core;
+use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
+use crate::clock;
+use crate::error::Error;
+use crate::op::{Class, Rotation};
+use crate::rpc::client::{fetch_data, store_data};
+use crate::rpc::fs::{FetchDataArgs, StoreDataArgs};
+use crate::rpc::types::StoreStatus;
+use crate::store::Fill;
+use crate::vnode::Vnode;
+use crate::vnode::status::{Status, to_seconds};
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(crate) vnode: Arc<Vnode>,
+    flags: OpenFlags,
+    /// Where a sequential reader goes on.
+    next: Arc<Mutex<u64>>,
+}
+
+impl Core {
+    pub(crate) fn handle(&self, id: HandleId) -> Result<Handle, Error> {
+        self.handles
+            .lock()
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Errno::BADF.into())
+    }
+
+    /// Opens a vnode whose status is valid.
+    pub(crate) fn open_valid(
+        &self,
+        vnode: &Arc<Vnode>,
+        status: &Status,
+        flags: OpenFlags,
+    ) -> Result<Opened, Error> {
+        match status.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Errno::ISDIR.into()),
+            Kind::Symlink => return Err(Errno::LOOP.into()),
+        }
+        if flags.write || flags.truncate {
+            self.writable(vnode)?;
+        }
+        let keep_cache = vnode.shown.lock().replace(status.version) == Some(status.version);
+        vnode.opens.fetch_add(1, Ordering::AcqRel);
+        let id = HandleId(self.next_handle.fetch_add(1, Ordering::Relaxed));
+        let handle = Handle {
+            vnode: Arc::clone(vnode),
+            flags,
+            next: Arc::default(),
+        };
+        self.handles.lock().insert(id, handle);
+        Ok(Opened {
+            handle: id,
+            keep_cache,
+        })
+    }
+
+    /// May anything in the volume be changed?
+    pub(crate) fn writable(&self, vnode: &Vnode) -> Result<(), Error> {
+        if self.read_only || vnode.volume.kind.is_read_only() {
+            return Err(Errno::ROFS.into());
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn open(&self, vnode: &Arc<Vnode>, flags: OpenFlags) -> Result<Opened, Error> {
+        let (status, _) = self.status(vnode).await?;
+        let opened = self.open_valid(vnode, &status, flags)?;
+        if flags.truncate && vnode.data.len() > 0 {
+            let _one = vnode.storing.lock().await;
+            vnode.data.truncate(0);
+        }
+        Ok(opened)
+    }
+
+    /// Reads what is here, if the status can be relied on.
+    pub(crate) fn read_cached(&self, id: HandleId, offset: u64, len: u32) -> Option<Result<Bytes, Error>> {
+        let handle = match self.handle(id) {
+            Ok(handle) => handle,
+            Err(error) => return Some(Err(error)),
+        };
+        let vnode = &handle.vnode;
+        vnode.valid(clock::now(), &self.all)?;
+        let mut out = Vec::new();
+        match vnode
+            .data
+            .read(offset..offset.saturating_add(len.into()), &mut out)
+        {
+            Ok(true) => {
+                *handle.next.lock() = offset + out.len() as u64;
+                self.counts.data_hit();
+                Some(Ok(out.into()))
+            }
+            Ok(false) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    /// Reads; fetches what is not here, and ahead of a sequential reader more than that.
+    pub(crate) async fn read(self: &Arc<Self>, id: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
+        let handle = self.handle(id)?;
+        let vnode = &handle.vnode;
+        let range = offset..offset.saturating_add(len.into());
+        let sequential = {
+            let mut next = handle.next.lock();
+            let sequential = *next == offset || offset.abs_diff(*next) <= AHEAD;
+            *next = range.end;
+            sequential
+        };
+        let deadline = self.until();
+        for _ in 0..ROUNDS {
+            self.status(vnode).await?;
+            let mut out = Vec::new();
+            if vnode.data.read(range.clone(), &mut out)? {
+                return Ok(out.into());
+            }
+            self.counts.data_miss();
+            let (want, unit) = if sequential {
+                (offset..range.end + AHEAD, LARGE)
+            } else {
+                (range.clone(), SMALL)
+            };
+            self.begin_fetch(vnode, want, unit, deadline);
+            self.fetched(vnode, &range, deadline).await?;
+        }
+        // Somebody changes it all the time.
+        Err(Errno::AGAIN.into())
+    }
+
+    /// Starts a task for each piece of `want` that is not here and not under way.
+    fn begin_fetch(self: &Arc<Self>, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
+        for fill in vnode.data.begin_fills(want, unit) {
+            let (core, vnode) = (Arc::clone(self), Arc::clone(vnode));
+            tokio::spawn(async move { core.fetch(&vnode, fill, deadline).await });
+        }
+    }
+
+    /// Waits until nothing of `range` is under way.
+    async fn fetched(&self, vnode: &Vnode, range: &Range<u64>, deadline: Instant) -> Result<(), Error> {
+        loop {
+            let mut changed = pin!(vnode.data.changed());
+            changed.as_mut().enable();
+            let filling = vnode.data.filling(range);
+            if filling.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::timeout_at((deadline + SLACK).into(), changed)
+                .await
+                .is_err()
+            {
+                return Err(Errno::TIMEDOUT.into());
+            }
+            if let Some(error) = filling.iter().find_map(|filling| filling.failure()) {
+                return Err(error.clone());
+            }
+        }
+    }
+
+    /// Fetches one piece.
+    async fn fetch(&self, vnode: &Vnode, fill: Fill, deadline: Instant) {
+        if let Err(error) = fill.prepare() {
+            return fill.fail(error.into());
+        }
+        let range = fill.range().clone();
+        let request = FetchDataArgs {
+            fid: vnode.fid.into(),
+            position: range.start,
+            length: range.end - range.start,
+        };
+        let mut rotation = Rotation::new(
+            &self.volumes,
+            Arc::clone(&vnode.volume),
+            Class::Idempotent,
+            deadline,
+        )
+        .bulk();
+        loop {
+            let attempt = match rotation.next().await {
+                Ok(attempt) => attempt,
+                Err(error) => return fill.fail(error),
+            };
+            let noted = self.note(vnode, &attempt);
+            let mut sink = |at, part| fill.put(at, &[part]);
+            match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
+                Ok((length, reply)) => {
+                    rotation.succeeded(&attempt);
+                    match self.learn(vnode, &reply.status, Some(&reply.callback), &noted) {
+                        Ok(status) => drop(fill.commit(range.start + length, status.version)),
+                        Err(error) => fill.fail(error),
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.on_error(vnode, &error);
+                    if let Err(error) = rotation.failed(&attempt, error).await {
+                        return fill.fail(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes into the cache without waiting, if there is room for it.
+    pub(crate) fn write_cached(&self, id: HandleId, offset: u64, data: &[u8]) -> Option<Result<(), Error>> {
+        let handle = match self.handle(id) {
+            Ok(handle) => handle,
+            Err(error) => return Some(Err(error)),
+        };
+        if !handle.flags.write {
+            return Some(Err(Errno::BADF.into()));
+        }
+        if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
+            return None;
+        }
+        let offset = if handle.flags.append {
+            handle.vnode.data.len()
+        } else {
+            offset
+        };
+        match handle.vnode.data.write(offset, data) {
+            Ok(()) => Some(Ok(())),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    /// Writes into the cache; stores first what is dirty there, if that is too much.
+    pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let handle = self.handle(id)?;
+        for _ in 0..ROUNDS {
+            if let Some(written) = self.write_cached(id, offset, data) {
+                return written;
+            }
+            self.store(&handle.vnode, false).await?;
+            if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
+                self.store_others(&handle.vnode).await;
+            }
+        }
+        Err(Errno::NOSPC.into())
+    }
+
+    /// Stores whatever else is dirty.
+    async fn store_others(&self, but: &Arc<Vnode>) {
+        for vnode in self.vnodes.all() {
+            if !Arc::ptr_eq(&vnode, but) && vnode.data.is_modified() {
+                // Its own writer hears of the error when it closes.
+                let _ = self.store(&vnode, false).await;
+            }
+        }
+    }
+
+    /// Stores what is dirty of a file. With `sync` the server writes to its disk before it answers.
+    pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let _one = vnode.storing.lock().await;
+        if !vnode.data.is_modified() {
+            return Ok(());
+        }
+        let before = vnode.status().map(|status| status.version);
+        let plan = vnode.data.begin_store();
+        let mut alone = true;
+        let mut version = before;
+        let mut last = None;
+        for part in &plan.calls {
+            let mask = StoreStatus::SET_MTIME | if sync { StoreStatus::FSYNC } else { 0 };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the modification time of a file is that of the world"
+            )]
+            let now = std::time::SystemTime::now();
+            let request = StoreDataArgs {
+                fid: vnode.fid.into(),
+                status: StoreStatus {
+                    mask,
+                    client_mod_time: to_seconds(now),
+                    ..StoreStatus::default()
+                },
+                position: part.range.start,
+                length: part.range.end - part.range.start,
+                file_length: part.file_length,
+            };
+            match self.store_part(vnode, &request).await {
+                Ok(status) => {
+                    alone &= version.is_some_and(|version| version.next() == status.version);
+                    version = Some(status.version);
+                    last = Some(status);
+                }
+                Err(error) => {
+                    vnode.data.store_failed();
+                    vnode.distrust();
+                    return Err(error);
+                }
+            }
+        }
+        let Some(status) = last else {
+            vnode.data.discard();
+            return Ok(());
+        };
+        vnode.data.end_store(status.version, status.size, alone);
+        {
+            let mut shown = vnode.shown.lock();
+            if alone && *shown == before {
+                *shown = Some(status.version);
+            }
+        }
+        if !alone {
+            self.invalidate(Invalidation::Data(vnode.fid));
+        }
+        Ok(())
+    }
+
+    async fn store_part(&self, vnode: &Arc<Vnode>, request: &StoreDataArgs) -> Result<Status, Error> {
+        let mut rotation = Rotation::new(
+            &self.volumes,
+            Arc::clone(&vnode.volume),
+            Class::Idempotent,
+            self.until(),
+        )
+        .bulk();
+        loop {
+            let attempt = rotation.next().await?;
+            let noted = self.note(vnode, &attempt);
+            let mut source = |at, len| vnode.data.read_for_store(at, len);
+            match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
+                Ok(reply) => {
+                    rotation.succeeded(&attempt);
+                    return self.learn(vnode, &reply.status, None, &noted);
+                }
+                Err(error) => {
+                    self.on_error(vnode, &error);
+                    rotation.failed(&attempt, error).await?;
+                }
+            }
+        }
+    }
+
+    /// The handle is gone; the last one takes a file with it that was removed meanwhile.
+    pub(crate) async fn release(&self, id: HandleId) {
+        let Some(handle) = self.handles.lock().remove(&id) else {
+            return;
+        };
+        let vnode = handle.vnode;
+        let doomed = if vnode.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
+            vnode.doomed.lock().take()
+        } else {
+            None
+        };
+        if let Some((dir, name)) = doomed {
+            vnode.data.discard();
+            if let Err(error) = self.remove_file(dir, &name).await {
+                tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
+            }
+        } else if handle.flags.write && vnode.data.is_modified() {
+            self.store_late(&vnode).await;
+        }
+    }
+
+    /// Stores what `close` could not. What a server has refused is given up: `close` has said so. What did not reach a
+    /// server is kept for a later try.
+    pub(crate) async fn store_late(&self, vnode: &Arc<Vnode>) {
+        let Err(error) = self.store(vnode, false).await else {
+            return;
+        };
+        if error.errno() == Errno::TIMEDOUT.raw_os_error() {
+            tracing::warn!(fid = %vnode.fid, %error, "data is kept until a server takes it");
+        } else if vnode.opens.load(Ordering::Acquire) == 0 {
+            tracing::error!(fid = %vnode.fid, %error, "data that the server refused is given up");
+            vnode.data.discard();
+            vnode.distrust();
+            self.invalidate(Invalidation::Node(vnode.fid));
+        }
+    }
+}
+
+/// Pieces of a sequential read.
+const LARGE: u64 = 1 << 20;
+/// Pieces of any other.
+const SMALL: u64 = 128 << 10;
+/// How far ahead of a sequential reader is fetched.
+const AHEAD: u64 = 3 << 20;
+/// A file that changes more often while it is being read is given up.
+const ROUNDS: usize = 8;
+/// The fetch has the deadline itself; the wait for it gives it time to say so.
+const SLACK: std::time::Duration = std::time::Duration::from_secs(2);

@@ -1,0 +1,335 @@
+//! Changes to directories.
+//!
+//! The machine: each change is one call that is not repeated when its outcome is unknown. Its reply gives the new status
+//! of the directory; if nobody else changed it, our copy is edited the same way, else it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use rustix::io::Errno;
+
+use super::core::{Core, Noted};
+use super::types::{Entry, Kind, OpenFlags, Opened};
+use super::walk::{ROOT, check_name};
+use crate::clock;
+use crate::dir::Directory;
+use crate::error::Error;
+use crate::op::Class;
+use crate::rpc::types::{FetchStatus, Name, PATH_MAX, StoreStatus};
+use crate::rpc::{Procedure, fs as rpc};
+use crate::types::{Fid, Uniquifier, VnodeId};
+use crate::vnode::Vnode;
+use crate::vnode::status::{Status, to_seconds};
+use crate::xdr::Text;
+
+impl Core {
+    /// A directory that may be changed.
+    fn parent(&self, dir: Fid) -> Result<Arc<Vnode>, Error> {
+        if dir == ROOT {
+            return Err(Errno::ROFS.into());
+        }
+        let vnode = self.vnode(dir)?;
+        self.writable(&vnode)?;
+        Ok(vnode)
+    }
+
+    /// Makes a change in `dir`.
+    async fn change<P: Procedure>(&self, dir: &Arc<Vnode>, request: &P) -> Result<(P::Reply, Noted), Error> {
+        self.procedure(dir, Class::Modifying, request, self.until()).await
+    }
+
+    /// Takes over the status of a directory that we changed.
+    fn changed(
+        &self,
+        dir: &Vnode,
+        status: &FetchStatus,
+        noted: &Noted,
+        edit: impl FnOnce(&mut Directory) -> bool,
+    ) -> Result<Status, Error> {
+        let status = self.learn(dir, status, None, noted)?;
+        dir.edit_directory(status.version, edit);
+        Ok(status)
+    }
+
+    /// A new object of ours: its entry, with its status learnt.
+    fn made(&self, dir: &Vnode, vnode: &Arc<Vnode>, status: &Status) -> Entry {
+        let now = clock::now();
+        let ttl = |vnode: &Vnode| {
+            vnode
+                .valid(now, &self.all)
+                .map(|(_, ttl)| ttl)
+                .unwrap_or_default()
+        };
+        Entry {
+            fid: vnode.fid,
+            attr: Self::attr(vnode, status),
+            attr_ttl: ttl(vnode),
+            entry_ttl: ttl(dir),
+        }
+    }
+
+    pub(crate) async fn create(
+        &self,
+        dir: Fid,
+        name: &[u8],
+        mode: u16,
+        flags: OpenFlags,
+    ) -> Result<(Entry, Opened), Error> {
+        check_name(name)?;
+        let dir = self.parent(dir)?;
+        let request = rpc::CreateFile {
+            dir: dir.fid.into(),
+            name: Name::from(name),
+            status: fresh(mode),
+        };
+        let (reply, noted) = self.change(&dir, &request).await?;
+        let fid = reply.fid.in_cell_of(dir.fid);
+        self.changed(&dir, &reply.dir_status, &noted, added(name, fid))?;
+        let vnode = self.vnode_in(fid, &dir.volume);
+        let status = self.learn(
+            &vnode,
+            &reply.status,
+            Some(&reply.callback),
+            &noted.for_new(&vnode, &self.all),
+        )?;
+        let opened = self.open_valid(
+            &vnode,
+            &status,
+            OpenFlags {
+                truncate: false,
+                ..flags
+            },
+        )?;
+        Ok((self.made(&dir, &vnode, &status), opened))
+    }
+
+    pub(crate) async fn mkdir(&self, dir: Fid, name: &[u8], mode: u16) -> Result<Entry, Error> {
+        check_name(name)?;
+        let dir = self.parent(dir)?;
+        let request = rpc::MakeDir {
+            dir: dir.fid.into(),
+            name: Name::from(name),
+            status: fresh(mode),
+        };
+        let (reply, noted) = self.change(&dir, &request).await?;
+        let fid = reply.fid.in_cell_of(dir.fid);
+        self.changed(&dir, &reply.dir_status, &noted, added(name, fid))?;
+        let vnode = self.vnode_in(fid, &dir.volume);
+        let status = self.learn(
+            &vnode,
+            &reply.status,
+            Some(&reply.callback),
+            &noted.for_new(&vnode, &self.all),
+        )?;
+        Ok(self.made(&dir, &vnode, &status))
+    }
+
+    pub(crate) async fn symlink(&self, dir: Fid, name: &[u8], target: &[u8]) -> Result<Entry, Error> {
+        check_name(name)?;
+        if target.len() > PATH_MAX as usize {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        let dir = self.parent(dir)?;
+        let request = rpc::Symlink {
+            dir: dir.fid.into(),
+            name: Name::from(name),
+            target: Text::from(target),
+            status: fresh(0o777),
+        };
+        let (reply, noted) = self.change(&dir, &request).await?;
+        let fid = reply.fid.in_cell_of(dir.fid);
+        self.changed(&dir, &reply.dir_status, &noted, added(name, fid))?;
+        let vnode = self.vnode_in(fid, &dir.volume);
+        let status = self.learn(&vnode, &reply.status, None, &noted.for_new(&vnode, &self.all))?;
+        vnode.set_link(status.version, Bytes::copy_from_slice(target));
+        Ok(self.made(&dir, &vnode, &status))
+    }
+
+    pub(crate) async fn link(&self, fid: Fid, dir: Fid, name: &[u8]) -> Result<Entry, Error> {
+        check_name(name)?;
+        let dir = self.parent(dir)?;
+        let vnode = self.vnode(fid)?;
+        let (status, _) = self.status(&vnode).await?;
+        if status.kind != Kind::File {
+            return Err(Errno::PERM.into());
+        }
+        // A file has one directory: the server knows no other (afs-rpc.md 4.4).
+        let same = (fid.cell, fid.volume, status.parent)
+            == (dir.fid.cell, dir.fid.volume, (dir.fid.vnode, dir.fid.unique));
+        if !same {
+            return Err(Errno::XDEV.into());
+        }
+        let request = rpc::Link {
+            dir: dir.fid.into(),
+            name: Name::from(name),
+            fid: fid.into(),
+        };
+        let (reply, noted) = self.change(&dir, &request).await?;
+        self.changed(&dir, &reply.dir_status, &noted, added(name, fid))?;
+        let status = self.learn(&vnode, &reply.status, None, &noted)?;
+        Ok(self.made(&dir, &vnode, &status))
+    }
+
+    /// Removes a name. A file that is open here keeps a hidden name until its last release.
+    pub(crate) async fn unlink(&self, dir: Fid, name: &[u8]) -> Result<(), Error> {
+        check_name(name)?;
+        let parent = self.parent(dir)?;
+        let (_, _, directory) = self.directory(&parent).await?;
+        let (vnode, unique) = directory.lookup(name).ok_or(Errno::NOENT)?;
+        let known = self.vnodes.get(dir.sibling(vnode, unique));
+        if let Some(vnode) = &known
+            && vnode.opens.load(Ordering::Acquire) > 0
+            && vnode.status().is_some_and(|status| status.links <= 1)
+        {
+            let hidden = hidden_name(vnode.fid.vnode, vnode.fid.unique);
+            self.rename(dir, name, dir, &hidden).await?;
+            *vnode.doomed.lock() = Some((dir, hidden));
+            return Ok(());
+        }
+        self.remove_file(dir, name).await?;
+        if let Some(vnode) = known {
+            // One link less; what is left of it the server tells at the next question.
+            vnode.distrust();
+            if vnode.status().is_some_and(|status| status.links <= 1) {
+                vnode.data.discard();
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn remove_file(&self, dir: Fid, name: &[u8]) -> Result<(), Error> {
+        let dir = self.parent(dir)?;
+        let request = rpc::RemoveFile {
+            dir: dir.fid.into(),
+            name: Name::from(name),
+        };
+        let (reply, noted) = self.change(&dir, &request).await?;
+        self.changed(&dir, &reply.dir_status, &noted, |directory| {
+            directory.remove(name).is_ok()
+        })?;
+        Ok(())
+    }
+
+    pub(crate) async fn rmdir(&self, dir: Fid, name: &[u8]) -> Result<(), Error> {
+        check_name(name)?;
+        let dir = self.parent(dir)?;
+        let request = rpc::RemoveDir {
+            dir: dir.fid.into(),
+            name: Name::from(name),
+        };
+        // The server says EEXIST for what POSIX calls ENOTEMPTY (afs-rpc.md 4).
+        let (reply, noted) = self.change(&dir, &request).await.map_err(|error| {
+            if error.errno() == Errno::EXIST.raw_os_error() {
+                Errno::NOTEMPTY.into()
+            } else {
+                error
+            }
+        })?;
+        self.changed(&dir, &reply.dir_status, &noted, |directory| {
+            directory.remove(name).is_ok()
+        })?;
+        Ok(())
+    }
+
+    pub(crate) async fn rename(
+        &self,
+        from_dir: Fid,
+        from: &[u8],
+        to_dir: Fid,
+        to: &[u8],
+    ) -> Result<(), Error> {
+        check_name(from)?;
+        check_name(to)?;
+        let source = self.parent(from_dir)?;
+        let target = self.parent(to_dir)?;
+        if (from_dir.cell, from_dir.volume) != (to_dir.cell, to_dir.volume) {
+            return Err(Errno::XDEV.into());
+        }
+        let (_, _, directory) = self.directory(&source).await?;
+        let (vnode, unique) = directory.lookup(from).ok_or(Errno::NOENT)?;
+        let (_, _, into) = self.directory(&target).await?;
+        let replaced = into.lookup(to);
+        if replaced == Some((vnode, unique)) {
+            // Two names of one file: POSIX has nothing happen, the server refuses (afs-rpc.md 4.4).
+            return Ok(());
+        }
+        let replaced = replaced.and_then(|(vnode, unique)| self.vnodes.get(to_dir.sibling(vnode, unique)));
+        if let Some(old) = &replaced
+            && old.opens.load(Ordering::Acquire) > 0
+            && old
+                .status()
+                .is_some_and(|status| status.kind == Kind::File && status.links <= 1)
+        {
+            Box::pin(self.unlink(to_dir, to)).await?;
+        }
+        let request = rpc::Rename {
+            from_dir: from_dir.into(),
+            from: Name::from(from),
+            to_dir: to_dir.into(),
+            to: Name::from(to),
+        };
+        let (reply, noted) = self.change(&source, &request).await.map_err(|error| {
+            if error.errno() == Errno::EXIST.raw_os_error() {
+                Errno::NOTEMPTY.into()
+            } else {
+                error
+            }
+        })?;
+        let enter = |directory: &mut Directory| {
+            let gone = directory.lookup(to).is_none() || directory.remove(to).is_ok();
+            gone && directory.create(to, vnode, unique).is_ok()
+        };
+        if from_dir == to_dir {
+            self.changed(&source, &reply.from_status, &noted, |directory| {
+                directory.remove(from).is_ok() && enter(directory)
+            })?;
+        } else {
+            self.changed(&source, &reply.from_status, &noted, |directory| {
+                directory.remove(from).is_ok()
+            })?;
+            self.changed(
+                &target,
+                &reply.to_status,
+                &noted.for_new(&target, &self.all),
+                enter,
+            )?;
+            // Its parent is another one now; of a directory, so is its "..".
+            if let Some(moved) = self.vnodes.get(from_dir.sibling(vnode, unique)) {
+                moved.distrust();
+            }
+        }
+        if let Some(replaced) = replaced {
+            replaced.distrust();
+            if replaced.opens.load(Ordering::Acquire) == 0 {
+                replaced.data.discard();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn added<'a>(name: &'a [u8], fid: Fid) -> impl FnOnce(&mut Directory) -> bool + 'a {
+    move |directory| directory.create(name, fid.vnode, fid.unique).is_ok()
+}
+
+/// The attributes of a new object.
+fn fresh(mode: u16) -> StoreStatus {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the modification time of a file is that of the world"
+    )]
+    let now = SystemTime::now();
+    StoreStatus {
+        mask: StoreStatus::SET_MODE | StoreStatus::SET_MTIME,
+        client_mod_time: to_seconds(now),
+        unix_mode_bits: u32::from(mode & 0o7777),
+        ..StoreStatus::default()
+    }
+}
+
+/// Other clients hide names like this (OpenAFS `afs_newname`).
+fn hidden_name(vnode: VnodeId, unique: Uniquifier) -> Bytes {
+    format!(".__afs{:X}{:X}", vnode.0, unique.0).into()
+}

@@ -1,0 +1,404 @@
+//! Names: the synthetic root, directories, links and mount points.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use rustix::io::Errno;
+
+use super::core::Core;
+use super::types::{Attr, Entry, Kind, ListEntry, Listing, Lookup};
+use crate::cell::CellName;
+use crate::clock;
+use crate::dir::Directory;
+use crate::error::Error;
+use crate::mount_point::{MountKind, MountTarget};
+use crate::op::{Class, Rotation};
+use crate::rpc::client::fetch_data;
+use crate::rpc::fs::{FetchDataArgs, InlineBulkStatus};
+use crate::rpc::types::AfsFid;
+use crate::types::{CellId, DataVersion, Fid, Uniquifier, VnodeId, VolumeId};
+use crate::vnode::Vnode;
+use crate::vnode::status::{MAX_DIRECTORY, MAX_LINK, Status};
+use crate::volume::{Parent, Volume};
+use crate::xdr::List;
+
+/// The synthetic root directory.
+pub(crate) const ROOT: Fid = Fid {
+    cell: CellId(0),
+    volume: VolumeId(0),
+    vnode: VnodeId(1),
+    unique: Uniquifier(1),
+};
+
+/// The attributes of the synthetic root.
+pub(crate) const fn root_attr() -> Attr {
+    Attr {
+        fid: ROOT,
+        kind: Kind::Directory,
+        size: 2048,
+        data_version: DataVersion(1),
+        mode: 0o755,
+        nlink: 2,
+        uid: 0,
+        gid: 0,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+    }
+}
+
+/// What is synthetic does not change.
+pub(crate) const FOREVER: Duration = Duration::from_hours(1);
+
+/// A name that the kernel hands us must be one that AFS can have.
+pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
+    if name.len() > NAME_MAX {
+        return Err(Errno::NAMETOOLONG.into());
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+        return Err(Errno::INVAL.into());
+    }
+    Ok(())
+}
+
+impl Core {
+    pub(crate) fn attr(vnode: &Vnode, status: &Status) -> Attr {
+        let mut attr = status.attr(vnode.fid);
+        if status.kind == Kind::File && vnode.data.is_modified() {
+            attr.size = vnode.data.len();
+        }
+        attr
+    }
+
+    /// Looks a name up without waiting.
+    pub(crate) fn lookup_cached(&self, dir: Fid, name: &[u8]) -> Option<Result<Lookup, Error>> {
+        if name.len() > NAME_MAX {
+            return Some(Err(Errno::NAMETOOLONG.into()));
+        }
+        if dir == ROOT {
+            return None;
+        }
+        let now = clock::now();
+        let parent = self.vnodes.get(dir)?;
+        let (status, dir_ttl) = parent.valid(now, &self.all)?;
+        let directory = parent.directory(status.version)?;
+        let Some((vnode, unique)) = directory.lookup(name) else {
+            return Some(Ok(Lookup::Absent { ttl: dir_ttl }));
+        };
+        let mut found = self.vnodes.get(dir.sibling(vnode, unique))?;
+        let (mut status, mut ttl) = found.valid(now, &self.all)?;
+        let mut entry_ttl = dir_ttl;
+        if status.may_be_mount_point() {
+            if let Some(root) = found.mounted(status.version) {
+                entry_ttl = entry_ttl.min(ttl);
+                found = self.vnodes.get(root)?;
+                (status, ttl) = found.valid(now, &self.all)?;
+            } else if let Some(text) = found.link(status.version)
+                && MountTarget::parse(&text).is_err()
+            {
+                // A link that only looks like one.
+            } else {
+                return None;
+            }
+        }
+        self.counts.status_hit();
+        let entry = Entry {
+            fid: found.fid,
+            attr: Self::attr(&found, &status),
+            attr_ttl: ttl,
+            entry_ttl,
+        };
+        Some(Ok(Lookup::Found(entry)))
+    }
+
+    /// Looks a name up.
+    pub(crate) async fn lookup(&self, dir: Fid, name: &[u8]) -> Result<Lookup, Error> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        if dir == ROOT {
+            return self.lookup_cell(name).await;
+        }
+        let parent = self.vnode(dir)?;
+        let (_, dir_ttl, directory) = self.directory(&parent).await?;
+        let Some((vnode, unique)) = directory.lookup(name) else {
+            return Ok(Lookup::Absent { ttl: dir_ttl });
+        };
+        let found = self.vnode_in(dir.sibling(vnode, unique), &parent.volume);
+        self.entry(found, dir_ttl).await.map(Lookup::Found)
+    }
+
+    /// The entry of an object whose name stands for `entry_ttl`; a mount point is followed.
+    pub(crate) async fn entry(&self, mut found: Arc<Vnode>, mut entry_ttl: Duration) -> Result<Entry, Error> {
+        let (mut status, mut ttl) = self.status(&found).await?;
+        if status.may_be_mount_point()
+            && let Some(root) = self.follow(&found, &status).await?
+        {
+            entry_ttl = entry_ttl.min(ttl);
+            found = root;
+            (status, ttl) = self.status(&found).await?;
+        }
+        Ok(Entry {
+            fid: found.fid,
+            attr: Self::attr(&found, &status),
+            attr_ttl: ttl,
+            entry_ttl,
+        })
+    }
+
+    /// The root directory that a mount point leads to; `None` if it is a mere link.
+    async fn follow(&self, point: &Arc<Vnode>, status: &Status) -> Result<Option<Arc<Vnode>>, Error> {
+        if let Some(root) = point.mounted(status.version) {
+            return self.vnode(root).map(Some);
+        }
+        let text = self.link_text(point, status).await?;
+        let Ok(target) = MountTarget::parse(&text) else {
+            return Ok(None);
+        };
+        let here = &point.volume;
+        let (cell, parent) = match &target.cell {
+            Some(name) if *name != here.cell.name => {
+                (self.cells.resolve(name).await?, Parent::OtherCell(here.kind))
+            }
+            _ => (Arc::clone(&here.cell), Parent::SameCell(here.kind)),
+        };
+        let volume = self.volumes.enter(&cell, &target, parent, self.until()).await?;
+        let root = self.root_of(&volume, &target);
+        point.set_mounted(status.version, root.fid);
+        Ok(Some(root))
+    }
+
+    fn root_of(&self, volume: &Arc<Volume>, target: &MountTarget) -> Arc<Vnode> {
+        let root = match target.root {
+            Some((vnode, unique)) => volume.root().sibling(vnode, unique),
+            None => volume.root(),
+        };
+        self.vnode_in(root, volume)
+    }
+
+    /// `/afs/<cell>` and `/afs/.<cell>`.
+    async fn lookup_cell(&self, name: &[u8]) -> Result<Lookup, Error> {
+        let (kind, bare) = match name.strip_prefix(b".") {
+            Some(rest) => (MountKind::ForceReadWrite, rest),
+            None => (MountKind::Normal, name),
+        };
+        let absent = Ok(Lookup::Absent { ttl: ABSENT_CELL });
+        let Some(name) = std::str::from_utf8(bare)
+            .ok()
+            .and_then(|name| CellName::new(name).ok())
+        else {
+            return absent;
+        };
+        // Programs probe for all sorts of names; only what can be a cell is asked for.
+        let cell = match self.cells.resolve(&name).await {
+            Ok(cell) => cell,
+            Err(error) if error.errno() == Errno::NOENT.raw_os_error() => {
+                tracing::debug!(%error, "no such cell");
+                return absent;
+            }
+            Err(error) => return Err(error),
+        };
+        let target = MountTarget {
+            kind,
+            cell: None,
+            volume: ROOT_CELL.to_owned(),
+            root: None,
+        };
+        let volume = self
+            .volumes
+            .enter(&cell, &target, Parent::Root, self.until())
+            .await?;
+        let root = self.root_of(&volume, &target);
+        self.entry(root, FOREVER).await.map(Lookup::Found)
+    }
+
+    /// The text of a link.
+    pub(crate) async fn link_text(&self, link: &Arc<Vnode>, status: &Status) -> Result<Bytes, Error> {
+        if let Some(text) = link.link(status.version) {
+            return Ok(text);
+        }
+        let (version, text) = self.whole(link, MAX_LINK).await?;
+        link.set_link(version, text.clone());
+        Ok(text)
+    }
+
+    /// A directory with its status and for how long both stand.
+    pub(crate) async fn directory(&self, dir: &Arc<Vnode>) -> Result<(Status, Duration, Directory), Error> {
+        for _ in 0..ROUNDS {
+            let (status, ttl) = self.status(dir).await?;
+            if status.kind != Kind::Directory {
+                return Err(Errno::NOTDIR.into());
+            }
+            if let Some(directory) = dir.directory(status.version) {
+                return Ok((status, ttl, directory));
+            }
+            let (version, blob) = self.whole(dir, MAX_DIRECTORY).await?;
+            let directory = Directory::parse(blob).map_err(|bad| {
+                tracing::warn!(fid = %dir.fid, %bad, "server sent a damaged directory");
+                Error::new(Errno::IO, format!("directory {}: {bad}", dir.fid))
+            })?;
+            dir.set_directory(version, directory.clone());
+            if version == status.version {
+                return Ok((status, ttl, directory));
+            }
+        }
+        // Somebody changes it all the time.
+        Err(Errno::AGAIN.into())
+    }
+
+    /// The whole contents of a directory or link, with their version.
+    async fn whole(&self, vnode: &Arc<Vnode>, max: u64) -> Result<(DataVersion, Bytes), Error> {
+        let mut rotation = Rotation::new(
+            &self.volumes,
+            Arc::clone(&vnode.volume),
+            Class::Idempotent,
+            self.until(),
+        )
+        .bulk();
+        let request = FetchDataArgs {
+            fid: vnode.fid.into(),
+            position: 0,
+            length: max,
+        };
+        loop {
+            let attempt = rotation.next().await?;
+            let noted = self.note(vnode, &attempt);
+            let mut blob = BytesMut::new();
+            let mut sink = |_, part: Bytes| {
+                blob.extend_from_slice(&part);
+                Ok(())
+            };
+            match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
+                Ok((_, reply)) => {
+                    rotation.succeeded(&attempt);
+                    let status = self.learn(vnode, &reply.status, Some(&reply.callback), &noted)?;
+                    return Ok((status.version, blob.freeze()));
+                }
+                Err(error) => {
+                    self.on_error(vnode, &error);
+                    rotation.failed(&attempt, error).await?;
+                }
+            }
+        }
+    }
+
+    /// The entries of a directory.
+    pub(crate) async fn listing(&self, dir: Fid) -> Result<Arc<Listing>, Error> {
+        if dir == ROOT {
+            return Ok(Arc::new(self.list_cells()));
+        }
+        let dir = self.vnode(dir)?;
+        let (_, _, directory) = self.directory(&dir).await?;
+        Ok(Arc::new(list(dir.fid, &directory)))
+    }
+
+    /// The entries of a directory, without waiting.
+    pub(crate) fn listing_cached(&self, dir: Fid) -> Option<Result<Arc<Listing>, Error>> {
+        if dir == ROOT {
+            return Some(Ok(Arc::new(self.list_cells())));
+        }
+        let vnode = self.vnodes.get(dir)?;
+        let (status, _) = vnode.valid(clock::now(), &self.all)?;
+        Some(Ok(Arc::new(list(dir, &vnode.directory(status.version)?))))
+    }
+
+    fn list_cells(&self) -> Listing {
+        let names = self.cells.names();
+        let dots = [&b"."[..], b".."].map(Bytes::from_static);
+        let plain = names
+            .iter()
+            .map(|name| Bytes::copy_from_slice(name.as_str().as_bytes()));
+        let entries = dots.into_iter().chain(plain).zip(1..);
+        let entry = |(name, cookie): (Bytes, u64)| {
+            // The number only tells entries apart: the object is known when it is looked up.
+            let number = u32::try_from(cookie).unwrap_or(u32::MAX);
+            let fid = if cookie <= 2 {
+                ROOT
+            } else {
+                ROOT.sibling(VnodeId(1), Uniquifier(number))
+            };
+            ListEntry {
+                cookie,
+                name,
+                fid,
+                kind: Some(Kind::Directory),
+            }
+        };
+        Listing {
+            entries: entries.map(entry).collect(),
+        }
+    }
+
+    /// Fetches the status of up to fifty entries behind `cookie` whose status cannot be relied on.
+    pub(crate) async fn prefetch(&self, dir: Fid, cookie: u64) -> Result<(), Error> {
+        if dir == ROOT {
+            return Ok(());
+        }
+        let parent = self.vnode(dir)?;
+        let (_, _, directory) = self.directory(&parent).await?;
+        let listing = list(dir, &directory);
+        let now = clock::now();
+        let wanted: Vec<_> = listing
+            .after(cookie)
+            .iter()
+            .filter(|entry| *entry.name != *b"." && *entry.name != *b"..")
+            .take(PREFETCH)
+            .map(|entry| self.vnode_in(entry.fid, &parent.volume))
+            .filter(|vnode| vnode.valid(now, &self.all).is_none())
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let request = InlineBulkStatus {
+            fids: List(wanted.iter().map(|vnode| AfsFid::from(vnode.fid)).collect()),
+        };
+        let mut rotation = Rotation::new(
+            &self.volumes,
+            Arc::clone(&parent.volume),
+            Class::Idempotent,
+            self.until(),
+        );
+        loop {
+            let attempt = rotation.next().await?;
+            let noted: Vec<_> = wanted.iter().map(|vnode| self.note(vnode, &attempt)).collect();
+            match crate::rpc::client::call(&self.endpoint, &attempt.target, &request).await {
+                Ok(reply) => {
+                    rotation.succeeded(&attempt);
+                    let slots = reply.statuses.0.iter().zip(&reply.callbacks.0);
+                    for ((vnode, noted), (status, callback)) in wanted.iter().zip(&noted).zip(slots) {
+                        // One that failed shows its error at its own lookup.
+                        if status.error_code == 0 {
+                            let _ = self.learn(vnode, status, Some(callback), noted);
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(error) => rotation.failed(&attempt, error).await?,
+            }
+        }
+    }
+}
+
+fn list(dir: Fid, directory: &Directory) -> Listing {
+    let mut entries: Vec<_> = directory
+        .iter()
+        .map(|entry| ListEntry {
+            cookie: u64::from(entry.slot) + 1,
+            name: Bytes::copy_from_slice(entry.name),
+            fid: dir.sibling(entry.vnode, entry.unique),
+            kind: (entry.vnode.0 % 2 == 1).then_some(Kind::Directory),
+        })
+        .collect();
+    entries.sort_by_key(|entry| entry.cookie);
+    Listing { entries }
+}
+
+/// Servers take one byte more; POSIX clients do not.
+const NAME_MAX: usize = 255;
+const ROOT_CELL: &str = "root.cell";
+/// How long a name that is no cell is believed to stay so.
+const ABSENT_CELL: Duration = Duration::from_secs(30);
+/// A directory that changes more often while it is being read is given up.
+const ROUNDS: usize = 8;
+/// As many as one call takes.
+const PREFETCH: usize = 50;

@@ -22,8 +22,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rxrpc::events::Sink;
-use rxrpc::net::{ConnectionCount, Endpoint, Target};
-use rxrpc::proto::{CallLimits, ServiceId, Side};
+use rxrpc::net::{Endpoint, Target};
+use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
 use self::core::Core;
@@ -134,10 +134,18 @@ impl AfsFs {
         self.0.endpoint.local_addr()
     }
 
-    /// Connections of one side.
+    /// The connections that there are now.
     #[must_use]
-    pub fn connections(&self, side: Side) -> ConnectionCount {
-        self.0.endpoint.connections(side)
+    pub fn census(&self) -> Vec<rxrpc::net::Counted> {
+        self.0.endpoint.census()
+    }
+
+    /// Hits and misses of the status and the data cache: (status hits, status misses, data hits, data misses).
+    #[must_use]
+    pub fn cache_counts(&self) -> [u32; 4] {
+        let counts = &self.0.counts;
+        [&counts.status_hits, &counts.status_misses, &counts.data_hits, &counts.data_misses]
+            .map(|count| count.load(Ordering::Relaxed))
     }
 
     /// What became of the breaks received.
@@ -192,25 +200,31 @@ impl AfsFs {
         }
     }
 
-    /// Stores dirty data, gives promises up, closes the endpoint. Bounded in time. Errors were logged.
-    pub async fn shutdown(&self) {
+    /// Stores what is dirty. Bounded in time. Errors were logged.
+    pub async fn store_all(&self) {
         let core = &self.0;
-        for task in core.tasks.lock().drain(..) {
-            task.abort();
-        }
         let all = async {
             for vnode in core.vnodes.all() {
                 if vnode.data.is_modified()
                     && vnode.doomed.lock().is_none()
                     && let Err(error) = core.store(&vnode, false).await
                 {
-                    tracing::error!(fid = %vnode.fid, %error, "data is lost: it could not be stored");
+                    tracing::error!(fid = %vnode.fid, %error, "data could not be stored");
                 }
             }
         };
         if tokio::time::timeout(core.deadline, all).await.is_err() {
-            tracing::error!("data is lost: it could not be stored in time");
+            tracing::error!("data could not be stored in time");
         }
+    }
+
+    /// Stores dirty data, gives promises up, closes the endpoint. Bounded in time. Errors were logged.
+    pub async fn shutdown(&self) {
+        let core = &self.0;
+        for task in core.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.store_all().await;
         core.give_up_promises().await;
         core.endpoint.shutdown().await;
     }

@@ -1,6 +1,7 @@
 //! What ends a command: one line that says what is wrong and how to cure it, and an exit status per kind.
 
 use std::fmt;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// The kinds of failure, each with its own exit status (listed in `afs mount --help`).
@@ -68,6 +69,18 @@ impl Failure {
     /// Its kind.
     pub const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Tells it on standard error, and gives the exit status.
+    pub fn show(&self) -> ExitCode {
+        Self::show_line(&self.to_string());
+        self.exit_code()
+    }
+
+    /// Tells a line as this program's.
+    pub fn show_line(line: &str) {
+        // Without standard error there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "afs: {line}");
     }
 
     /// The exit status that tells it.

@@ -6,9 +6,12 @@
 
 pub mod adapter;
 pub mod cli;
+pub mod daemon;
 pub mod failure;
 pub mod inode;
 pub mod mount;
 pub mod notify;
+pub mod program;
+pub mod session;
 pub mod size;
 pub mod telemetry;

@@ -1,3 +1,7 @@
 //! The afs program: see `afs help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fuse::program::run()
+}

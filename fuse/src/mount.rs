@@ -14,6 +14,8 @@ use crate::failure::{Failure, Kind};
 
 /// The file system type that the kernel shows for our mounts.
 pub const FS_TYPE: &str = "fuse.afs";
+/// The source that the kernel shows for our mounts.
+pub const SOURCE: &str = "afs";
 
 /// The last mount at a path, from /proc/self/mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,7 +48,7 @@ impl Adapter {
             return;
         };
         let (fs, handle) = (self.shared.fs.clone(), handle.map(|handle| HandleId(handle.0)));
-        let work = async move { fs.setattr(fid, set, handle).await };
+        let work = async move { fs.setattr(fid, set).await };
         self.shared
             .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {
                 let attr = convert::attributes(node.0, &attr);

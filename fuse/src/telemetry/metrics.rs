@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use afs_client::events::Broken;
+use afs_client::fs::AfsFs;
 use parking_lot::RwLock;
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use rxrpc::events::{Acquire, CallResult, CloseReason, Event};
@@ -24,6 +26,7 @@ pub struct Metrics {
     callback_apply: Histogram,
     invalidations: [[IntCounter; 2]; 2],
     cells: RwLock<Vec<Arc<str>>>,
+    watched: OnceLock<AfsFs>,
 }
 
 /// What a notification told the kernel to forget.
@@ -57,6 +60,7 @@ impl Metrics {
             callback_apply: families.callback_apply.with_label_values(empty),
             invalidations: [invalidation("inode"), invalidation("entry")],
             cells: RwLock::default(),
+            watched: OnceLock::new(),
             registry,
             families,
         })
@@ -65,9 +69,45 @@ impl Metrics {
     /// The exposition in the classic text form.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         process::refresh(&self.families);
+        if let Some(fs) = self.watched.get() {
+            self.look_at(fs);
+        }
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// The file system whose state is shown from now on.
+    pub fn watch(&self, fs: AfsFs) {
+        // A second one is not shown: a program has one.
+        let _ = self.watched.set(fs);
+    }
+
+    /// Takes over what the file system counts itself.
+    fn look_at(&self, fs: &AfsFs) {
+        let families = &self.families;
+        families.connections.reset();
+        for counted in fs.census() {
+            let state = if counted.idle { "idle" } else { "active" };
+            let service = service_name(counted.side, counted.service);
+            self.with_cell(&counted.scope, |cell| {
+                families.connections.with_label_values(&[cell, service, state]).inc();
+            });
+        }
+        let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        raise(&families.breaks_received.with_label_values(&["file"]), fs.breaks_received());
+        for what in Broken::ALL {
+            raise(&families.breaks.with_label_values(&[what.name()]), fs.breaks().get(what));
+        }
+        let [status_hits, status_misses, data_hits, data_misses] = fs.cache_counts();
+        for (cache, outcome, count) in [
+            ("status", "hit", status_hits),
+            ("status", "miss", status_misses),
+            ("data", "hit", data_hits),
+            ("data", "miss", data_misses),
+        ] {
+            raise(&families.cache_requests.with_label_values(&[cache, outcome]), count.into());
+        }
     }
 
     /// Counts one answered FUSE request.

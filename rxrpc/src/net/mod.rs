@@ -19,5 +19,5 @@ mod timers;
 mod traffic;
 
 pub use client::{ClientCall, Target};
-pub use endpoint::{BindError, ConnectionCount, Endpoint, EndpointConfig};
+pub use endpoint::{BindError, ConnectionCount, Counted, Endpoint, EndpointConfig};
 pub use service::{Service, ServiceCall};

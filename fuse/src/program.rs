@@ -1,0 +1,267 @@
+//! The program: from the command line to a mount that ends in order.
+//!
+//! The machine: check everything that can be checked, start the file system, see that the home cell answers, mount, say
+//! that it is ready, and wait for the unmount or a signal. Then the way back: store, give up, unmount, end.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use afs_client::cell::{CellName, Cells, CellsConfig};
+use afs_client::fs::{AfsFs, CacheConfig, Config, StartError};
+use clap::Parser;
+use rxrpc::net::EndpointConfig;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::adapter::Shared;
+use crate::cli::{Cli, Command, Mount};
+use crate::daemon::{self, Caller};
+use crate::failure::{Failure, Kind};
+use crate::mount::{FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount};
+use crate::session::{Ended, Options, Session};
+use crate::telemetry::http::{self, Pages};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Mount(options) if !options.foreground && !options.report_on_stdout => daemon::start(),
+        Command::Mount(options) => mount(&options),
+        Command::Umount(options) => match umount(&options.mount_point) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.show(),
+        },
+    }
+}
+
+fn mount(options: &Mount) -> ExitCode {
+    let mut caller = match Caller::new(options) {
+        Ok(caller) => caller,
+        Err(error) => return Failure::new(Kind::Other, format!("cannot start: {error}")).show(),
+    };
+    match serve(options, &mut caller) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            caller.failed(&failure)
+        }
+    }
+}
+
+/// From the checks to the end of the mount.
+fn serve(options: &Mount, caller: &mut Caller) -> Result<(), Failure> {
+    let allow_other = options.allow_other || rustix::process::geteuid().is_root();
+    let at = check_mount_point(&options.mount_point)?;
+    check_fuse(allow_other)?;
+    let cells = Arc::new(load_cells(options)?);
+    let cache = match (&options.cache_dir, options.cache_memory) {
+        (Some(dir), _) => CacheConfig::Dir { path: absolute(dir)?, max_bytes: options.cache_size.0 },
+        (None, size) => CacheConfig::Memory { max_bytes: size.map_or(CACHE_MEMORY, |size| size.0) },
+    };
+    caller.leave(&at)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("afs")
+        .build()
+        .map_err(|error| Failure::new(Kind::Other, format!("cannot start threads: {error}")))?;
+    let tracing = runtime.block_on(async { trace::start() });
+    let result = serve_on(&runtime, options, caller, &at, cells, cache, allow_other);
+    tracing.flush();
+    // Tasks that wait for nothing but time are not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn serve_on(
+    runtime: &Runtime,
+    options: &Mount,
+    caller: &mut Caller,
+    at: &Path,
+    cells: Arc<Cells>,
+    cache: CacheConfig,
+    allow_other: bool,
+) -> Result<(), Failure> {
+    let metrics = Arc::new(
+        Metrics::new().map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?,
+    );
+    let healthy = Arc::new(AtomicBool::new(false));
+    if let Some(address) = options.metrics {
+        let pages = Pages { metrics: Arc::clone(&metrics), healthy: Arc::clone(&healthy) };
+        let (bound, _) = runtime.block_on(http::serve(address, pages))?;
+        tracing::info!("metrics at http://{bound}/metrics");
+    }
+    let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
+    metrics.watch(fs.clone());
+    if let Err(error) = runtime.block_on(fs.check_home()) {
+        runtime.block_on(fs.shutdown());
+        return Err(if error.errno() == rustix::io::Errno::TIMEDOUT.raw_os_error() {
+            Failure::new(Kind::NoServer, format!("{error}"))
+                .cure("check that the servers run and that UDP 7000 to 7003 reaches them")
+        } else {
+            Failure::new(Kind::Cell, format!("{error}"))
+        });
+    }
+    let signals = runtime.block_on(async { Signals::new() });
+    let signals = signals.map_err(|error| Failure::new(Kind::Other, format!("cannot take signals: {error}")))?;
+
+    let shared = Shared::new(fs.clone(), runtime.handle().clone(), options.deadline(), Arc::clone(&metrics));
+    let session = Session::mount(shared, at, Options { read_only: options.read_only, allow_other })?;
+    let broken = |error: std::io::Error| {
+        let _ = unmount(at, Duration::ZERO);
+        Failure::new(Kind::Fuse, format!("the mount at {} does not answer: {error}", at.display()))
+    };
+    let ended = session.start(fs.take_invalidations(), metrics).map_err(broken)?;
+    answers(at).map_err(broken)?;
+    healthy.store(true, Ordering::Relaxed);
+    tracing::info!(port = fs.local_addr().port(), "mounted at {}", at.display());
+    // Nobody waits for the report any more: the mount is good all the same.
+    let _ = caller.ready();
+
+    runtime.block_on(wait(ended, signals, at, &fs));
+    healthy.store(false, Ordering::Relaxed);
+    runtime.block_on(fs.shutdown());
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn start(
+    options: &Mount,
+    cells: Arc<Cells>,
+    cache: CacheConfig,
+    metrics: &Arc<Metrics>,
+) -> Result<AfsFs, Failure> {
+    let address = options.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let wanted = options.port.unwrap_or(CALLBACK_PORT);
+    let ports = if options.port.is_some() { vec![wanted] } else { vec![wanted, 0] };
+    let mut last = None;
+    for port in ports {
+        let config = Config {
+            cells: Arc::clone(&cells),
+            endpoint: EndpointConfig {
+                bind: SocketAddrV4::new(address, port),
+                version: concat!("afs-fuse ", env!("CARGO_PKG_VERSION")).to_owned(),
+                ..EndpointConfig::default()
+            },
+            cache: cache.clone(),
+            read_only: options.read_only,
+            deadline: options.deadline(),
+            max_vnodes: MAX_VNODES,
+        };
+        match AfsFs::start(config, Arc::clone(metrics) as Arc<dyn rxrpc::events::Sink>).await {
+            Ok(fs) => return Ok(fs),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(match last {
+        Some(error @ StartError::Bind(_)) => {
+            Failure::new(Kind::Address, error.to_string()).cure("choose another with --port or --address")
+        }
+        Some(error @ StartError::Cache(_)) => {
+            Failure::new(Kind::Cache, error.to_string()).cure("choose another directory with --cache-dir")
+        }
+        Some(error) => Failure::new(Kind::Other, error.to_string()),
+        None => Failure::new(Kind::Other, "no port to try"),
+    })
+}
+
+fn load_cells(options: &Mount) -> Result<Cells, Failure> {
+    let home = match &options.cell {
+        Some(name) => Some(CellName::new(name).map_err(|_| {
+            Failure::new(Kind::Cell, format!("{name:?} is not the name of a cell"))
+                .cure("give one like example.org with --cell")
+        })?),
+        None => None,
+    };
+    Cells::load(&CellsConfig { home, cellservdb: options.cellservdb.clone() })
+        .map_err(|error| Failure::new(Kind::Cell, error.to_string()).cure("give --cell and --cellservdb"))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::new(Kind::Cache, format!("{}: {error}", path.display())))
+}
+
+/// Waits until the mount is gone, or a signal asks for that.
+async fn wait(mut ended: Ended, mut signals: Signals, at: &Path, fs: &AfsFs) {
+    tokio::select! {
+        _ = &mut ended => return,
+        () = signals.one() => {}
+    }
+    tracing::info!("ending: storing what is dirty");
+    let _second = tokio::spawn(async move {
+        signals.one().await;
+        tracing::error!("a second signal: ending at once");
+        std::process::exit(1);
+    });
+    // What was written so far is stored while the mount still answers.
+    fs.store_all().await;
+    let path = at.to_owned();
+    match tokio::task::spawn_blocking(move || unmount(&path, UNMOUNT_PATIENCE)).await {
+        Ok(Ok(Unmounted::Detached)) => tracing::warn!("the mount is in use: detached"),
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "cannot unmount"),
+        Err(error) => tracing::error!(%error, "cannot unmount"),
+    }
+    // A detached mount ends when its last user does: it is not waited for.
+    let _ = tokio::time::timeout(UNMOUNT_PATIENCE, ended).await;
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn one(&mut self) {
+        let [terminate, interrupt, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
+}
+
+fn umount(path: &Path) -> Result<(), Failure> {
+    let at = std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| lexical(&path));
+    let shown = at.display();
+    match mounted_at(&at) {
+        Some(mounted) if mounted.fs_type == FS_TYPE => {}
+        Some(mounted) => {
+            let what = format!("{shown} is a mount of {} ({}), not of afs", mounted.source, mounted.fs_type);
+            return Err(Failure::new(Kind::MountPoint, what).cure(format!("use `umount {shown}'")));
+        }
+        None => {
+            return Err(Failure::new(Kind::MountPoint, format!("{shown} is not mounted"))
+                .cure("see what is with `findmnt -t fuse.afs'"));
+        }
+    }
+    match unmount(&at, UNMOUNT_PATIENCE) {
+        Ok(Unmounted::Detached) => {
+            eprintln!("afs: {shown} is in use: it is detached, and ends when its last user does");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(Failure::new(Kind::MountPoint, format!("{shown} cannot be unmounted: {error}")))
+        }
+    }
+}
+
+/// The port that servers and tools expect.
+const CALLBACK_PORT: u16 = 7001;
+const CACHE_MEMORY: u64 = 128 << 20;
+const MAX_VNODES: usize = 50_000;
+/// How long a mount may be in use before it is detached.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,50 @@
+//! The one cell of a test binary.
+
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use crate::cell::Cell;
+use crate::watch::{Watch, locked};
+
+/// A test may take so long before its clients are killed.
+const LIMIT: Duration = Duration::from_secs(150);
+
+static CELL: OnceLock<Result<Cell, String>> = OnceLock::new();
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The cell, for one test at a time.
+#[derive(Debug)]
+pub struct Shared {
+    cell: &'static Cell,
+    _watch: Watch,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Takes the binary's cell, which is started by the first who asks.
+///
+/// # Panics
+/// If the cell does not come up.
+pub fn shared() -> Shared {
+    let turn = locked(&TURN);
+    match CELL.get_or_init(|| Cell::up(1).map_err(|error| format!("{error:?}"))) {
+        Ok(cell) => Shared { cell, _watch: Watch::start(cell.clients.clone(), LIMIT), _turn: turn },
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl Deref for Shared {
+    type Target = Cell;
+
+    fn deref(&self) -> &Cell {
+        self.cell
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- newest lines of the servers' logs\n{}", self.cell.logs());
+        }
+    }
+}

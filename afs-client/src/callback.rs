@@ -34,17 +34,13 @@ impl CallbackService {
 }
 
 impl CallbackServer for CallbackService {
-    fn break_callbacks(
-        &self,
-        _peer: SocketAddrV4,
-        request: cb::BreakCallBacks,
-    ) -> Answer<cb::BreakCallBacksReply> {
+    fn call_back(&self, _peer: SocketAddrV4, request: cb::CallBack) -> Answer<cb::CallBackReply> {
         let core = self.core()?;
         core.counts.broken(request.fids.0.len());
         for fid in &request.fids.0 {
             core.break_fid(*fid);
         }
-        Ok(cb::BreakCallBacksReply {})
+        Ok(cb::CallBackReply {})
     }
 
     fn init_callback_state(

@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::events::BreakCounts;
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
-use crate::rpc::serve::Callbacks;
+use crate::rpc::serve::{Callbacks, RequestCounts};
 use crate::rpc::types::AfsUuid;
 use crate::server::Servers;
 use crate::store::DataCache;
@@ -114,11 +114,15 @@ impl AfsFs {
             started: clock::now(),
             tasks: Mutex::default(),
             counts: counts::Counts::default(),
+            requests: Arc::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
             ServiceId(CALLBACK_SERVICE),
-            Arc::new(Callbacks(Arc::new(callbacks))),
+            Arc::new(Callbacks {
+                server: Arc::new(callbacks),
+                counts: Arc::clone(&core.requests),
+            }),
         );
         let tasks = [
             tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
@@ -144,14 +148,25 @@ impl AfsFs {
     #[must_use]
     pub fn cache_counts(&self) -> [u32; 4] {
         let counts = &self.0.counts;
-        [&counts.status_hits, &counts.status_misses, &counts.data_hits, &counts.data_misses]
-            .map(|count| count.load(Ordering::Relaxed))
+        [
+            &counts.status_hits,
+            &counts.status_misses,
+            &counts.data_hits,
+            &counts.data_misses,
+        ]
+        .map(|count| count.load(Ordering::Relaxed))
     }
 
     /// What became of the breaks received.
     #[must_use]
     pub fn breaks(&self) -> &BreakCounts {
         &self.0.broken
+    }
+
+    /// What servers and tools have asked of us.
+    #[must_use]
+    pub fn requests(&self) -> &RequestCounts {
+        &self.0.requests
     }
 
     /// Breaks received, one for each file named.
@@ -440,12 +455,19 @@ fn short_call(peer: SocketAddrV4, scope: Arc<str>) -> Target {
     }
 }
 
-/// Asks addresses that are down whether they are up again, for ever.
+/// Asks servers that are down whether they are up again, and those that were silent for a while whether they still
+/// know us: one that has restarted says at the first contact that it has forgotten its promises. For ever.
 async fn probe_servers(core: Arc<Core>) {
     loop {
         clock::sleep_until(clock::now() + PROBE_EVERY).await;
         for server in core.servers.list() {
-            for peer in server.down_addresses() {
+            let now = clock::now();
+            let mut peers = server.down_addresses();
+            let silent = server
+                .last_contact()
+                .is_some_and(|at| now.saturating_duration_since(at) > SILENCE);
+            peers.extend(server.best_address(|_| false).filter(|_| silent));
+            for peer in peers {
                 let target = short_call(peer, Arc::clone(core.cells.home().shared()));
                 if call(&core.endpoint, &target, &GetTime {}).await.is_ok()
                     && server.mark_up(peer, clock::now()).is_some()
@@ -473,4 +495,5 @@ const FILE_SERVICE: u16 = 1;
 const CALLBACK_SERVICE: u16 = 1;
 const SHORT: Duration = Duration::from_secs(3);
 const PROBE_EVERY: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_mins(1);
 const LEFTOVERS_EVERY: Duration = Duration::from_secs(15);

@@ -31,7 +31,10 @@ fn start_child() -> Result<ExitCode, Failure> {
         .arg("--report-on-stdout")
         .args(arguments)
         // Fewer arenas of glibc's allocator keep less memory that was given back.
-        .env("MALLOC_ARENA_MAX", std::env::var_os("MALLOC_ARENA_MAX").unwrap_or_else(|| "2".into()))
+        .env(
+            "MALLOC_ARENA_MAX",
+            std::env::var_os("MALLOC_ARENA_MAX").unwrap_or_else(|| "2".into()),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -48,8 +51,11 @@ fn start_child() -> Result<ExitCode, Failure> {
         }
         None => {
             let status = child.wait().map_err(failed)?;
-            Err(Failure::new(Kind::Other, format!("the daemon ended while it started ({status})"))
-                .cure("see what it says with -f"))
+            Err(Failure::new(
+                Kind::Other,
+                format!("the daemon ended while it started ({status})"),
+            )
+            .cure("see what it says with -f"))
         }
     }
 }
@@ -104,12 +110,17 @@ impl Caller {
     /// Turns standard error into the log, when relative paths have been read: a daemon leaves the directory as well.
     pub fn leave(&self, at: &Path) -> Result<(), Failure> {
         let unusable = |file: &Path, error: &io::Error| {
-            Failure::new(Kind::Other, format!("log file {} cannot be used: {error}", file.display()))
-                .cure("choose another with --log-file")
+            Failure::new(
+                Kind::Other,
+                format!("log file {} cannot be used: {error}", file.display()),
+            )
+            .cure("choose another with --log-file")
         };
         let log = match &self.log {
             Some(file) => Some(open_log(file).map_err(|error| unusable(file, &error))?),
-            None if self.waiting => Some(default_log(at).map_err(|error| unusable(Path::new(NOWHERE), &error))?),
+            None if self.waiting => {
+                Some(default_log(at).map_err(|error| unusable(Path::new(NOWHERE), &error))?)
+            }
             None => None,
         };
         let failed = |error: io::Error| Failure::new(Kind::Other, format!("cannot become a daemon: {error}"));
@@ -189,7 +200,10 @@ mod tests {
 
     #[test]
     fn reports_arrive_as_sent() {
-        for report in [Report::Ready, Report::Failed(5, "unknown cell `x'; look at CellServDB".to_owned())] {
+        for report in [
+            Report::Ready,
+            Report::Failed(5, "unknown cell `x'; look at CellServDB".to_owned()),
+        ] {
             assert_eq!(Report::parse(&report.to_string()), Some(report));
         }
         for text in ["", "ready", "no\nx\n", "999\nx\n"] {

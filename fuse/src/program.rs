@@ -21,7 +21,9 @@ use crate::adapter::Shared;
 use crate::cli::{Cli, Command, Mount};
 use crate::daemon::{self, Caller};
 use crate::failure::{Failure, Kind};
-use crate::mount::{FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount};
+use crate::mount::{
+    FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
+};
 use crate::session::{Ended, Options, Session};
 use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
@@ -60,8 +62,13 @@ fn serve(options: &Mount, caller: &mut Caller) -> Result<(), Failure> {
     check_fuse(allow_other)?;
     let cells = Arc::new(load_cells(options)?);
     let cache = match (&options.cache_dir, options.cache_memory) {
-        (Some(dir), _) => CacheConfig::Dir { path: absolute(dir)?, max_bytes: options.cache_size.0 },
-        (None, size) => CacheConfig::Memory { max_bytes: size.map_or(CACHE_MEMORY, |size| size.0) },
+        (Some(dir), _) => CacheConfig::Dir {
+            path: absolute(dir)?,
+            max_bytes: options.cache_size.0,
+        },
+        (None, size) => CacheConfig::Memory {
+            max_bytes: size.map_or(CACHE_MEMORY, |size| size.0),
+        },
     };
     caller.leave(&at)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -91,7 +98,10 @@ fn serve_on(
     );
     let healthy = Arc::new(AtomicBool::new(false));
     if let Some(address) = options.metrics {
-        let pages = Pages { metrics: Arc::clone(&metrics), healthy: Arc::clone(&healthy) };
+        let pages = Pages {
+            metrics: Arc::clone(&metrics),
+            healthy: Arc::clone(&healthy),
+        };
         let (bound, _) = runtime.block_on(http::serve(address, pages))?;
         tracing::info!("metrics at http://{bound}/metrics");
     }
@@ -107,13 +117,29 @@ fn serve_on(
         });
     }
     let signals = runtime.block_on(async { Signals::new() });
-    let signals = signals.map_err(|error| Failure::new(Kind::Other, format!("cannot take signals: {error}")))?;
+    let signals =
+        signals.map_err(|error| Failure::new(Kind::Other, format!("cannot take signals: {error}")))?;
 
-    let shared = Shared::new(fs.clone(), runtime.handle().clone(), options.deadline(), Arc::clone(&metrics));
-    let session = Session::mount(shared, at, Options { read_only: options.read_only, allow_other })?;
+    let shared = Shared::new(
+        fs.clone(),
+        runtime.handle().clone(),
+        options.deadline(),
+        Arc::clone(&metrics),
+    );
+    let session = Session::mount(
+        shared,
+        at,
+        Options {
+            read_only: options.read_only,
+            allow_other,
+        },
+    )?;
     let broken = |error: std::io::Error| {
         let _ = unmount(at, Duration::ZERO);
-        Failure::new(Kind::Fuse, format!("the mount at {} does not answer: {error}", at.display()))
+        Failure::new(
+            Kind::Fuse,
+            format!("the mount at {} does not answer: {error}", at.display()),
+        )
     };
     let ended = session.start(fs.take_invalidations(), metrics).map_err(broken)?;
     answers(at).map_err(broken)?;
@@ -137,7 +163,11 @@ async fn start(
 ) -> Result<AfsFs, Failure> {
     let address = options.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let wanted = options.port.unwrap_or(CALLBACK_PORT);
-    let ports = if options.port.is_some() { vec![wanted] } else { vec![wanted, 0] };
+    let ports = if options.port.is_some() {
+        vec![wanted]
+    } else {
+        vec![wanted, 0]
+    };
     let mut last = None;
     for port in ports {
         let config = Config {
@@ -177,8 +207,11 @@ fn load_cells(options: &Mount) -> Result<Cells, Failure> {
         })?),
         None => None,
     };
-    Cells::load(&CellsConfig { home, cellservdb: options.cellservdb.clone() })
-        .map_err(|error| Failure::new(Kind::Cell, error.to_string()).cure("give --cell and --cellservdb"))
+    Cells::load(&CellsConfig {
+        home,
+        cellservdb: options.cellservdb.clone(),
+    })
+    .map_err(|error| Failure::new(Kind::Cell, error.to_string()).cure("give --cell and --cellservdb"))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -239,7 +272,10 @@ fn umount(path: &Path) -> Result<(), Failure> {
     match mounted_at(&at) {
         Some(mounted) if mounted.fs_type == FS_TYPE => {}
         Some(mounted) => {
-            let what = format!("{shown} is a mount of {} ({}), not of afs", mounted.source, mounted.fs_type);
+            let what = format!(
+                "{shown} is a mount of {} ({}), not of afs",
+                mounted.source, mounted.fs_type
+            );
             return Err(Failure::new(Kind::MountPoint, what).cure(format!("use `umount {shown}'")));
         }
         None => {
@@ -253,9 +289,10 @@ fn umount(path: &Path) -> Result<(), Failure> {
             Ok(())
         }
         Ok(_) => Ok(()),
-        Err(error) => {
-            Err(Failure::new(Kind::MountPoint, format!("{shown} cannot be unmounted: {error}")))
-        }
+        Err(error) => Err(Failure::new(
+            Kind::MountPoint,
+            format!("{shown} cannot be unmounted: {error}"),
+        )),
     }
 }
 

@@ -58,7 +58,10 @@ impl Session {
             Err(Errno::PERM | Errno::ACCESS) => fuser::Session::new(adapter, at, &config(options)),
             Err(error) => Err(error.into()),
         };
-        Ok(Self { inner: inner.map_err(|error| refused(at, &error))?, shared })
+        Ok(Self {
+            inner: inner.map_err(|error| refused(at, &error))?,
+            shared,
+        })
     }
 
     /// Answers from now on, and passes invalidations on.
@@ -67,8 +70,11 @@ impl Session {
         invalidations: Option<mpsc::UnboundedReceiver<Invalidation>>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Ended> {
-        let expire: Option<OwnedFd> =
-            if self.shared.expires() { Some(self.inner.as_fd().try_clone_to_owned()?) } else { None };
+        let expire: Option<OwnedFd> = if self.shared.expires() {
+            Some(self.inner.as_fd().try_clone_to_owned()?)
+        } else {
+            None
+        };
         let device = Device::new(self.inner.notifier(), expire);
         let (inodes, names) = (Arc::clone(self.shared.inodes()), Arc::clone(self.shared.names()));
         if let Some(queue) = invalidations {
@@ -76,9 +82,11 @@ impl Session {
             drop(Notify::new(device, inodes, names, metrics).spawn(queue)?);
         }
         let (tell, ended) = oneshot::channel();
-        std::thread::Builder::new().name("afs-session".to_owned()).spawn(move || {
-            let _ = tell.send(self.inner.run());
-        })?;
+        std::thread::Builder::new()
+            .name("afs-session".to_owned())
+            .spawn(move || {
+                let _ = tell.send(self.inner.run());
+            })?;
         Ok(ended)
     }
 }
@@ -94,8 +102,16 @@ fn config(options: Options) -> Config {
     if options.read_only {
         config.mount_options.push(MountOption::RO);
     }
-    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(available_parallelism().map_or(MIN_LOOPS, usize::from).clamp(MIN_LOOPS, MAX_LOOPS));
+    config.acl = if options.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    config.n_threads = Some(
+        available_parallelism()
+            .map_or(MIN_LOOPS, usize::from)
+            .clamp(MIN_LOOPS, MAX_LOOPS),
+    );
     config.clone_fd = true;
     config
 }
@@ -109,12 +125,21 @@ fn mount_direct(at: &Path, options: Options) -> rustix::io::Result<OwnedFd> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     flags.set(MountFlags::RDONLY, options.read_only);
-    rustix::mount::mount(SOURCE, at, FS_TYPE, flags, Some(mount_data(device.as_raw_fd(), options)?.as_c_str()))?;
+    rustix::mount::mount(
+        SOURCE,
+        at,
+        FS_TYPE,
+        flags,
+        Some(mount_data(device.as_raw_fd(), options)?.as_c_str()),
+    )?;
     Ok(device.into())
 }
 
 fn mount_data(fd: i32, options: Options) -> rustix::io::Result<CString> {
-    let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let (user, group) = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
     let allow_other = if options.allow_other { ",allow_other" } else { "" };
     let text = format!("fd={fd},rootmode=40000,user_id={user},group_id={group}{allow_other}");
     CString::new(text).map_err(|_| Errno::INVAL)
@@ -147,13 +172,22 @@ mod tests {
         let plain = text(Options::default());
         assert!(plain.starts_with("fd=5,rootmode=40000,user_id="), "{plain}");
         assert!(!plain.contains("allow_other"));
-        assert!(text(Options { allow_other: true, ..Options::default() }).ends_with(",allow_other"));
+        assert!(
+            text(Options {
+                allow_other: true,
+                ..Options::default()
+            })
+            .ends_with(",allow_other")
+        );
     }
 
     #[test]
     fn both_ways_to_mount_give_the_same_type() {
         assert_eq!(FS_TYPE, format!("fuse.{SUBTYPE}"));
-        let options = config(Options { read_only: true, allow_other: false });
+        let options = config(Options {
+            read_only: true,
+            allow_other: false,
+        });
         assert!(options.mount_options.contains(&MountOption::RO));
         assert_eq!(options.acl, SessionACL::Owner);
     }
@@ -162,6 +196,11 @@ mod tests {
     fn a_refusal_names_the_cure() {
         let failure = refused(Path::new("/a"), &io::Error::from(ErrorKind::PermissionDenied));
         assert_eq!(failure.kind(), Kind::Fuse);
-        assert!(failure.to_string().contains("mounting /a failed: permission denied; run as root"), "{failure}");
+        assert!(
+            failure
+                .to_string()
+                .contains("mounting /a failed: permission denied; run as root"),
+            "{failure}"
+        );
     }
 }

@@ -41,7 +41,12 @@ impl Cell {
         needs::check()?;
         let name = fresh_name();
         let guardian = guardian(&name)?;
-        let mut cell = Self { name, env: BTreeMap::new(), clients: Arc::default(), guardian };
+        let mut cell = Self {
+            name,
+            env: BTreeMap::new(),
+            clients: Arc::default(),
+            guardian,
+        };
         cell.script(UP, ["up", "--servers", &servers.to_string()])?.ok()?;
         let env = cell.script(ADMIN, ["env"])?.ok()?.text();
         cell.env = env
@@ -86,7 +91,12 @@ impl Cell {
     /// clone, so without any cache manager.
     pub fn held(&self, volume: &str) -> Result<BTreeMap<String, String>> {
         let pipe = "set -o pipefail; \"$0\" --name \"$1\" vos dump -id \"$2\" -clone | \"${0%cell}voldump.py\" sum -";
-        let sums = run(ADMIN, Command::new("bash").args(["-c", pipe, SCRIPT, &self.name, volume]))?.ok()?.text();
+        let sums = run(
+            ADMIN,
+            Command::new("bash").args(["-c", pipe, SCRIPT, &self.name, volume]),
+        )?
+        .ok()?
+        .text();
         let pair = |line: &str| {
             let (sum, path) = line.split_once(char::is_whitespace)?;
             Some((path.trim().trim_start_matches('/').to_owned(), sum.to_owned()))
@@ -101,7 +111,9 @@ impl Cell {
 
     /// Takes file server I away until [`Cell::start_server`]: killed, not shut down.
     pub fn stop_server(&self, i: u8) -> Result<()> {
-        self.script(ADMIN, ["fs-stop", &i.to_string(), "-9"])?.ok().map(drop)
+        self.script(ADMIN, ["fs-stop", &i.to_string(), "-9"])?
+            .ok()
+            .map(drop)
     }
 
     /// Starts file server I again; returns when it serves.
@@ -113,7 +125,9 @@ impl Cell {
     pub fn cut_server(&self, i: u8, cut: bool) -> Result<()> {
         let link = format!("{}-s{i}", self.name);
         let state = if cut { "down" } else { "up" };
-        run(ADMIN, Command::new("ip").args(["link", "set", &link, state]))?.ok().map(drop)
+        run(ADMIN, Command::new("ip").args(["link", "set", &link, state]))?
+            .ok()
+            .map(drop)
     }
 
     /// A command in the namespace of client K; add its arguments and [`run`] it.
@@ -145,7 +159,9 @@ impl Cell {
 
     /// The newest lines of the servers' logs.
     pub fn logs(&self) -> String {
-        let said = self.script(ADMIN, ["logs"]).map(|finished| finished.text() + &finished.stderr);
+        let said = self
+            .script(ADMIN, ["logs"])
+            .map(|finished| finished.text() + &finished.stderr);
         said.unwrap_or_else(|error| format!("(no logs: {error})"))
     }
 
@@ -156,7 +172,10 @@ impl Cell {
     }
 
     fn script<'a>(&self, limit: Duration, words: impl IntoIterator<Item = &'a str>) -> Result<Finished> {
-        run(limit, Command::new(SCRIPT).args(["--name", &self.name]).args(words))
+        run(
+            limit,
+            Command::new(SCRIPT).args(["--name", &self.name]).args(words),
+        )
     }
 
     fn get(&self, key: &str) -> &str {
@@ -165,7 +184,11 @@ impl Cell {
 
     fn address(&self, key: &str, number: u8) -> Result<Ipv4Addr> {
         let index = usize::from(number).checked_sub(1).context("numbers start at 1")?;
-        let text = self.get(key).split(',').nth(index).with_context(|| format!("{key} has no {number}"))?;
+        let text = self
+            .get(key)
+            .split(',')
+            .nth(index)
+            .with_context(|| format!("{key} has no {number}"))?;
         text.parse().with_context(|| format!("{key}: {text}"))
     }
 }
@@ -175,7 +198,10 @@ impl Drop for Cell {
         self.clients.kill_all();
         drop(self.guardian.stdin.take());
         if !matches!(wait(&mut self.guardian, DOWN), Ok(Some(status)) if status.success()) {
-            eprintln!("testcell: cell {} could not be taken down: {SCRIPT} --name {0} down", self.name);
+            eprintln!(
+                "testcell: cell {} could not be taken down: {SCRIPT} --name {0} down",
+                self.name
+            );
         }
     }
 }
@@ -183,13 +209,19 @@ impl Drop for Cell {
 /// Named after this process, so that the sweep of `make test` can tell which cells have lost theirs.
 fn fresh_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let letter = char::from(b'a'.saturating_add(u8::try_from(NEXT.fetch_add(1, Ordering::Relaxed) % 26).unwrap_or(0)));
+    let letter =
+        char::from(b'a'.saturating_add(u8::try_from(NEXT.fetch_add(1, Ordering::Relaxed) % 26).unwrap_or(0)));
     format!("t{letter}{}", std::process::id())
 }
 
 fn guardian(name: &str) -> Result<Child> {
     Command::new("sh")
-        .args(["-c", "cat >/dev/null; exec \"$0\" --name \"$1\" down", SCRIPT, name])
+        .args([
+            "-c",
+            "cat >/dev/null; exec \"$0\" --name \"$1\" down",
+            SCRIPT,
+            name,
+        ])
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -63,7 +63,9 @@ pub fn run_in(folder: &Path, limit: Duration, command: &mut Command) -> Result<F
         .stderr(err.try_clone()?)
         .process_group(0);
     let began = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("cannot start `{line}'"))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start `{line}'"))?;
     let status = wait(&mut child, limit)?;
     let took = began.elapsed();
     let Some(status) = status else {
@@ -75,7 +77,13 @@ pub fn run_in(folder: &Path, limit: Duration, command: &mut Command) -> Result<F
     };
     let stdout = whole(&mut out)?;
     let stderr = String::from_utf8_lossy(&whole(&mut err)?).into_owned();
-    Ok(Finished { status, stdout, stderr, took, line })
+    Ok(Finished {
+        status,
+        stdout,
+        stderr,
+        took,
+        line,
+    })
 }
 
 /// Waits for the end of a child; None at the limit.
@@ -121,7 +129,10 @@ fn whole(file: &mut File) -> Result<Vec<u8>> {
 
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -131,7 +142,10 @@ mod tests {
     #[test]
     fn a_command_is_killed_at_its_limit() {
         let began = Instant::now();
-        let error = run(Duration::from_millis(200), Command::new("sh").args(["-c", "echo so far >&2; sleep 60"]));
+        let error = run(
+            Duration::from_millis(200),
+            Command::new("sh").args(["-c", "echo so far >&2; sleep 60"]),
+        );
         let text = format!("{:?}", error.unwrap_err());
         assert!(text.contains("did not end") && text.contains("so far"), "{text}");
         assert!(began.elapsed() < Duration::from_secs(5));
@@ -139,7 +153,11 @@ mod tests {
 
     #[test]
     fn a_failure_shows_what_was_said() {
-        let finished = run(Duration::from_secs(5), Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap();
+        let finished = run(
+            Duration::from_secs(5),
+            Command::new("sh").args(["-c", "echo why >&2; exit 3"]),
+        )
+        .unwrap();
         let text = format!("{:?}", finished.ok().unwrap_err());
         assert!(text.contains("exit status 3") && text.contains("why"), "{text}");
     }

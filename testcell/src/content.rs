@@ -53,7 +53,8 @@ pub fn fill(path: &Path, length: u64, seed: u64) -> Result<()> {
     let mut left = length;
     while left > 0 {
         let piece = left.min(PIECE);
-        file.write_all(&random.bytes(usize::try_from(piece)?)).with_context(|| format!("write {}", path.display()))?;
+        file.write_all(&random.bytes(usize::try_from(piece)?))
+            .with_context(|| format!("write {}", path.display()))?;
         left -= piece;
     }
     Ok(())
@@ -61,7 +62,12 @@ pub fn fill(path: &Path, length: u64, seed: u64) -> Result<()> {
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn sha256(path: &Path) -> Result<String> {
-    let said = run(Duration::from_secs(60), Command::new("sha256sum").arg("-b").arg(path))?.ok()?.text();
+    let said = run(
+        Duration::from_secs(60),
+        Command::new("sha256sum").arg("-b").arg(path),
+    )?
+    .ok()?
+    .text();
     Ok(said.split(' ').next().unwrap_or_default().to_owned())
 }
 
@@ -87,8 +93,14 @@ synced = tried(lambda: os.fsync(fd)) if sys.argv[3] == 'true' else 0
 print(wrote, synced, tried(lambda: os.close(fd)))
 ";
     let mut command = Command::new("python3");
-    command.args(["-c", PROGRAM]).arg(path).args([length.to_string(), fsync.to_string()]);
+    command
+        .args(["-c", PROGRAM])
+        .arg(path)
+        .args([length.to_string(), fsync.to_string()]);
     let said = run(Duration::from_secs(60), &mut command)?.ok()?.text();
-    let numbers: Vec<i32> = said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let numbers: Vec<i32> = said
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
     numbers.try_into().ok().context("three errors")
 }

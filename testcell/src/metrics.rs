@@ -31,9 +31,14 @@ impl Metrics {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).context("the metrics page")?;
         let answer = String::from_utf8(answer).context("the metrics page")?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("the metrics page has no body")?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .context("the metrics page has no body")?;
         if !head.starts_with("HTTP/1.1 200") {
-            bail!("the metrics page answered {}", head.lines().next().unwrap_or_default());
+            bail!(
+                "the metrics page answered {}",
+                head.lines().next().unwrap_or_default()
+            );
         }
         if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
             return Self::parse(&unchunked(body)?);
@@ -42,7 +47,9 @@ impl Metrics {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         let samples = lines
             .map(|line| Sample::parse(line).with_context(|| format!("metrics line {line:?}")))
             .collect::<Result<_>>()?;
@@ -61,20 +68,20 @@ impl Metrics {
 
     /// The values that a label of a family takes.
     pub fn label_values(&self, name: &str, label: &str) -> Vec<&str> {
-        let mut values: Vec<_> =
-            self.matching(name, &[]).filter_map(|sample| sample.labels.get(label)).map(String::as_str).collect();
+        let mut values: Vec<_> = self
+            .matching(name, &[])
+            .filter_map(|sample| sample.labels.get(label))
+            .map(String::as_str)
+            .collect();
         values.sort_unstable();
         values.dedup();
         values
     }
 
-    fn matching<'s>(
-        &'s self,
-        name: &str,
-        labels: &[(&str, &str)],
-    ) -> impl Iterator<Item = &'s Sample> {
+    fn matching<'s>(&'s self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &'s Sample> {
         self.samples.iter().filter(move |sample| {
-            let labelled = |(label, value): &(&str, &str)| sample.labels.get(*label).is_some_and(|v| v == value);
+            let labelled =
+                |(label, value): &(&str, &str)| sample.labels.get(*label).is_some_and(|v| v == value);
             sample.name == name && labels.iter().all(labelled)
         })
     }
@@ -95,7 +102,11 @@ impl Sample {
         let (series, value) = line.rsplit_once(' ').context("no value")?;
         let value = value.parse().context("no number")?;
         let Some((name, labels)) = series.split_once('{') else {
-            return Ok(Self { name: series.to_owned(), labels: BTreeMap::new(), value });
+            return Ok(Self {
+                name: series.to_owned(),
+                labels: BTreeMap::new(),
+                value,
+            });
         };
         let labels = labels.strip_suffix('}').context("no closing brace")?;
         let labels = labels
@@ -106,7 +117,11 @@ impl Sample {
                 Ok((label.to_owned(), value.trim_matches('"').to_owned()))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { name: name.to_owned(), labels, value })
+        Ok(Self {
+            name: name.to_owned(),
+            labels,
+            value,
+        })
     }
 }
 
@@ -142,6 +157,9 @@ mod tests {
 
     #[test]
     fn chunks_are_joined() {
-        assert_eq!(unchunked("4\r\na 1\n\r\n4\r\nb 2\n\r\n0\r\n\r\n").unwrap(), "a 1\nb 2\n");
+        assert_eq!(
+            unchunked("4\r\na 1\n\r\n4\r\nb 2\n\r\n0\r\n\r\n").unwrap(),
+            "a 1\nb 2\n"
+        );
     }
 }

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use crate::cell::Cell;
 use crate::command::{kill_group, run, tail};
-use crate::metrics::Metrics;
 use crate::eventually;
+use crate::metrics::Metrics;
 use crate::watch::{Process, locked, status};
 
 /// Where the mounts of this crate show their metrics, each in its own namespace.
@@ -83,8 +83,15 @@ impl<'c> Mount<'c> {
             .stderr(said)
             .process_group(0);
         let child = command.spawn().context("cannot start afs")?;
-        let mount = Self { cell, k, process: cell.clients.add(child), folder };
-        let settled = eventually(READY, || mounted(&point) || !matches!(status(&mount.process), Ok(None)));
+        let mount = Self {
+            cell,
+            k,
+            process: cell.clients.add(child),
+            folder,
+        };
+        let settled = eventually(READY, || {
+            mounted(&point) || !matches!(status(&mount.process), Ok(None))
+        });
         if let Some(status) = status(&mount.process)? {
             bail!("afs mount ended with {status}\n{}", mount.said());
         }
@@ -107,7 +114,9 @@ impl<'c> Mount<'c> {
 
     /// `PATH` below the read-write path of the home cell.
     pub fn rw_path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.point().join(format!(".{}", self.cell.cell_name())).join(path)
+        self.point()
+            .join(format!(".{}", self.cell.cell_name()))
+            .join(path)
     }
 
     /// A new folder in the volume that anyone may write.
@@ -125,7 +134,10 @@ impl<'c> Mount<'c> {
     /// Resident memory of the client in KiB.
     pub fn resident_kib(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
@@ -161,7 +173,12 @@ impl<'c> Mount<'c> {
     /// What the client wrote: the end of its log and of its messages.
     pub fn said(&self) -> String {
         let part = |name| tail(&self.folder.path().join(name), 40);
-        format!("--- client {} said\n{}\n--- its log\n{}", self.k, part("said"), part("log"))
+        format!(
+            "--- client {} said\n{}\n--- its log\n{}",
+            self.k,
+            part("said"),
+            part("log")
+        )
     }
 
     fn ended(&self, limit: Duration) -> Result<ExitStatus> {
@@ -178,7 +195,11 @@ impl Drop for Mount<'_> {
             eprintln!("{}", self.said());
         }
         if matches!(status(&self.process), Ok(None)) && self.terminate(END).is_err() {
-            eprintln!("testcell: client {} did not end by SIGTERM and is killed\n{}", self.k, self.said());
+            eprintln!(
+                "testcell: client {} did not end by SIGTERM and is killed\n{}",
+                self.k,
+                self.said()
+            );
             let _ = self.kill();
         }
         if self.mounted() {
@@ -192,10 +213,17 @@ impl Drop for Mount<'_> {
 pub fn afs_program() -> Result<PathBuf> {
     let program = match std::env::var_os("AFS_BIN") {
         Some(path) => PathBuf::from(path),
-        None => std::env::current_exe()?.ancestors().nth(2).context("no target directory")?.join("afs"),
+        None => std::env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .context("no target directory")?
+            .join("afs"),
     };
     if !program.is_file() {
-        bail!("{} does not exist: build it with `cargo build -p fuse', or set AFS_BIN", program.display());
+        bail!(
+            "{} does not exist: build it with `cargo build -p fuse', or set AFS_BIN",
+            program.display()
+        );
     }
     Ok(program)
 }

@@ -21,8 +21,15 @@ const TOOLS: &[(&str, &str)] = &[
     ("tar", "tar"),
 ];
 
-const FOLDERS: &[&str] =
-    &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/openafs"];
+const FOLDERS: &[&str] = &[
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+    "/usr/lib/openafs",
+];
 
 /// Fails with one message that names everything that is missing.
 pub(crate) fn check() -> Result<()> {
@@ -41,5 +48,9 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     }
     let install = Path::new(SCRIPT).with_file_name("install");
-    bail!("missing: {}; run {} as root", missing.join(", "), install.display())
+    bail!(
+        "missing: {}; run {} as root",
+        missing.join(", "),
+        install.display()
+    )
 }

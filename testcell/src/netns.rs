@@ -17,6 +17,8 @@ pub(crate) fn inside<T: Send>(name: &str, closure: impl FnOnce() -> Result<T> + 
                 .with_context(|| format!("entering {}", path.display()))?;
             closure()
         });
-        thread.join().unwrap_or_else(|_| Err(anyhow!("the thread in the namespace panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread in the namespace panicked")))
     })
 }

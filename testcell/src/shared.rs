@@ -28,7 +28,11 @@ pub struct Shared {
 pub fn shared() -> Shared {
     let turn = locked(&TURN);
     match CELL.get_or_init(|| Cell::up(1).map_err(|error| format!("{error:?}"))) {
-        Ok(cell) => Shared { cell, _watch: Watch::start(cell.clients.clone(), LIMIT), _turn: turn },
+        Ok(cell) => Shared {
+            cell,
+            _watch: Watch::start(cell.clients.clone(), LIMIT),
+            _turn: turn,
+        },
         Err(error) => panic!("{error}"),
     }
 }

@@ -65,7 +65,10 @@ impl Watch {
                 clients.kill_all();
             }
         });
-        Self { done: Some(done), thread: Some(thread) }
+        Self {
+            done: Some(done),
+            thread: Some(thread),
+        }
     }
 }
 

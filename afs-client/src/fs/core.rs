@@ -50,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) started: Instant,
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(crate) counts: super::counts::Counts,
+    pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
 }
 
 /// The counters that were noted before a call, for one vnode.

@@ -1,7 +1,7 @@
 //! RXAFSCB: what file servers, and tools that look at cache managers, ask of us (OpenAFS `afscbint.xg`).
 
 use super::service;
-use super::types::{AfsFid, AfsUuid, BULK_MAX, CallBack, Capabilities, InterfaceAddr};
+use super::types::{self, AfsFid, AfsUuid, BULK_MAX, Capabilities, InterfaceAddr};
 use crate::xdr::{List, Text};
 
 service! {
@@ -9,8 +9,8 @@ service! {
     service 1, trait CallbackServer;
 
     /// Breaks promises.
-    204 BreakCallBacks break_callbacks (fids: List<AfsFid, BULK_MAX>, callbacks: List<CallBack, BULK_MAX>)
-        -> BreakCallBacksReply ();
+    204 CallBack call_back (fids: List<AfsFid, BULK_MAX>, callbacks: List<types::CallBack, BULK_MAX>)
+        -> CallBackReply ();
     /// The server has lost its promises.
     205 InitCallBackState init_callback_state () -> InitCallBackStateReply ();
     /// Is it there?

@@ -50,6 +50,9 @@ macro_rules! service {
             }
         )*
 
+        /// Every procedure of the service: number and name.
+        pub const PROCEDURES: &[(u32, &str)] = &[$(($opcode, stringify!($name)),)*];
+
         $(#[$doc])*
         pub trait $server: Send + Sync + 'static {
             $(

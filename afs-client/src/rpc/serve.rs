@@ -2,21 +2,51 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use rxrpc::net::{Service, ServiceCall};
 use rxrpc::proto::{AbortCode, abort_codes};
 
-use super::cb::CallbackServer;
+use super::cb::{CallbackServer, PROCEDURES};
 
 /// Answers the calls of the callback service.
-pub struct Callbacks(pub Arc<dyn CallbackServer>);
+pub struct Callbacks {
+    /// What answers them.
+    pub server: Arc<dyn CallbackServer>,
+    /// What counts them.
+    pub counts: Arc<RequestCounts>,
+}
+
+/// How often each procedure of the callback service was asked for.
+#[derive(Debug, Default)]
+pub struct RequestCounts([AtomicU64; PROCEDURES.len()]);
+
+impl RequestCounts {
+    /// Names and counts.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        PROCEDURES
+            .iter()
+            .zip(&self.0)
+            .map(|((_, name), count)| (*name, count.load(Ordering::Relaxed)))
+    }
+
+    fn count(&self, opcode: u32) {
+        let asked = PROCEDURES
+            .iter()
+            .zip(&self.0)
+            .find(|((number, _), _)| *number == opcode);
+        if let Some((_, count)) = asked {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Service for Callbacks {
     fn handle(&self, mut call: ServiceCall) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let server = Arc::clone(&self.0);
+        let (server, counts) = (Arc::clone(&self.server), Arc::clone(&self.counts));
         Box::pin(async move {
-            match answer(&*server, &mut call).await {
+            match answer(&*server, &counts, &mut call).await {
                 Ok(()) => {}
                 Err(code) => call.abort(code),
             }
@@ -24,7 +54,11 @@ impl Service for Callbacks {
     }
 }
 
-async fn answer(server: &dyn CallbackServer, call: &mut ServiceCall) -> Result<(), AbortCode> {
+async fn answer(
+    server: &dyn CallbackServer,
+    counts: &RequestCounts,
+    call: &mut ServiceCall,
+) -> Result<(), AbortCode> {
     let mut request = BytesMut::new();
     loop {
         // A call that failed is over: the code goes nowhere.
@@ -40,7 +74,9 @@ async fn answer(server: &dyn CallbackServer, call: &mut ServiceCall) -> Result<(
     let (opcode, arguments) = request
         .split_first_chunk()
         .ok_or(abort_codes::RXGEN_SS_UNMARSHAL)?;
-    let reply = server.dispatch(call.peer(), u32::from_be_bytes(*opcode), arguments)?;
+    let opcode = u32::from_be_bytes(*opcode);
+    counts.count(opcode);
+    let reply = server.dispatch(call.peer(), opcode, arguments)?;
     let sent = async {
         call.send(reply.into()).await?;
         call.finish().await

@@ -91,13 +91,25 @@ impl Metrics {
             let state = if counted.idle { "idle" } else { "active" };
             let service = service_name(counted.side, counted.service);
             self.with_cell(&counted.scope, |cell| {
-                families.connections.with_label_values(&[cell, service, state]).inc();
+                families
+                    .connections
+                    .with_label_values(&[cell, service, state])
+                    .inc();
             });
         }
         let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
-        raise(&families.breaks_received.with_label_values(&["file"]), fs.breaks_received());
+        raise(
+            &families.breaks_received.with_label_values(&["file"]),
+            fs.breaks_received(),
+        );
         for what in Broken::ALL {
-            raise(&families.breaks.with_label_values(&[what.name()]), fs.breaks().get(what));
+            raise(
+                &families.breaks.with_label_values(&[what.name()]),
+                fs.breaks().get(what),
+            );
+        }
+        for (rpc, count) in fs.requests().iter() {
+            raise(&families.callback_requests.with_label_values(&[rpc]), count);
         }
         let [status_hits, status_misses, data_hits, data_misses] = fs.cache_counts();
         for (cache, outcome, count) in [
@@ -106,7 +118,10 @@ impl Metrics {
             ("data", "hit", data_hits),
             ("data", "miss", data_misses),
         ] {
-            raise(&families.cache_requests.with_label_values(&[cache, outcome]), count.into());
+            raise(
+                &families.cache_requests.with_label_values(&[cache, outcome]),
+                count.into(),
+            );
         }
     }
 

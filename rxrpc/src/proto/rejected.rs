@@ -31,8 +31,6 @@ pub enum Rejected {
     BadSeal,
     /// An ACK that cannot be read.
     BadAck(BadAck),
-    /// An ACK that is older than one that came before.
-    StaleAck,
     /// An ACK of what was never sent.
     AckBeyondSent,
 }
@@ -55,7 +53,6 @@ impl Rejected {
             Self::EarlyReply => "early_reply",
             Self::BadSeal => "bad_seal",
             Self::BadAck(bad) => bad.name(),
-            Self::StaleAck => "stale_ack",
             Self::AckBeyondSent => "ack_beyond_sent",
         }
     }

@@ -23,15 +23,32 @@ fn a_changed_file_is_new_at_the_next_open() {
         // Lengths differ: an old length with new bytes would show.
         let text = format!("round {round} {}", "x".repeat(round * 100));
         fs::write(&mine, &text).unwrap();
-        assert_eq!(fs::read_to_string(&theirs).unwrap(), text, "the next open of client 2");
+        assert_eq!(
+            fs::read_to_string(&theirs).unwrap(),
+            text,
+            "the next open of client 2"
+        );
         fs::write(&theirs, round.to_string()).unwrap();
-        assert_eq!(fs::read_to_string(&mine).unwrap(), round.to_string(), "the next open of client 1");
+        assert_eq!(
+            fs::read_to_string(&mine).unwrap(),
+            round.to_string(),
+            "the next open of client 1"
+        );
     }
     let after = two.metrics().unwrap();
     let grown = |name, labels| after.sum(name, labels) - before.sum(name, labels);
-    assert!(grown("afs_callback_breaks_received_total", &[]) >= 10.0, "breaks received:\n{after}");
-    assert!(grown("afs_callback_breaks_total", &[("outcome", "applied")]) >= 10.0, "breaks applied:\n{after}");
-    assert!(grown("afs_callback_requests_total", &[("rpc", "CallBack")]) >= 10.0, "{after}");
+    assert!(
+        grown("afs_callback_breaks_received_total", &[]) >= 10.0,
+        "breaks received:\n{after}"
+    );
+    assert!(
+        grown("afs_callback_breaks_total", &[("outcome", "applied")]) >= 10.0,
+        "breaks applied:\n{after}"
+    );
+    assert!(
+        grown("afs_callback_requests_total", &[("rpc", "CallBack")]) >= 10.0,
+        "{after}"
+    );
 }
 
 #[test]
@@ -41,12 +58,21 @@ fn an_unchanged_file_is_read_without_a_call() {
     let file = mount.work("unchanged").unwrap().join("file");
     fs::write(&file, vec![7; 100_000]).unwrap();
     fs::read(&file).unwrap();
-    let calls = || mount.metrics().unwrap().sum("afs_rpc_calls_total", &[("service", "fs")]);
+    let calls = || {
+        mount
+            .metrics()
+            .unwrap()
+            .sum("afs_rpc_calls_total", &[("service", "fs")])
+    };
     let before = calls();
     for _ in 0..50 {
         assert_eq!(fs::read(&file).unwrap().len(), 100_000);
     }
-    assert!(calls() - before <= 2.0, "{} calls for what was cached", calls() - before);
+    assert!(
+        calls() - before <= 2.0,
+        "{} calls for what was cached",
+        calls() - before
+    );
 }
 
 #[test]
@@ -64,24 +90,42 @@ fn names_come_go_and_change() {
         // Asked first, so that its absence is cached.
         assert!(absent(&theirs.join(&name)));
         fs::write(mine.join(&name), "here").unwrap();
-        assert!(eventually(SOON, || theirs.join(&name).exists()), "a new name after a negative lookup");
+        assert!(
+            eventually(SOON, || theirs.join(&name).exists()),
+            "a new name after a negative lookup"
+        );
         assert_eq!(fs::read_to_string(theirs.join(&name)).unwrap(), "here");
 
         let renamed = format!("renamed-{round}");
         assert!(absent(&theirs.join(&renamed)));
         fs::rename(mine.join(&name), mine.join(&renamed)).unwrap();
-        assert!(eventually(SOON, || absent(&theirs.join(&name))), "the old name after a rename");
-        assert!(eventually(SOON, || theirs.join(&renamed).exists()), "the new name after a rename");
+        assert!(
+            eventually(SOON, || absent(&theirs.join(&name))),
+            "the old name after a rename"
+        );
+        assert!(
+            eventually(SOON, || theirs.join(&renamed).exists()),
+            "the new name after a rename"
+        );
 
         fs::create_dir(mine.join(&name)).unwrap();
-        assert!(eventually(SOON, || theirs.join(&name).is_dir()), "a folder where a file was");
+        assert!(
+            eventually(SOON, || theirs.join(&name).is_dir()),
+            "a folder where a file was"
+        );
         let listed = fs::read_dir(&theirs).unwrap().count();
         assert_eq!(listed, 2, "the listing of client 2");
 
         fs::remove_dir(mine.join(&name)).unwrap();
         fs::remove_file(mine.join(&renamed)).unwrap();
-        assert!(eventually(SOON, || absent(&theirs.join(&renamed))), "an unlinked name");
-        assert!(eventually(SOON, || fs::read_dir(&theirs).unwrap().count() == 0), "an emptied folder");
+        assert!(
+            eventually(SOON, || absent(&theirs.join(&renamed))),
+            "an unlinked name"
+        );
+        assert!(
+            eventually(SOON, || fs::read_dir(&theirs).unwrap().count() == 0),
+            "an emptied folder"
+        );
     }
 }
 
@@ -95,7 +139,18 @@ fn attributes_follow() {
     fs::write(&mine, "12345").unwrap();
     assert_eq!(theirs.metadata().unwrap().len(), 5);
     fs::write(&mine, "1234567").unwrap();
-    assert!(eventually(SOON, || theirs.metadata().unwrap().len() == 7), "the length");
-    fs::OpenOptions::new().write(true).open(&mine).unwrap().set_len(2).unwrap();
-    assert!(eventually(SOON, || theirs.metadata().unwrap().len() == 2), "the length after truncate");
+    assert!(
+        eventually(SOON, || theirs.metadata().unwrap().len() == 7),
+        "the length"
+    );
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&mine)
+        .unwrap()
+        .set_len(2)
+        .unwrap();
+    assert!(
+        eventually(SOON, || theirs.metadata().unwrap().len() == 2),
+        "the length after truncate"
+    );
 }

@@ -14,7 +14,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn git(folder: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
     command
-        .args(["-c", "safe.directory=*", "-c", "user.name=test", "-c", "user.email=test@lab.example"])
+        .args([
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@lab.example",
+        ])
         .args(["-c", "init.defaultBranch=main", "-c", "core.hooksPath=/dev/null"])
         .args(words)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -54,9 +61,21 @@ fn git_clone_status_commit_and_fsck() {
 
     let mount = cell.mount(1).unwrap();
     let work = mount.work("git").unwrap();
-    git(local.path(), &["clone", "-q", origin.to_str().unwrap(), work.join("clone").to_str().unwrap()]);
+    git(
+        local.path(),
+        &[
+            "clone",
+            "-q",
+            origin.to_str().unwrap(),
+            work.join("clone").to_str().unwrap(),
+        ],
+    );
     let clone = work.join("clone");
-    assert_eq!(git(&clone, &["status", "--porcelain"]), "", "a fresh clone is clean");
+    assert_eq!(
+        git(&clone, &["status", "--porcelain"]),
+        "",
+        "a fresh clone is clean"
+    );
     git(&clone, &["fsck", "--full"]);
 
     fs::write(clone.join("added"), "new\n").unwrap();
@@ -98,9 +117,21 @@ fn tar_in_and_out() {
 
 fn copy_by_tar(from: &Path, to: &Path) {
     let pipe = "set -o pipefail; tar -C \"$0\" -cf - . | tar -C \"$1\" --no-same-owner -xf -";
-    run(LIMIT, Command::new("bash").args(["-c", pipe]).arg(from).arg(to)).unwrap().ok().unwrap();
+    run(LIMIT, Command::new("bash").args(["-c", pipe]).arg(from).arg(to))
+        .unwrap()
+        .ok()
+        .unwrap();
 }
 
 fn same_trees(one: &Path, other: &Path) {
-    run(LIMIT, Command::new("diff").args(["-r", "--no-dereference"]).arg(one).arg(other)).unwrap().ok().unwrap();
+    run(
+        LIMIT,
+        Command::new("diff")
+            .args(["-r", "--no-dereference"])
+            .arg(one)
+            .arg(other),
+    )
+    .unwrap()
+    .ok()
+    .unwrap();
 }

@@ -1,6 +1,11 @@
 //! What `afs` does on a real OpenAFS cell whose servers stay up. One cell for all tests, one test at a time.
 
-#![allow(clippy::cast_possible_truncation, clippy::disallowed_methods, clippy::indexing_slicing, clippy::unwrap_used)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used
+)]
 
 mod access;
 mod coherence;
@@ -8,9 +13,7 @@ mod command_line;
 mod git;
 mod hostile;
 mod identity;
-mod metrics;
-mod model;
 mod names;
-mod quota;
+mod recovery;
 mod stop;
 mod tools;

@@ -9,7 +9,10 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// What a tool says when it is run as client 2.
 fn ask(cell: &Shared, tool: &str, arguments: &[&str]) -> String {
-    let finished = run(LIMIT, cell.client_command(2, tool).args(arguments)).unwrap().ok().unwrap();
+    let finished = run(LIMIT, cell.client_command(2, tool).args(arguments))
+        .unwrap()
+        .ok()
+        .unwrap();
     finished.text() + &finished.stderr
 }
 
@@ -24,7 +27,10 @@ fn rxdebug_answers() {
     let connections = ask(&cell, "rxdebug", &[&host, "7001", "-allconnections"]);
     // The connection over which the README came.
     let server = cell.server_address(1).unwrap().to_string();
-    assert!(connections.contains(&format!("Connection from host {server}, port 7000")), "{connections}");
+    assert!(
+        connections.contains(&format!("Connection from host {server}, port 7000")),
+        "{connections}"
+    );
     assert!(!connections.contains("aborting"), "{connections}");
 }
 
@@ -35,7 +41,10 @@ fn cmdebug_answers() {
     fs::read(mount.path("README")).unwrap();
     let host = cell.client_address(1).unwrap().to_string();
     let entries = ask(&cell, "cmdebug", &["-servers", &host, "-long"]);
-    assert!(entries.contains("Cache entry @") && entries.contains("lab.example"), "{entries}");
+    assert!(
+        entries.contains("Cache entry @") && entries.contains("lab.example"),
+        "{entries}"
+    );
     let addresses = ask(&cell, "cmdebug", &["-servers", &host, "-addrs"]);
     assert!(addresses.contains(&host), "{addresses}");
     let cells = ask(&cell, "cmdebug", &["-servers", &host, "-cellservdb"]);
@@ -50,7 +59,14 @@ fn xstat_answers() {
     let mount = cell.mount(1).unwrap();
     fs::read(mount.path("README")).unwrap();
     let host = cell.client_address(1).unwrap().to_string();
-    let said = ask(&cell, "xstat_cm_test", &["-cmname", &host, "-collID", "2", "-onceonly"]);
-    assert!(said.contains("AFSCB_XSTATSCOLL_FULL_PERF_INFO") || said.contains("XSTAT"), "{said}");
+    let said = ask(
+        &cell,
+        "xstat_cm_test",
+        &["-cmname", &host, "-collID", "2", "-onceonly"],
+    );
+    assert!(
+        said.contains("AFSCB_XSTATSCOLL_FULL_PERF_INFO") || said.contains("XSTAT"),
+        "{said}"
+    );
     assert!(!said.to_lowercase().contains("connection timed out"), "{said}");
 }

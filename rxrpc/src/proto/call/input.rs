@@ -150,7 +150,8 @@ impl Call {
         };
         let limited = self.send.in_flight() + 1 >= self.congestion.window() as usize;
         match self.send.on_ack(&received) {
-            Err(AckFault::Stale) => Taken::rejected(Rejected::StaleAck),
+            // Overtaken on the way: what it says is known.
+            Err(AckFault::Stale) => Taken::NOTHING,
             Err(AckFault::BeyondSent) => self.broken(Rejected::AckBeyondSent),
             Ok(progress) => {
                 if let Some(lost) = progress.lost {

@@ -1,0 +1,54 @@
+//! Servers die and come back.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use testcell::{MountOptions, eventually, shared};
+
+#[test]
+fn a_killed_file_server_is_found_again() {
+    let cell = shared();
+    let mount = cell.mount(1).unwrap();
+    let work = mount.work("killed").unwrap();
+    fs::write(work.join("before"), "before").unwrap();
+    cell.kill_server(1).unwrap();
+    assert_eq!(fs::read_to_string(work.join("before")).unwrap(), "before");
+    fs::write(work.join("after"), "after").unwrap();
+    let other = cell.mount(2).unwrap();
+    assert_eq!(
+        fs::read_to_string(other.path("work/killed/after")).unwrap(),
+        "after"
+    );
+    // The server has forgotten its promises, and both clients know.
+    fs::write(other.path("work/killed/after"), "changed").unwrap();
+    assert!(eventually(Duration::from_secs(2), || fs::read_to_string(
+        work.join("after")
+    )
+    .unwrap()
+        == "changed"));
+    fs::remove_dir_all(&work).unwrap();
+}
+
+#[test]
+fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
+    let cell = shared();
+    let mount = cell.mount_with(1, &MountOptions::default().deadline(6)).unwrap();
+    let work = mount.work("silence").unwrap();
+    fs::write(work.join("known"), "known").unwrap();
+    cell.stop_server(1).unwrap();
+    let start = Instant::now();
+    let failed = fs::write(work.join("new"), "x").unwrap_err();
+    let took = start.elapsed();
+    assert_eq!(failed.kind(), ErrorKind::TimedOut);
+    assert!(took < Duration::from_secs(12), "{took:?} with a deadline of 6 s");
+    // What is cached and promised can be read meanwhile.
+    assert_eq!(fs::read_to_string(work.join("known")).unwrap(), "known");
+    cell.start_server(1).unwrap();
+    assert!(
+        eventually(Duration::from_secs(40), || fs::write(work.join("new"), "x")
+            .is_ok()),
+        "usable again"
+    );
+    fs::remove_dir_all(&work).unwrap();
+}

@@ -4,7 +4,7 @@
 //! writer until we have answered. What is not known is counted, so that a reply under way makes no promise that is
 //! broken already.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -291,12 +291,38 @@ impl Core {
         }
     }
 
-    /// Who we are. No addresses: servers answer where the calls come from.
+    /// Who we are, and the addresses from which the servers that we know see us.
     fn interface(&self) -> InterfaceAddr {
-        InterfaceAddr {
+        let file_servers = self
+            .servers
+            .list()
+            .into_iter()
+            .flat_map(|server| server.addresses());
+        let location_servers = self
+            .cells
+            .known()
+            .into_iter()
+            .flat_map(|cell| cell.servers.clone());
+        let mut ours: Vec<u32> = Vec::new();
+        for address in location_servers.chain(file_servers).filter_map(local_address) {
+            if !ours.contains(&address) && ours.len() < INTERFACES_MAX {
+                ours.push(address);
+            }
+        }
+        let mut interface = InterfaceAddr {
             uuid: self.uuid,
             ..InterfaceAddr::default()
+        };
+        interface.count = u32::try_from(ours.len()).unwrap_or(0);
+        let slots = interface
+            .addresses
+            .iter_mut()
+            .zip(&mut interface.masks)
+            .zip(&mut interface.mtus);
+        for (((address, mask), mtu), ours) in slots.zip(ours) {
+            (*address, *mask, *mtu) = (ours, HOST_MASK, DATAGRAM_MAX);
         }
+        interface
     }
 
     fn cell_at(&self, index: i32) -> Option<Arc<Cell>> {
@@ -383,6 +409,16 @@ fn described(cell: Option<Arc<Cell>>) -> (Text<256>, List<u32, 8>) {
     })
 }
 
+/// The address from which the kernel would send to `peer`. Nothing is sent.
+fn local_address(peer: SocketAddrV4) -> Option<u32> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(peer).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(local) => Some(local.ip().to_bits()),
+        SocketAddr::V6(_) => None,
+    }
+}
+
 fn sorted(mut servers: Vec<Arc<Server>>) -> Vec<Arc<Server>> {
     servers.sort_by_key(|server| address_of(server));
     servers
@@ -407,6 +443,12 @@ const NO: AbortCode = AbortCode(1);
 const GONE: AbortCode = rxrpc::proto::abort_codes::RX_CALL_DEAD;
 /// Servers may use the unified error codes.
 const ERROR_TRANSLATION: u32 = 1;
+/// As many as the reply has room for.
+const INTERFACES_MAX: usize = 32;
+/// Of the networks behind an address we say nothing.
+const HOST_MASK: u32 = u32::MAX;
+/// Bytes of a datagram that we take.
+const DATAGRAM_MAX: u32 = 1444;
 const XSTATS_VERSION: i32 = 2;
 const CALL_WORDS: usize = 566;
 const PERFORMANCE_WORDS: usize = 159;

@@ -90,7 +90,7 @@ impl Cell {
     /// What the file server holds of a volume: SHA-256 of every plain file by its path, read from a dump of a
     /// clone, so without any cache manager.
     pub fn held(&self, volume: &str) -> Result<BTreeMap<String, String>> {
-        let pipe = "set -o pipefail; \"$0\" --name \"$1\" vos dump -id \"$2\" -clone | \"${0%cell}voldump.py\" sum -";
+        let pipe = "set -o pipefail; \"$0\" --name \"$1\" vos dump -id \"$2\" -clone | python3 \"${0%cell}voldump.py\" sum -";
         let sums = run(
             ADMIN,
             Command::new("bash").args(["-c", pipe, SCRIPT, &self.name, volume]),

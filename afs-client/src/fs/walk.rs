@@ -127,7 +127,10 @@ impl Core {
         let found = self.vnode_in(dir.sibling(vnode, unique), &parent.volume);
         if found.valid(clock::now(), &self.all).is_none() {
             // Who asks for one name will ask for its neighbours. If that fails the single question says why.
-            let before = directory.iter().find(|entry| entry.name == name).map_or(0, |entry| entry.slot);
+            let before = directory
+                .iter()
+                .find(|entry| entry.name == name)
+                .map_or(0, |entry| entry.slot);
             let _ = self.prefetch(dir, before.into()).await;
         }
         self.entry(found, dir_ttl).await.map(Lookup::Found)

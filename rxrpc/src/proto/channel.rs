@@ -24,7 +24,7 @@ pub(super) struct Channel {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Memory {
     call: CallNumber,
-    last: LastWord,
+    last: Last,
     /// It is to be sent now: for this reason, in answer to this packet.
     due: Option<AckDue>,
     /// It is to be sent then, unless DATA of the next call goes first.
@@ -33,9 +33,9 @@ pub(super) struct Memory {
 
 /// How we leave a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LastWord {
-    /// The peer had it.
-    None,
+enum Last {
+    /// The peer had the last word.
+    Theirs,
     /// All before this packet has arrived.
     Ack(Seq),
     Abort(AbortCode),
@@ -62,20 +62,20 @@ impl Channel {
         let Some(call) = &mut self.call else { return };
         if call.is_over() && self.memory.is_none_or(|memory| memory.call != call.slot().call) {
             let last = match (call.told(), call.error(), side) {
-                (Some(code), _, _) => LastWord::Abort(code),
-                (None, None, Side::Client) => LastWord::Ack(call.next_expected()),
-                _ => LastWord::None,
+                (Some(code), _, _) => Last::Abort(code),
+                (None, None, Side::Client) => Last::Ack(call.next_expected()),
+                _ => Last::Theirs,
             };
             let (due, later) = match last {
-                LastWord::None => (None, None),
-                LastWord::Abort(_) => (
+                Last::Theirs => (None, None),
+                Last::Abort(_) => (
                     Some(AckDue {
                         reason: AckReason::Unknown,
                         serial: Serial(0),
                     }),
                     None,
                 ),
-                LastWord::Ack(_) => {
+                Last::Ack(_) => {
                     let asked = call.take_ack().filter(|due| due.serial != Serial(0));
                     (asked, asked.is_none().then(|| now + FINAL_ACK_DELAY))
                 }
@@ -97,11 +97,7 @@ impl Channel {
         if header.packet_type == PacketType::Abort || reason == Some(AckReason::PingResponse) {
             return;
         }
-        if let Some(memory) = self
-            .memory
-            .as_mut()
-            .filter(|memory| memory.last != LastWord::None)
-        {
+        if let Some(memory) = self.memory.as_mut().filter(|memory| memory.last != Last::Theirs) {
             memory.later = None;
             memory.due = Some(AckDue {
                 reason: AckReason::Duplicate,
@@ -164,14 +160,14 @@ impl Channel {
             call: memory.call,
         };
         match memory.last {
-            LastWord::None => return false,
-            LastWord::Ack(next) => {
+            Last::Theirs => return false,
+            Last::Ack(next) => {
                 run.ack(
                     slot,
                     ack_body(next, Seq(next.0.wrapping_sub(1)), serial, reason, WINDOW_WHOLE),
                 );
             }
-            LastWord::Abort(code) => {
+            Last::Abort(code) => {
                 run.packet(
                     slot,
                     PacketType::Abort,

@@ -48,7 +48,7 @@ pub(super) struct Outgoing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flight {
     Unsent,
-    InFlight,
+    Sent,
     Acked,
     Lost,
 }
@@ -181,7 +181,7 @@ impl SendQueue {
             let first = packet.sendings.map_or(latest, |sendings| sendings.first);
             packet.sendings = Some(Sendings { first, latest });
         }
-        self.fly(index, Flight::InFlight);
+        self.fly(index, Flight::Sent);
         self.unsent = self.unsent.max(index + 1);
     }
 
@@ -210,7 +210,8 @@ impl SendQueue {
     /// Judges an ACK by its place among others.
     pub(super) fn accepts(&self, ack: &Received) -> Result<(), AckFault> {
         let hard = usize::try_from(ack.first.since(self.bottom)).map_err(|_| AckFault::Stale)?;
-        let implausible = self.previous.since(self.bottom.plus(WINDOW_MAX as u32)) > 0;
+        let implausible =
+            usize::try_from(self.previous.since(self.bottom)).is_ok_and(|ahead| ahead > WINDOW_MAX);
         if hard == 0 && ack.previous.before(self.previous) && !implausible {
             return Err(AckFault::Stale);
         }
@@ -229,13 +230,13 @@ impl SendQueue {
         self.free(hard, ack.serial, &mut progress);
         for (index, here) in ack.acks.iter().enumerate() {
             match self.packets.get(index).map(|packet| packet.flight) {
-                Some(Flight::InFlight | Flight::Lost) if here => {
+                Some(Flight::Sent | Flight::Lost) if here => {
                     progress.newly += 1;
                     self.note_arrival(index, ack.serial);
                     self.fly(index, Flight::Acked);
                 }
                 // The peer has dropped it again.
-                Some(Flight::Acked) if !here => self.fly(index, Flight::InFlight),
+                Some(Flight::Acked) if !here => self.fly(index, Flight::Sent),
                 _ => {}
             }
         }
@@ -267,7 +268,7 @@ impl SendQueue {
             if self
                 .packets
                 .get(index)
-                .is_some_and(|packet| packet.flight == Flight::InFlight)
+                .is_some_and(|packet| packet.flight == Flight::Sent)
             {
                 self.fly(index, Flight::Lost);
             }
@@ -357,7 +358,7 @@ impl SendQueue {
             };
             let Some(sendings) = packet.sendings else { break };
             let order = sendings.latest.order;
-            if packet.flight == Flight::InFlight && order + REORDERING <= self.newest_acked {
+            if packet.flight == Flight::Sent && order + REORDERING <= self.newest_acked {
                 self.fly(index, Flight::Lost);
                 newest_lost = newest_lost.max(Some(order));
             }
@@ -374,7 +375,7 @@ impl SendQueue {
         for (state, by) in [(before, -1), (flight, 1)] {
             let count = match state {
                 Flight::Unsent => continue,
-                Flight::InFlight => &mut self.in_flight,
+                Flight::Sent => &mut self.in_flight,
                 Flight::Acked => &mut self.acked,
                 Flight::Lost => &mut self.lost,
             };

@@ -1,0 +1,37 @@
+# Thin: what each target does is in the programs it calls.
+
+CARGO ?= cargo
+CELL := testcell/cell/cell
+
+.PHONY: demo test lint bench cell cell-down
+
+# A real OpenAFS cell, two mounts of it, and a tour. Needs root.
+demo:
+	testcell/cell/install
+	$(CARGO) build --release -p fuse
+	testcell/demo
+
+# Everything that must hold. Needs root for the tests against a real cell.
+test: lint
+	testcell/cell/install
+	$(CARGO) test -p rxrpc -p afs-client -p fuse
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release -p rxrpc loom
+	$(CARGO) build -p fuse
+	$(CARGO) test -p testcell -- --test-threads 1
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Ratios against OpenAFS's own FUSE client and local file systems, in one run. Needs root.
+bench:
+	testcell/cell/install
+	$(CARGO) build --release -p fuse
+	testcell/bench
+
+cell:
+	testcell/cell/install
+	$(CELL) up --servers 2
+
+cell-down:
+	$(CELL) down

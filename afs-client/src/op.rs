@@ -193,14 +193,16 @@ impl<'a> Rotation<'a> {
         let peer = attempt.target.peer;
         let action = decide(&error, self.class, self.volume.kind);
         tracing::debug!(server = %peer, volume = %self.volume.id, %error, ?action, "call failed");
-        match &error {
-            RpcError::Transport(CallError::PeerDead | CallError::TimedOut | CallError::Unreachable(_)) => {
-                if attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
-                    tracing::warn!(server = %peer, "file server does not answer");
-                }
-            }
-            RpcError::Aborted(_) => self.succeeded(attempt),
-            _ => {}
+        let silent = matches!(
+            error,
+            RpcError::Transport(CallError::PeerDead | CallError::TimedOut | CallError::Unreachable(_))
+        );
+        if silent && attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
+            tracing::warn!(server = %peer, "file server does not answer");
+        }
+        if let RpcError::Aborted(_) = &error {
+            // A refusal is an answer.
+            self.succeeded(attempt);
         }
         let error = Error::from(error);
         match action {
@@ -213,9 +215,7 @@ impl<'a> Rotation<'a> {
                     self.pause().await;
                 }
                 self.relocated = true;
-                if let Err(unknown) = self.volumes.relocate(&self.volume, self.deadline).await {
-                    return Err(unknown);
-                }
+                self.volumes.relocate(&self.volume, self.deadline).await?;
             }
         }
         self.last = Some(error);

@@ -8,6 +8,7 @@
 mod content;
 mod file;
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod model;
 mod ranges;
 
@@ -23,13 +24,12 @@ use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 
-pub(crate) use content::{StoreCall, StorePlan};
 pub(crate) use file::{CacheFile, Fill};
 
 /// The unit of eviction.
 pub(crate) const CHUNK: u64 = 1024 * 1024;
 /// The smallest cache that can hold what is fetched at once beside what is dirty.
-pub const MIN_BYTES: u64 = 8 * 1024 * 1024;
+const MIN_BYTES: u64 = 8 * 1024 * 1024;
 /// The most dirty data, whatever the size of the cache.
 const MAX_DIRTY: u64 = 64 * 1024 * 1024;
 /// Descriptors that the cache leaves to others, and the most it uses.

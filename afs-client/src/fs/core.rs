@@ -105,8 +105,6 @@ impl Core {
                 server: Arc::clone(&attempt.server),
                 server_inits: attempt.server.init_counter(),
                 unknown: self.unknown.count(),
-                volume: stamp.volume,
-                all: stamp.all,
             },
         }
     }

@@ -12,7 +12,9 @@ use super::ranges::RangeSet;
 use crate::types::DataVersion;
 
 /// Size of the pages that backing files are made of.
-pub(crate) const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = PAGE_BYTES as u64;
+/// The same, for buffers.
+pub(crate) const PAGE_BYTES: usize = 4096;
 
 /// `range`, widened to whole pages.
 pub(crate) fn pages(range: &Range<u64>) -> Range<u64> {
@@ -76,11 +78,6 @@ impl Content {
 
     fn length_modified(&self) -> bool {
         self.cut.is_some_and(|cut| cut < self.server_len) || self.grow > self.server_len
-    }
-
-    /// Bytes that only we have.
-    pub(crate) fn dirty_bytes(&self) -> u64 {
-        self.dirty.bytes()
     }
 
     /// Pages that may not be evicted because only we have bytes in them.
@@ -253,6 +250,7 @@ impl Content {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "ranges are what is compared")]
 mod tests {
     use super::*;
 
@@ -328,7 +326,7 @@ mod tests {
         content.begin_store();
         content.write(50..60);
         content.stored(DataVersion(2), 100);
-        assert_eq!(content.dirty_bytes(), 10);
+        assert_eq!(content.dirty.bytes(), 10);
         assert!(content.is_present(&(0..100)));
         content.set_server(DataVersion(3), 100);
         assert_eq!(content.missing(&(0..100)).collect::<Vec<_>>(), [0..50, 60..100]);
@@ -340,7 +338,7 @@ mod tests {
         content.write(0..5);
         content.begin_store();
         content.store_failed();
-        assert_eq!(content.dirty_bytes(), 5);
+        assert_eq!(content.dirty.bytes(), 5);
         assert!(content.is_modified());
     }
 }

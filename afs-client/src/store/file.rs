@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use rustix::fs::FallocateFlags;
 use tokio::sync::Notify;
 
-use super::content::{Content, PAGE, StorePlan, pages};
+use super::content::{Content, PAGE, PAGE_BYTES, StorePlan, pages};
 use super::ranges::RangeSet;
 use super::{CHUNK, Shared};
 use crate::error::Error;
@@ -86,11 +86,6 @@ impl CacheFile {
     /// Is there anything that the server does not have?
     pub(crate) fn is_modified(&self) -> bool {
         self.state.read().content.is_modified()
-    }
-
-    /// Dirty bytes that no store has taken yet.
-    pub(crate) fn dirty_bytes(&self) -> u64 {
-        self.state.read().content.dirty_bytes()
     }
 
     /// Takes over what a status says; what is cached of another version is thrown away.
@@ -349,7 +344,7 @@ impl State {
     /// Zeros what is not local in `range`.
     fn zero(&mut self, range: Range<u64>) {
         let Some(file) = &self.backing else { return };
-        let zeros = [0; PAGE as usize];
+        let zeros = [0; PAGE_BYTES];
         for used in self.allocated.overlapping(range) {
             for part in self.content.not_local(&used) {
                 let mut at = part.start;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::content::StoreCall;
 use super::*;
 use crate::types::DataVersion;
 

@@ -132,6 +132,7 @@ impl FromIterator<Range<u64>> for RangeSet {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use proptest::prelude::*;
 

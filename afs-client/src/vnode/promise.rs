@@ -49,10 +49,6 @@ pub(crate) struct Issued {
     pub(crate) server_inits: u64,
     /// Breaks of FIDs that were not known.
     pub(crate) unknown: u64,
-    /// Breaks of the volume.
-    pub(crate) volume: u64,
-    /// Breaks of everything.
-    pub(crate) all: u64,
 }
 
 /// The server's undertaking to notify.
@@ -102,11 +98,6 @@ impl Promise {
     /// Who gave it.
     pub(crate) fn server(&self) -> &Arc<Server> {
         &self.server
-    }
-
-    /// When it ends by itself.
-    pub(crate) fn expires_at(&self) -> Instant {
-        self.expires_at
     }
 }
 

@@ -31,8 +31,11 @@ pub struct Volumes {
     servers: Arc<Servers>,
     by_id: RwLock<HashMap<(CellId, VolumeId), Arc<Volume>>>,
     /// What the location database said, by name or number.
-    entries: Mutex<HashMap<(CellId, String), (Arc<VolumeEntry>, Instant)>>,
+    entries: Mutex<HashMap<(CellId, String), Learnt>>,
 }
+
+/// An entry and when it was learnt.
+type Learnt = (Arc<VolumeEntry>, Instant);
 
 impl Volumes {
     /// None yet.

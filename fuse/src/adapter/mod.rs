@@ -135,7 +135,7 @@ impl Filesystem for Adapter {
         _atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        handle: Option<FileHandle>,
+        _handle: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -143,7 +143,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = convert::set_attr(mode, uid, gid, size, mtime);
-        guarded(|| self.do_setattr(self.asked(Op::Setattr, request, node, reply), node, set, handle));
+        guarded(|| self.do_setattr(self.asked(Op::Setattr, request, node, reply), node, set));
     }
 
     fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {

@@ -2,13 +2,10 @@
 
 use afs_client::fs::{Access, SetAttr};
 use bytes::Bytes;
-use fuser::{
-    AccessFlags, Errno, FileHandle, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyStatfs, ReplyXattr,
-};
+use fuser::{AccessFlags, Errno, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyStatfs, ReplyXattr};
 
 use super::reply::{Asked, errno_of};
 use super::{Adapter, Limit, convert};
-use afs_client::fs::HandleId;
 
 impl Adapter {
     pub(super) fn do_getattr(&self, asked: Asked<ReplyAttr>, node: INodeNo) {
@@ -33,13 +30,7 @@ impl Adapter {
         }
     }
 
-    pub(super) fn do_setattr(
-        &self,
-        asked: Asked<ReplyAttr>,
-        node: INodeNo,
-        set: SetAttr,
-        handle: Option<FileHandle>,
-    ) {
+    pub(super) fn do_setattr(&self, asked: Asked<ReplyAttr>, node: INodeNo, set: SetAttr) {
         if set == SetAttr::default() {
             // Only times that AFS does not keep.
             return self.do_getattr(asked, node);
@@ -47,7 +38,7 @@ impl Adapter {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;
         };
-        let (fs, handle) = (self.shared.fs.clone(), handle.map(|handle| HandleId(handle.0)));
+        let fs = self.shared.fs.clone();
         let work = async move { fs.setattr(fid, set).await };
         self.shared
             .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {

@@ -1,4 +1,5 @@
 //! Two endpoints on loopback: calls, their limits, and the life of connections.
+#![cfg(not(loom))]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -199,7 +199,7 @@ impl Core {
                 Err(error) => return fill.fail(error),
             };
             let noted = self.note(vnode, &attempt);
-            let mut sink = |at, part| fill.put(at, &[part]);
+            let mut sink = |at, parts: &[Bytes]| fill.put(at, parts);
             match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
                 Ok((length, reply)) => {
                     rotation.succeeded(&attempt);

@@ -272,8 +272,8 @@ impl Core {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
             let mut blob = BytesMut::new();
-            let mut sink = |_, part: Bytes| {
-                blob.extend_from_slice(&part);
+            let mut sink = |_, parts: &[Bytes]| {
+                parts.iter().for_each(|part| blob.extend_from_slice(part));
                 Ok(())
             };
             match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {

@@ -58,7 +58,7 @@ pub async fn call<P: Procedure>(
     rest_of(&mut call, BytesMut::new()).await
 }
 
-/// Fetches file data: hands each part to `sink` with its place in the file, then gives how many bytes there were and
+/// Fetches file data: hands what has come to `sink` with its place in the file, then gives how many bytes there were and
 /// what the server says about the file.
 ///
 /// # Errors
@@ -68,7 +68,7 @@ pub async fn fetch_data(
     endpoint: &Endpoint,
     target: &Target,
     request: &FetchDataArgs,
-    sink: &mut (dyn FnMut(u64, Bytes) -> io::Result<()> + Send),
+    sink: &mut (dyn FnMut(u64, &[Bytes]) -> io::Result<()> + Send),
 ) -> Result<(u64, FetchDataReply), RpcError> {
     let mut call = endpoint.call(target).await?;
     let mut arguments = Vec::new();
@@ -87,13 +87,21 @@ pub async fn fetch_data(
         return Err(RpcError::TooMuchData(length));
     }
     let (mut part, mut left) = (head.freeze(), length);
+    let mut parts = Vec::new();
     while left > 0 {
-        let data = part.split_to(part.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-        if !data.is_empty() {
-            let at = request.position + (length - left);
+        let at = request.position + (length - left);
+        loop {
+            let data = part.split_to(part.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
             left -= data.len() as u64;
-            sink(at, data).map_err(RpcError::Cache)?;
+            parts.push(data);
+            if left == 0 {
+                break;
+            }
+            let Some(next) = call.recv_ready() else { break };
+            part = next;
         }
+        sink(at, &parts).map_err(RpcError::Cache)?;
+        parts.clear();
         if left > 0 {
             part = call.recv().await?.ok_or(XdrError::Short)?;
         }

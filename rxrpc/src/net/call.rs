@@ -1,5 +1,6 @@
 //! What a call that we make and a call that we answer have in common: reading, writing, ending.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -17,6 +18,8 @@ pub(crate) struct Call {
     conn: Ref<Connection>,
     slot: Slot,
     started: Instant,
+    /// Payloads that were taken from the connection and not asked for yet: a window of them at the most.
+    ready: VecDeque<Bytes>,
     /// How it ended, once that is known.
     result: Option<CallResult>,
 }
@@ -28,6 +31,7 @@ impl Call {
             conn,
             slot,
             started,
+            ready: VecDeque::new(),
             result: None,
         }
     }
@@ -73,20 +77,35 @@ impl Call {
         poll_fn(|context| self.poll_recv(context)).await
     }
 
+    /// The payload of the next packet if it is here and was taken along with others.
+    pub(crate) fn recv_ready(&mut self) -> Option<Bytes> {
+        self.ready.pop_front()
+    }
+
+    /// Takes all that is here in one turn.
     fn poll_recv(&mut self, context: &Context<'_>) -> Poll<Result<Option<Bytes>, CallError>> {
-        let slot = self.slot;
+        if let Some(data) = self.ready.pop_front() {
+            return Poll::Ready(Ok(Some(data)));
+        }
+        let (slot, ready) = (self.slot, &mut self.ready);
         let now = self.conn.shared.clock.now();
-        let polled = self
-            .conn
-            .turn(now, |turn| match turn.state.proto.read(now, slot) {
-                Ok(Read::Data(data)) => Poll::Ready(Ok(Some(data))),
-                Ok(Read::End) => Poll::Ready(Ok(None)),
-                Ok(Read::Pending) => {
-                    turn.read_later(slot.channel, context.waker());
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(error)),
-            });
+        let polled = self.conn.turn(now, |turn| {
+            loop {
+                return match turn.state.proto.read(now, slot) {
+                    Ok(Read::Data(data)) => {
+                        ready.push_back(data);
+                        continue;
+                    }
+                    _ if !ready.is_empty() => Poll::Ready(Ok(ready.pop_front())),
+                    Ok(Read::End) => Poll::Ready(Ok(None)),
+                    Ok(Read::Pending) => {
+                        turn.read_later(slot.channel, context.waker());
+                        Poll::Pending
+                    }
+                    Err(error) => Poll::Ready(Err(error)),
+                };
+            }
+        });
         self.note(polled)
     }
 

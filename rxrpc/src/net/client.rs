@@ -82,6 +82,11 @@ impl ClientCall {
         Ok(received)
     }
 
+    /// The payload of the next packet if it is here already, having come with the one that [`recv`](Self::recv) gave.
+    pub fn recv_ready(&mut self) -> Option<Bytes> {
+        self.call.recv_ready()
+    }
+
     /// Gives the call up and tells the server so.
     pub fn abort(mut self, code: AbortCode) {
         self.call.abort(code);

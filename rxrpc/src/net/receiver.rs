@@ -6,6 +6,7 @@
 //! looked up by connection id. Whatever fits nothing is dropped and counted; a few questions that need no connection
 //! (version, debug, calls to unknown services) are answered on the spot.
 
+use std::iter;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +18,7 @@ use super::answer;
 use super::connection::{Connection, Key, ServiceKey};
 use super::endpoint::Shared;
 use super::service::{Service, ServiceCall};
-use super::socket::Region;
+use super::socket::Inbox;
 use super::traffic::{Traffic, Way};
 use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
@@ -43,12 +44,12 @@ impl Receiver {
     /// Receives until the task is dropped.
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut region = Region::new();
+        let mut inbox = Inbox::new();
         loop {
             let mut traffic = Traffic::default();
             let received = shared
                 .socket
-                .receive(&mut region, |peer, datagram| {
+                .receive(&mut inbox, |peer, datagram| {
                     traffic.count(&datagram);
                     self.datagram(peer, datagram);
                 })
@@ -221,15 +222,22 @@ fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run:
     for reason in rejected {
         shared.dropped(conn.peer(), reason.name());
     }
-    for slot in calls {
-        conn.count_call();
-        shared.totals.add_answered();
+    // One acquisition for each call; a new connection is one even if its packet begins none.
+    let acquisitions = calls.len().max(usize::from(acquired != Acquire::Reused));
+    for outcome in iter::once(acquired)
+        .chain(iter::repeat(Acquire::Reused))
+        .take(acquisitions)
+    {
         shared.sink.event(&Event::Acquired {
             side: Side::Service,
             scope: &conn.scope,
             service: conn.service,
-            outcome: acquired,
+            outcome,
         });
+    }
+    for slot in calls {
+        conn.count_call();
+        shared.totals.add_answered();
         let handler = shared.services.read().get(&conn.service).cloned();
         let call = ServiceCall::new(conn.clone(), slot);
         match handler {

@@ -1,7 +1,7 @@
 //! The UDP socket: batches in, batches out.
 //!
-//! The machine: one receiver reads whatever the kernel merged (GRO) into one region and hands out each datagram as a
-//! slice of it, without copying. Senders on any thread hand in a run of equal datagrams, which leaves in one system call
+//! The machine: one receiver reads up to 32 datagrams, or runs of them that the kernel merged (GRO), in one system call,
+//! and hands out each as a slice of shared memory. Senders on any thread hand in a run of equal datagrams, which leaves in one system call
 //! (GSO). A run that meets a full socket buffer goes to the outbox, and one task sends it when the socket has room: no
 //! sender ever waits here.
 
@@ -11,7 +11,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
@@ -44,8 +44,11 @@ enum Sent {
 }
 
 /// Where received datagrams are put. One for each receiving task.
-pub(crate) struct Region {
-    free: BytesMut,
+pub(crate) struct Inbox {
+    /// The kernel writes here; of each slot only what it has written ever is resident memory.
+    slots: [Vec<u8>; BATCH_SIZE],
+    /// Datagrams are copied here, end to end, so that a slow reader pins no more than it was sent.
+    kept: BytesMut,
 }
 
 impl Socket {
@@ -89,15 +92,14 @@ impl Socket {
     /// dropped (none can arrive at an IPv4 socket).
     pub(crate) async fn receive(
         &self,
-        region: &mut Region,
+        inbox: &mut Inbox,
         mut each: impl FnMut(SocketAddrV4, Bytes),
     ) -> io::Result<()> {
-        let free = region.make_room();
-        let mut meta = [RecvMeta::default()];
+        let mut meta = [RecvMeta::default(); BATCH_SIZE];
         let got = loop {
             self.io.readable().await?;
             let attempt = self.io.try_io(Interest::READABLE, || {
-                let mut slices = [IoSliceMut::new(free)];
+                let mut slices = inbox.slots.each_mut().map(|slot| IoSliceMut::new(slot));
                 self.state
                     .recv(UdpSockRef::from(&self.io), &mut slices, &mut meta)
             });
@@ -107,13 +109,12 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         };
-        for meta in meta.iter().take(got) {
-            let mut batch = region.take(meta.len);
+        for (meta, slot) in meta.iter().zip(&inbox.slots).take(got) {
             let SocketAddr::V4(peer) = meta.addr else { continue };
-            let stride = meta.stride.max(1);
-            while !batch.is_empty() {
-                let datagram = batch.split_to(stride.min(batch.len()));
-                each(peer, datagram);
+            let merged = slot.get(..meta.len).unwrap_or(slot);
+            for datagram in merged.chunks(meta.stride.max(1)) {
+                inbox.kept.extend_from_slice(datagram);
+                each(peer, inbox.kept.split().freeze());
             }
         }
         Ok(())
@@ -197,31 +198,18 @@ impl Socket {
     }
 }
 
-impl Region {
-    /// An empty region.
+impl Inbox {
+    /// An empty one.
     pub(crate) fn new() -> Self {
         Self {
-            free: BytesMut::new(),
+            slots: std::array::from_fn(|_| vec![0; MERGED_BYTES]),
+            kept: BytesMut::with_capacity(MERGED_BYTES),
         }
-    }
-
-    /// At least one largest batch of writable bytes.
-    fn make_room(&mut self) -> &mut [u8] {
-        if self.free.len() < BATCH_BYTES {
-            self.free = BytesMut::zeroed(REGION_BYTES);
-        }
-        &mut self.free
-    }
-
-    fn take(&mut self, len: usize) -> Bytes {
-        self.free.split_to(len.min(self.free.len())).freeze()
     }
 }
 
-/// The largest batch the kernel merges into one read.
-const BATCH_BYTES: usize = 65_536;
-/// Small datagrams of many reads share one region, so that a slow reader pins no more than it was sent.
-const REGION_BYTES: usize = 4 * BATCH_BYTES;
+/// The most that the kernel merges into one read.
+const MERGED_BYTES: usize = 65_536;
 const BUFFER_BYTES: usize = 4 << 20;
 /// The kernel takes no more than a UDP datagram's worth in one run.
 const RUN_BYTES: usize = 65_000;

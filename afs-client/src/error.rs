@@ -53,7 +53,7 @@ impl From<RpcError> for Error {
         let errno = match &error {
             RpcError::Aborted(code) => errno(*code),
             RpcError::Transport(_) => Errno::TIMEDOUT,
-            RpcError::Reply(_) | RpcError::TooMuchData(_) => Errno::IO,
+            RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::TooLittleData { .. } => Errno::IO,
             RpcError::Cache(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
         };
         Self::new(errno, error.to_string())

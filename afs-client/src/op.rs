@@ -72,9 +72,11 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
         RpcError::Transport(CallError::PeerDead | CallError::TimedOut) if class == Class::Idempotent => {
             Action::Down
         }
-        RpcError::Transport(_) | RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::Cache(_) => {
-            Action::Fail
-        }
+        RpcError::Transport(_)
+        | RpcError::Reply(_)
+        | RpcError::TooMuchData(_)
+        | RpcError::TooLittleData { .. }
+        | RpcError::Cache(_) => Action::Fail,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use afs_client::types::Fid;
 use parking_lot::{Mutex, RwLock};
@@ -18,6 +19,7 @@ pub struct InodeTable {
     root: Fid,
     hash: fn(Fid) -> u64,
     nodes: RwLock<Nodes>,
+    doubts: AtomicU64,
 }
 
 #[derive(Default)]
@@ -43,7 +45,21 @@ impl InodeTable {
             root,
             hash,
             nodes: RwLock::default(),
+            doubts: AtomicU64::new(0),
         }
+    }
+
+    /// How many objects were doubted so far. One that is doubted while the kernel does not know it yet shows here: to be
+    /// read before the file system is asked, and again after [`retain`](Self::retain).
+    pub fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::SeqCst)
+    }
+
+    /// The node id of an object whose attributes are not true any more, if the kernel knows it.
+    pub fn doubt(&self, fid: Fid) -> Option<u64> {
+        // Before the look: either it finds what `retain` put there, or who retained sees the new count.
+        self.doubts.fetch_add(1, Ordering::SeqCst);
+        self.known(fid)
     }
 
     /// The object behind a node id.
@@ -109,8 +125,9 @@ impl InodeTable {
         }
     }
 
-    /// Every object that the kernel knows beside the root.
-    pub fn ids(&self) -> Vec<u64> {
+    /// Nothing is true any more: every object that the kernel knows beside the root.
+    pub fn doubt_all(&self) -> Vec<u64> {
+        self.doubts.fetch_add(1, Ordering::SeqCst);
         self.nodes.read().by_id.keys().copied().collect()
     }
 

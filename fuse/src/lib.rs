@@ -9,6 +9,7 @@ pub mod cli;
 pub mod daemon;
 pub mod failure;
 pub mod inode;
+pub mod kernel;
 pub mod mount;
 pub mod notify;
 pub mod program;

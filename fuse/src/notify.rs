@@ -5,69 +5,20 @@
 //! invalidations wait behind it, at most as long as the deadline of requests.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use afs_client::fs::Invalidation;
 use afs_client::types::Fid;
 use bytes::Bytes;
-use fuser::{INodeNo, Notifier};
 use rustix::io::Errno;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::inode::{InodeTable, Names};
+use crate::kernel::Kernel;
 use crate::telemetry::metrics::{Forgotten, Metrics};
-
-/// What the kernel can be told.
-pub trait Kernel: Send + 'static {
-    /// Forget attributes and cached contents.
-    fn forget_inode(&self, id: u64) -> io::Result<()>;
-    /// Ask again before using the name.
-    fn doubt_entry(&self, directory: u64, name: &[u8]) -> io::Result<()>;
-}
-
-/// The kernel behind a session.
-pub struct Device {
-    notifier: Notifier,
-    /// A duplicate of the session's descriptor, for what [`Notifier`] cannot say. `None` on kernels before 6.2.
-    expire: Option<OwnedFd>,
-}
-
-impl Device {
-    /// With `expire` names are marked as doubtful and keep their place in the kernel's tree; without it they are
-    /// dropped from it, which a process whose working directory is dropped would notice in `getcwd`.
-    pub fn new(notifier: Notifier, expire: Option<OwnedFd>) -> Self {
-        Self { notifier, expire }
-    }
-}
-
-impl Kernel for Device {
-    fn forget_inode(&self, id: u64) -> io::Result<()> {
-        self.notifier.inval_inode(INodeNo(id), 0, 0)
-    }
-
-    fn doubt_entry(&self, directory: u64, name: &[u8]) -> io::Result<()> {
-        let Some(device) = &self.expire else {
-            return self
-                .notifier
-                .inval_entry(INodeNo(directory), OsStr::from_bytes(name));
-        };
-        let head = expire_entry(directory, name)?;
-        match rustix::io::writev(
-            device,
-            &[IoSlice::new(&head), IoSlice::new(name), IoSlice::new(b"\0")],
-        ) {
-            // The kernel does not have the name: as good as done.
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
 
 /// Applies invalidations until the queue ends or the mount is gone.
 pub struct Notify<K> {
@@ -157,7 +108,7 @@ impl<K: Kernel> Notify<K> {
     }
 
     fn forget_node(&self, fid: Fid, with_names: bool) -> Result<(), Gone> {
-        let Some(id) = self.inodes.known(fid) else {
+        let Some(id) = self.inodes.doubt(fid) else {
             return Ok(());
         };
         self.forget_inode(id)?;
@@ -173,7 +124,7 @@ impl<K: Kernel> Notify<K> {
         }
         self.forget_inode(crate::inode::ROOT)?;
         self.inodes
-            .ids()
+            .doubt_all()
             .into_iter()
             .try_for_each(|id| self.forget_inode(id))
     }
@@ -185,8 +136,17 @@ impl<K: Kernel> Notify<K> {
             .try_for_each(|name| self.doubt_entry(id, name))
     }
 
+    /// An inode that was just given to the kernel may not be in its table yet: it is tried again for a moment.
     fn forget_inode(&self, id: u64) -> Result<(), Gone> {
-        self.count(Forgotten::Inode, self.kernel.forget_inode(id))
+        let mut result = self.kernel.forget_inode(id);
+        for pause in PAUSES {
+            if !is_absent(&result) || self.inodes.fid(id).is_none() {
+                break;
+            }
+            std::thread::sleep(pause);
+            result = self.kernel.forget_inode(id);
+        }
+        self.count(Forgotten::Inode, result)
     }
 
     fn doubt_entry(&self, directory: u64, name: &[u8]) -> Result<(), Gone> {
@@ -194,39 +154,34 @@ impl<K: Kernel> Notify<K> {
     }
 
     fn count(&self, what: Forgotten, result: io::Result<()>) -> Result<(), Gone> {
-        self.metrics.invalidated(what, result.is_ok());
+        let done = result.is_ok() || is_absent(&result);
+        self.metrics.invalidated(what, done);
         match result {
             Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Err(Gone),
-            Err(error) => {
+            Err(error) if !done => {
                 tracing::debug!(?what, %error, "the kernel refused a notification");
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            _ => Ok(()),
         }
     }
+}
+
+/// The kernel does not have it: nothing to forget.
+fn is_absent(result: &io::Result<()>) -> bool {
+    let absent = [Errno::NOENT, Errno::NOTDIR].map(Errno::raw_os_error);
+    matches!(result, Err(error) if error.raw_os_error().is_some_and(|errno| absent.contains(&errno)))
 }
 
 #[derive(Debug)]
 struct Gone;
 
-/// The header and body of FUSE_NOTIFY_INVAL_ENTRY with FUSE_EXPIRE_ONLY; the name and a zero byte follow.
-#[expect(clippy::host_endian_bytes, reason = "the kernel on this machine reads it")]
-fn expire_entry(directory: u64, name: &[u8]) -> io::Result<[u8; 32]> {
-    let too_long = |_| io::Error::from(Errno::NAMETOOLONG);
-    let name_len = u32::try_from(name.len()).map_err(too_long)?;
-    let whole = u32::try_from(name.len() + 33).map_err(too_long)?;
-    let mut message = Vec::with_capacity(32);
-    message.extend_from_slice(&whole.to_ne_bytes());
-    message.extend_from_slice(&NOTIFY_INVAL_ENTRY.to_ne_bytes());
-    message.extend_from_slice(&0_u64.to_ne_bytes());
-    message.extend_from_slice(&directory.to_ne_bytes());
-    message.extend_from_slice(&name_len.to_ne_bytes());
-    message.extend_from_slice(&EXPIRE_ONLY.to_ne_bytes());
-    message.try_into().map_err(|_| io::Error::from(Errno::INVAL))
-}
-
-const NOTIFY_INVAL_ENTRY: i32 = 3;
-const EXPIRE_ONLY: u32 = 1;
+/// How long the program that was woken by a reply may take to enter the inode into the kernel's table.
+const PAUSES: [Duration; 3] = [
+    Duration::from_micros(200),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+];
 /// More than this at once is answered by forgetting everything.
 const MAX_BATCH: usize = 16 * 1024;
 
@@ -318,11 +273,46 @@ mod tests {
         assert_eq!(lines.len(), 3, "{lines:?}");
     }
 
+    /// Knows an inode only at the third question.
+    struct Slow(Mutex<u32>);
+
+    impl Kernel for Arc<Slow> {
+        fn forget_inode(&self, _: u64) -> io::Result<()> {
+            let mut asked = self.0.lock();
+            *asked += 1;
+            if *asked < 3 {
+                return Err(Errno::NOENT.into());
+            }
+            Ok(())
+        }
+
+        fn doubt_entry(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn the_message_is_as_the_kernel_reads_it() {
-        let head = expire_entry(0x0102_0304_0506_0708, b"abc").unwrap();
-        assert_eq!(head[0], 36, "32 + name + zero byte");
-        assert_eq!(head[24], 3);
-        assert_eq!(head[28], 1);
+    fn an_inode_on_its_way_to_the_kernel_is_not_missed() {
+        let slow = Arc::new(Slow(Mutex::new(0)));
+        let inodes = Arc::new(InodeTable::new(fid(1)));
+        inodes.retain(fid(3), || ());
+        let notify = Notify::new(
+            Arc::clone(&slow),
+            Arc::clone(&inodes),
+            Arc::default(),
+            Arc::new(Metrics::new().unwrap()),
+        );
+        notify.apply(&[Invalidation::Node(fid(3))]).unwrap();
+        assert_eq!(*slow.0.lock(), 3);
+    }
+
+    #[test]
+    fn doubt_about_what_the_kernel_is_yet_to_learn_shows() {
+        let inodes = InodeTable::new(fid(1));
+        let before = inodes.doubts();
+        assert_eq!(inodes.doubt(fid(3)), None);
+        inodes.retain(fid(3), || ());
+        assert_ne!(inodes.doubts(), before, "who retained it gives no lifetime");
+        assert!(inodes.doubt(fid(3)).is_some());
     }
 }

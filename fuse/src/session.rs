@@ -20,8 +20,9 @@ use afs_client::fs::Invalidation;
 
 use crate::adapter::{Adapter, Shared};
 use crate::failure::{Failure, Kind};
+use crate::kernel::Device;
 use crate::mount::{FS_TYPE, SOURCE};
-use crate::notify::{Device, Notify};
+use crate::notify::Notify;
 use crate::telemetry::metrics::Metrics;
 
 /// How a mount is to be.
@@ -70,12 +71,7 @@ impl Session {
         invalidations: Option<mpsc::UnboundedReceiver<Invalidation>>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Ended> {
-        let expire: Option<OwnedFd> = if self.shared.expires() {
-            Some(self.inner.as_fd().try_clone_to_owned()?)
-        } else {
-            None
-        };
-        let device = Device::new(self.inner.notifier(), expire);
+        let device = Device::new(self.inner.as_fd().try_clone_to_owned()?, self.shared.expires());
         let (inodes, names) = (Arc::clone(self.shared.inodes()), Arc::clone(self.shared.names()));
         if let Some(queue) = invalidations {
             // It ends by itself when the mount is gone, but it may wait in the kernel then: nobody joins it.

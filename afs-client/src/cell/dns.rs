@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use super::CellName;
@@ -27,13 +28,16 @@ pub(super) async fn lookup(name: &CellName) -> Result<Found, String> {
 }
 
 async fn ask(name: &CellName) -> Result<Found, String> {
-    let broken = |error: &dyn std::fmt::Display| format!("DNS cannot be asked ({error})");
     let resolver = TokioResolver::builder_tokio()
         .and_then(|builder| builder.build())
-        .map_err(|error| broken(&error))?;
-    let mut hosts = services(&resolver, name).await;
+        .map_err(unanswered)?;
+    find(&resolver, name).await
+}
+
+async fn find(resolver: &TokioResolver, name: &CellName) -> Result<Found, String> {
+    let mut hosts = services(resolver, name).await?;
     if hosts.is_empty() {
-        hosts = afsdb(&resolver, name).await;
+        hosts = afsdb(resolver, name).await?;
     }
     let mut servers = Vec::new();
     for (host, port) in hosts.into_iter().take(SERVERS_MAX) {
@@ -47,7 +51,7 @@ async fn ask(name: &CellName) -> Result<Found, String> {
         }
     }
     if servers.is_empty() {
-        return Err("DNS has no SRV or AFSDB record for it".to_owned());
+        return Err("DNS has no SRV or AFSDB record that leads to a server".to_owned());
     }
     Ok(Found {
         name: name.clone(),
@@ -55,39 +59,41 @@ async fn ask(name: &CellName) -> Result<Found, String> {
     })
 }
 
+/// The records of a name; none if it is known that there are none.
+async fn records(resolver: &TokioResolver, name: String, of: RecordType) -> Result<Vec<RData>, String> {
+    match resolver.lookup(name, of).await {
+        Ok(found) => Ok(found.answers().iter().map(|record| record.data.clone()).collect()),
+        Err(error) if error.is_no_records_found() => Ok(Vec::new()),
+        Err(error) => Err(unanswered(error)),
+    }
+}
+
+fn unanswered(error: NetError) -> String {
+    format!("DNS cannot be asked ({error})")
+}
+
 /// `_afs3-vlserver._udp`, by priority and then by weight.
-async fn services(resolver: &TokioResolver, name: &CellName) -> Vec<(Name, u16)> {
-    let Ok(found) = resolver
-        .lookup(format!("_afs3-vlserver._udp.{name}."), RecordType::SRV)
-        .await
-    else {
-        return Vec::new();
-    };
-    let mut records: Vec<_> = found
-        .answers()
-        .iter()
-        .filter_map(|record| match &record.data {
+async fn services(resolver: &TokioResolver, name: &CellName) -> Result<Vec<(Name, u16)>, String> {
+    let found = records(resolver, format!("_afs3-vlserver._udp.{name}."), RecordType::SRV).await?;
+    let mut services: Vec<_> = found
+        .into_iter()
+        .filter_map(|data| match data {
             RData::SRV(srv) => Some(srv),
             _ => None,
         })
         .collect();
-    records.sort_by_key(|srv| (srv.priority, std::cmp::Reverse(srv.weight)));
-    records
-        .into_iter()
-        .map(|srv| (srv.target.clone(), srv.port))
-        .collect()
+    services.sort_by_key(|srv| (srv.priority, std::cmp::Reverse(srv.weight)));
+    Ok(services.into_iter().map(|srv| (srv.target, srv.port)).collect())
 }
 
 /// AFSDB records of subtype 1.
-async fn afsdb(resolver: &TokioResolver, name: &CellName) -> Vec<(Name, u16)> {
-    let Ok(found) = resolver.lookup(format!("{name}."), RecordType::from(AFSDB)).await else {
-        return Vec::new();
-    };
-    let records = found.answers().iter().filter_map(|record| match &record.data {
+async fn afsdb(resolver: &TokioResolver, name: &CellName) -> Result<Vec<(Name, u16)>, String> {
+    let found = records(resolver, format!("{name}."), RecordType::from(AFSDB)).await?;
+    let hosts = found.into_iter().filter_map(|data| match data {
         RData::Unknown { rdata, .. } => afsdb_host(&rdata.anything),
         _ => None,
     });
-    records.map(|host| (host, VL_PORT)).collect()
+    Ok(hosts.map(|host| (host, VL_PORT)).collect())
 }
 
 /// A subtype, and a name without compression (RFC 3597 forbids it).
@@ -116,7 +122,110 @@ const VL_PORT: u16 = 7003;
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::Record;
+    use hickory_resolver::proto::rr::rdata::{A, NULL, SRV};
+
     use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn srv(priority: u16, weight: u16, host: &str) -> RData {
+        RData::SRV(SRV::new(priority, weight, 7003, name(host)))
+    }
+
+    fn address(last: u8) -> RData {
+        RData::A(A::new(192, 0, 2, last))
+    }
+
+    /// What a name server with these records makes known of a cell.
+    async fn found_in(zone: Vec<(&'static str, RData)>, cell: &str) -> Result<Vec<SocketAddrV4>, String> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut connection = ConnectionConfig::udp();
+        connection.port = socket.local_addr().unwrap().port();
+        let mut server = NameServerConfig::udp(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        server.connections = vec![connection];
+        // Ends with the test.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
+                let question = Message::from_vec(&buffer[..len]).unwrap();
+                let query = question.queries[0].clone();
+                let mut answer = question.into_response();
+                for (owner, data) in &zone {
+                    if name(owner) == *query.name() && data.record_type() == query.query_type() {
+                        answer.add_answer(Record::from_rdata(name(owner), 60, data.clone()));
+                    }
+                }
+                if answer.answers.is_empty() {
+                    answer.metadata.response_code = ResponseCode::NXDomain;
+                }
+                socket.send_to(&answer.to_vec().unwrap(), peer).unwrap();
+            }
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            .build()
+            .unwrap();
+        let cell = CellName::new(cell).unwrap();
+        find(&resolver, &cell).await.map(|found| found.servers)
+    }
+
+    fn servers(last: impl IntoIterator<Item = u8>) -> Vec<SocketAddrV4> {
+        last.into_iter()
+            .map(|last| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, last), 7003))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn services_come_by_priority_and_weight() {
+        let owner = "_afs3-vlserver._udp.lab.example.";
+        let zone = vec![
+            (owner, srv(20, 0, "db3.lab.example.")),
+            (owner, srv(10, 1, "db2.lab.example.")),
+            (owner, srv(10, 9, "db1.lab.example.")),
+            ("db1.lab.example.", address(1)),
+            ("db2.lab.example.", address(2)),
+            ("db3.lab.example.", address(3)),
+            (
+                "lab.example.",
+                afsdb_record(b"\x00\x01\x03db9\x03lab\x07example\x00"),
+            ),
+        ];
+        assert_eq!(found_in(zone, "lab.example").await, Ok(servers([1, 2, 3])));
+    }
+
+    #[tokio::test]
+    async fn afsdb_comes_second() {
+        let zone = vec![
+            (
+                "lab.example.",
+                afsdb_record(b"\x00\x01\x03db1\x03lab\x07example\x00"),
+            ),
+            ("db1.lab.example.", address(1)),
+        ];
+        assert_eq!(found_in(zone, "lab.example").await, Ok(servers([1])));
+    }
+
+    #[tokio::test]
+    async fn a_domain_without_servers_is_no_cell() {
+        let zone = vec![("www.example.", address(1))];
+        let why = found_in(zone, "lab.example").await.unwrap_err();
+        assert!(why.contains("no SRV or AFSDB"), "{why}");
+    }
+
+    fn afsdb_record(data: &[u8]) -> RData {
+        RData::Unknown {
+            code: RecordType::from(AFSDB),
+            rdata: NULL::with(data.to_vec()),
+        }
+    }
 
     #[test]
     fn afsdb_records_name_a_host() {

@@ -25,9 +25,27 @@ pub enum RpcError {
     /// The server sends more data than was asked for.
     #[error("bad reply: {0} bytes of data, more than asked for")]
     TooMuchData(u64),
+    /// The server sends less data than there is by its own word.
+    #[error("bad reply: {got} bytes of data where there are {due}")]
+    TooLittleData {
+        /// Bytes sent.
+        got: u64,
+        /// Bytes of what was asked for that lie before the end of the file.
+        due: u64,
+    },
     /// The data could not be read from or put into the cache.
     #[error("cache: {0}")]
     Cache(#[source] io::Error),
+}
+
+impl RpcError {
+    /// The server talks nonsense.
+    fn is_nonsense(&self) -> bool {
+        matches!(
+            self,
+            Self::Reply(_) | Self::TooMuchData(_) | Self::TooLittleData { .. }
+        )
+    }
 }
 
 impl From<CallError> for RpcError {
@@ -49,13 +67,25 @@ pub async fn call<P: Procedure>(
     target: &Target,
     request: &P,
 ) -> Result<P::Reply, RpcError> {
-    let mut call = endpoint.call(target).await?;
-    let mut arguments = Vec::new();
-    P::OPCODE.encode(&mut arguments);
-    request.encode(&mut arguments);
-    call.send(arguments.into()).await?;
-    call.finish().await?;
-    rest_of(&mut call, BytesMut::new()).await
+    let exchange = async {
+        let mut call = endpoint.call(target).await?;
+        let mut arguments = Vec::new();
+        P::OPCODE.encode(&mut arguments);
+        request.encode(&mut arguments);
+        call.send(arguments.into()).await?;
+        call.finish().await?;
+        rest_of(&mut call, BytesMut::new()).await
+    };
+    watched(target, P::NAME, exchange.await)
+}
+
+/// Logs nonsense: whoever runs the server should know.
+fn watched<T>(target: &Target, procedure: &str, result: Result<T, RpcError>) -> Result<T, RpcError> {
+    result.inspect_err(|error| {
+        if error.is_nonsense() {
+            tracing::warn!(server = %target.peer, procedure, %error, "server makes no sense");
+        }
+    })
 }
 
 /// Fetches file data: hands what has come to `sink` with its place in the file, then gives how many bytes there were and
@@ -65,6 +95,15 @@ pub async fn call<P: Procedure>(
 ///
 /// As [`call`], or the sink failed.
 pub async fn fetch_data(
+    endpoint: &Endpoint,
+    target: &Target,
+    request: &FetchDataArgs,
+    sink: &mut (dyn FnMut(u64, &[Bytes]) -> io::Result<()> + Send),
+) -> Result<(u64, FetchDataReply), RpcError> {
+    watched(target, "FetchData", fetch(endpoint, target, request, sink).await)
+}
+
+async fn fetch(
     endpoint: &Endpoint,
     target: &Target,
     request: &FetchDataArgs,
@@ -106,7 +145,16 @@ pub async fn fetch_data(
             part = call.recv().await?.ok_or(XdrError::Short)?;
         }
     }
-    Ok((length, rest_of(&mut call, part.into()).await?))
+    let reply: FetchDataReply = rest_of(&mut call, part.into()).await?;
+    let due = reply
+        .status
+        .length()
+        .saturating_sub(request.position)
+        .min(request.length);
+    if length < due {
+        return Err(RpcError::TooLittleData { got: length, due });
+    }
+    Ok((length, reply))
 }
 
 /// Stores file data, which `source` gives part by part for a place in the file.
@@ -115,6 +163,19 @@ pub async fn fetch_data(
 ///
 /// As [`call`], or the source failed.
 pub async fn store_data(
+    endpoint: &Endpoint,
+    target: &Target,
+    request: &StoreDataArgs,
+    source: &mut (dyn FnMut(u64, usize) -> io::Result<Bytes> + Send),
+) -> Result<StoreDataReply, RpcError> {
+    watched(
+        target,
+        "StoreData",
+        store(endpoint, target, request, source).await,
+    )
+}
+
+async fn store(
     endpoint: &Endpoint,
     target: &Target,
     request: &StoreDataArgs,

@@ -167,6 +167,7 @@ impl Volumes {
             })?;
         let entry = Arc::new(reply.entry);
         if entry.servers == 0 || entry.servers > SERVERS_MAX {
+            tracing::warn!(cell = %cell.name, volume = name, servers = entry.servers, "damaged location entry");
             return Err(Error::new(
                 Errno::IO,
                 format!("the location entry of volume {name} is damaged"),

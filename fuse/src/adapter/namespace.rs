@@ -16,6 +16,7 @@ use crate::inode::Remembered;
 pub(super) struct Place {
     directory: u64,
     seen: Remembered,
+    doubts: u64,
 }
 
 impl Shared {
@@ -24,6 +25,7 @@ impl Shared {
         Place {
             directory: directory.0,
             seen: self.names.remember(directory.0, name),
+            doubts: self.inodes.doubts(),
         }
     }
 
@@ -44,10 +46,16 @@ impl Shared {
     /// Counts the entry as known and gives what the kernel is told: attributes, generation, the two lifetimes.
     pub(super) fn tell(&self, place: Place, name: &[u8], entry: &Entry) -> Told {
         let id = self.retain(entry.fid);
+        // Doubted meanwhile, perhaps before the kernel knew it and could be told.
+        let doubted = self.inodes.doubts() != place.doubts;
         Told {
             attr: convert::attributes(id, &entry.attr),
             generation: Generation(u64::from(entry.fid.unique.0)),
-            attr_lifetime: convert::lifetime(entry.attr_ttl),
+            attr_lifetime: if doubted {
+                Duration::ZERO
+            } else {
+                convert::lifetime(entry.attr_ttl)
+            },
             entry_lifetime: self.entry_lifetime(place, name, Some(entry.attr.kind), entry.entry_ttl),
         }
     }

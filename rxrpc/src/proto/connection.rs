@@ -6,6 +6,8 @@
 //! ([`next_timeout`](Connection::next_timeout)). A connection that was aborted stays so: its packets are dropped.
 
 mod input;
+#[cfg(test)]
+mod network;
 mod snapshot;
 #[cfg(test)]
 mod tests;

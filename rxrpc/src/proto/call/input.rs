@@ -1,5 +1,7 @@
 //! What a call makes of the packets that come for it.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::receive::{Arrival, EndMoved};
@@ -217,9 +219,10 @@ impl Call {
         Taken::WOKE
     }
 
-    /// The service still works on the call before this one: it lives, and will take the call later.
-    pub(in crate::proto) fn on_busy(&mut self, path: &Path<'_>) {
-        self.heard = path.now;
+    /// The service still works on the call before this one (BUSY), or has not heard of this one: it lives, and will take
+    /// the call later.
+    pub(in crate::proto) fn on_sign_of_life(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     /// The peer has ended the call.

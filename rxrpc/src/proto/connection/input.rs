@@ -69,6 +69,10 @@ impl Connection {
         };
         let mut outcome = Outcome::default();
         if header.call.before(channel.number) {
+            // It has not heard of the new call yet, but it lives.
+            if let Some(call) = &mut channel.call {
+                call.on_sign_of_life(now);
+            }
             return Outcome::rejected(Rejected::StaleCall);
         }
         if header.call.after(channel.number) {
@@ -102,7 +106,7 @@ impl Connection {
                 (PacketType::AckAll, _) => call.on_ack_all(&path),
                 (PacketType::Abort, Some(code)) => call.on_abort(code),
                 (PacketType::Busy, _) => {
-                    call.on_busy(&path);
+                    call.on_sign_of_life(now);
                     Taken::default()
                 }
                 _ => Taken {

@@ -24,7 +24,7 @@ struct Pair {
     rejected: Vec<Rejected>,
 }
 
-fn params(side: Side) -> ConnectionParams {
+pub(super) fn params(side: Side) -> ConnectionParams {
     ConnectionParams {
         side,
         epoch: Epoch(0x8000_0001),

@@ -8,6 +8,8 @@ pub mod events;
 pub mod net;
 #[cfg(not(loom))]
 pub mod proto;
+#[cfg(all(test, not(loom)))]
+mod random;
 #[cfg(not(loom))]
 pub mod security;
 mod sync;

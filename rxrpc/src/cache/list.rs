@@ -95,6 +95,23 @@ impl<T: Cached> List<T> {
         )
     }
 
+    /// Reaps like a reaper that is often interrupted between look and swap: for the storm, so that reaps are lost in it.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn reap_slowly(&self, now_ms: u64, expiry: Expiry) -> Reaped<T> {
+        self.walk(now_ms, expiry, |life, seen| {
+            if seen.stamp_ms() % 8 == 0 {
+                std::thread::sleep(std::time::Duration::from_micros(1));
+            }
+            retire(life, seen)
+        })
+    }
+
+    /// Takes idle ones off the list by their look alone, as a cache without rule 4 would: for the storm to compare with.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn forget_idle(&self, now_ms: u64, expiry: Expiry) -> Reaped<T> {
+        self.walk(now_ms, expiry, |_, _| Ok(()))
+    }
+
     /// One walk, in slices. `retire` is an argument for the sake of tests that do it slowly or wrong.
     pub(super) fn walk(&self, now_ms: u64, expiry: Expiry, retire: Retire) -> Reaped<T> {
         let _one_walker = lock(&self.walk);

@@ -277,3 +277,6 @@ fn settle(published: Published<Connection>, replaced: Acquire) -> (Ref<Connectio
         Published::Replaced(conn) => (conn, replaced),
     }
 }
+
+#[cfg(test)]
+mod storm;

@@ -74,7 +74,7 @@ pub struct BindError {
 
 /// A UDP port that makes and answers calls. Clones share it. It lives until [`shutdown`](Self::shutdown).
 #[derive(Clone, Debug)]
-pub struct Endpoint(Arc<Shared>);
+pub struct Endpoint(pub(super) Arc<Shared>);
 
 /// What all parts of an endpoint share.
 pub(crate) struct Shared {

@@ -12,27 +12,7 @@ use std::time::Duration;
 use super::tests::params;
 use super::*;
 use crate::proto::{PacketType, parse};
-
-/// SplitMix64: enough for weather.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
+use crate::random::Random;
 
 /// What the network does to a datagram. Percentages, and microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +86,7 @@ struct Network {
 impl Network {
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let weather = Weather::of(&mut random);
         let now = Instant::now();
         Self {

@@ -66,10 +66,12 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
             -1 if class == Class::Idempotent => Action::Wait,
             _ => Action::Fail,
         },
-        // The request did not reach the server whole, or cannot have been sent at all.
+        // The request did not reach the server whole.
         RpcError::Transport(CallError::Unreachable(_)) => Action::Down,
         RpcError::Transport(CallError::CallLost) => Action::Wait,
-        RpcError::Transport(CallError::PeerDead | CallError::TimedOut) if class == Class::Idempotent => {
+        RpcError::Transport(CallError::PeerDead | CallError::PathBroken(_) | CallError::TimedOut)
+            if class == Class::Idempotent =>
+        {
             Action::Down
         }
         RpcError::Transport(_)
@@ -197,7 +199,12 @@ impl<'a> Rotation<'a> {
         tracing::debug!(server = %peer, volume = %self.volume.id, %error, ?action, "call failed");
         let silent = matches!(
             error,
-            RpcError::Transport(CallError::PeerDead | CallError::TimedOut | CallError::Unreachable(_))
+            RpcError::Transport(
+                CallError::PeerDead
+                    | CallError::TimedOut
+                    | CallError::Unreachable(_)
+                    | CallError::PathBroken(_)
+            )
         );
         if silent && attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
             tracing::warn!(server = %peer, "file server does not answer");
@@ -281,6 +288,18 @@ mod tests {
             (
                 RpcError::Transport(CallError::Unreachable(101)),
                 Modifying,
+                ReadWrite,
+                Action::Down,
+            ),
+            (
+                RpcError::Transport(CallError::PathBroken(111)),
+                Modifying,
+                ReadWrite,
+                Action::Fail,
+            ),
+            (
+                RpcError::Transport(CallError::PathBroken(111)),
+                Idempotent,
                 ReadWrite,
                 Action::Down,
             ),

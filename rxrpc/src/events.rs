@@ -97,6 +97,13 @@ pub enum Event<'a> {
         /// Where it came from.
         peer: SocketAddrV4,
     },
+    /// The network gave a datagram back (ICMP).
+    NetworkError {
+        /// Whom it was for.
+        peer: SocketAddrV4,
+        /// Why (an `errno`).
+        errno: i32,
+    },
     /// DATA packets were sent again.
     Retransmitted {
         /// How many.

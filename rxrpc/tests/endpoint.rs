@@ -204,6 +204,72 @@ async fn a_silent_peer_is_dead_in_time() {
     client.shutdown().await;
 }
 
+/// Where nobody listens any more: the network says so at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_port_fails_calls_at_once() {
+    let (client, server, target, _) = pair(local()).await;
+    let closed = Target {
+        peer: {
+            let gone = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let std::net::SocketAddr::V4(peer) = gone.local_addr().unwrap() else {
+                unreachable!()
+            };
+            peer
+        },
+        ..target.clone()
+    };
+    let started = tokio::time::Instant::now();
+    for round in 0..100 {
+        let (refused, answered) = tokio::join!(
+            echo(&client, &closed, pattern(10)),
+            echo(&client, &target, pattern(10_000))
+        );
+        assert!(matches!(refused, Err(CallError::Unreachable(_))), "{refused:?}");
+        assert_eq!(
+            answered,
+            Ok(pattern(10_000)),
+            "round {round}: another peer is none the worse"
+        );
+    }
+    assert!(
+        started.elapsed() < target.limits.dead_in,
+        "no call has waited for its limit"
+    );
+    let errors = client
+        .peers()
+        .iter()
+        .find(|peer| peer.address == closed.peer)
+        .unwrap()
+        .errors;
+    assert!(errors >= 100, "{errors}");
+    client.shutdown().await;
+    server.shutdown().await;
+}
+
+/// A server that had the request and vanished: nobody knows what it did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_vanishes_breaks_the_path() {
+    let server = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let std::net::SocketAddr::V4(peer) = server.local_addr().unwrap() else {
+        unreachable!()
+    };
+    let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    let target = Target {
+        peer,
+        service: ECHO,
+        scope: Arc::from(""),
+        limits: CallLimits::default(),
+    };
+    let call = tokio::spawn(async move { (echo(&client, &target, pattern(10)).await, client) });
+    server.readable().await.unwrap();
+    drop(server);
+    let (broken, client) = call.await.unwrap();
+    assert!(matches!(broken, Err(CallError::PathBroken(_))), "{broken:?}");
+    client.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_are_reaped_and_come_back() {
     let config = EndpointConfig {

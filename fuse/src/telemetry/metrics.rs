@@ -265,6 +265,10 @@ impl rxrpc::events::Sink for Metrics {
                     .inc();
             }),
             Event::Dropped { reason, .. } => self.families.dropped.with_label_values(&[reason]).inc(),
+            Event::NetworkError { errno, .. } => {
+                let error = network_error(*errno);
+                self.families.network_errors.with_label_values(&[error]).inc();
+            }
             Event::Retransmitted { packets } => self.retransmits.inc_by(*packets),
             _ => {}
         }
@@ -345,6 +349,18 @@ const fn close_name(reason: CloseReason) -> &'static str {
         CloseReason::PeerDead => "peer_dead",
         CloseReason::OverLimit => "over_limit",
         CloseReason::Shutdown => "shutdown",
+    }
+}
+
+/// The names of `errno.h` that ICMP is translated to (Linux `icmp_err_convert`).
+const fn network_error(errno: i32) -> &'static str {
+    match errno {
+        90 => "too_large",
+        101 => "network_unreachable",
+        111 => "refused",
+        112 => "host_down",
+        113 => "host_unreachable",
+        _ => "other",
     }
 }
 

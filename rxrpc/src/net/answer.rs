@@ -50,20 +50,18 @@ fn nth_connection(
     which: impl Fn(&ConnectionSnapshot) -> bool,
 ) -> Vec<u8> {
     let all = shared.connections.snapshot();
-    let shown = |conn: &Arc<Connection>| (conn.peer(), conn.snapshot());
+    let shown = |conn: &Arc<Connection>| (conn.peer.address(), conn.snapshot());
     let found = all.iter().map(shown).filter(|(_, conn)| which(conn)).nth(index);
     debug::connection(question, found.as_ref().map(|(peer, conn)| (*peer, conn)))
 }
 
-fn peers(shared: &Shared) -> Vec<PeerSnapshot> {
+/// The peers by address.
+pub(super) fn peers(shared: &Shared) -> Vec<PeerSnapshot> {
     let mut peers = BTreeMap::new();
     for conn in shared.connections.snapshot() {
-        let address = conn.peer();
-        let peer = peers.entry(address).or_insert(PeerSnapshot {
-            address,
-            connections: 0,
-            rtt: None,
-        });
+        let peer = peers
+            .entry(conn.peer.address())
+            .or_insert_with(|| conn.peer.snapshot());
         peer.connections = peer.connections.saturating_add(1);
         peer.rtt = peer.rtt.or_else(|| conn.rtt());
     }

@@ -159,6 +159,7 @@ impl Shared {
             cid,
             service: key.service,
             security: SecurityIndex(0),
+            window: self.config.receive_window,
         };
         Connection::new(
             Arc::clone(self),
@@ -168,7 +169,7 @@ impl Shared {
                 slot,
                 cid,
             },
-            key.service,
+            self.peers.get(key.peer),
             Arc::clone(&key.scope),
             proto::Connection::new(params),
             now,

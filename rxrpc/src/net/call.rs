@@ -149,7 +149,7 @@ impl Drop for Call {
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
-            .field("peer", &self.conn.peer())
+            .field("peer", &self.conn.peer.address())
             .field("slot", &self.slot)
             .field("result", &self.result)
             .finish_non_exhaustive()
@@ -161,8 +161,10 @@ fn result_of(error: &CallError) -> CallResult {
         CallError::Aborted(code) | CallError::ConnectionAborted(code) => CallResult::Aborted(code),
         CallError::TimedOut => CallResult::TimedOut,
         CallError::LocalAbort(_) | CallError::Released | CallError::Shutdown => CallResult::Cancelled,
-        CallError::PeerDead | CallError::Unreachable(_) | CallError::CallLost | CallError::Protocol(_) => {
-            CallResult::NetworkError
-        }
+        CallError::PeerDead
+        | CallError::Unreachable(_)
+        | CallError::PathBroken(_)
+        | CallError::CallLost
+        | CallError::Protocol(_) => CallResult::NetworkError,
     }
 }

@@ -43,7 +43,7 @@ impl ClientCall {
     /// Whom we call.
     #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {
-        self.call.connection().peer()
+        self.call.connection().peer.address()
     }
 
     /// Queues a part of the request, waiting until all of it fits into the window. Not cancel safe: a cancelled send may

@@ -9,20 +9,22 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::endpoint::Shared;
+use super::peer::Peer;
 use super::traffic::Way;
 use crate::cache::{Cached, Life, Ref};
 use crate::events::CloseReason;
-use crate::proto::{self, ChannelIndex, ConnectionId, Epoch, ServiceId, Side};
+use crate::proto::{self, ChannelIndex, ConnectionId, Epoch, RoundTrip, ServiceId, Side, Slot};
 
 /// A connection that threads share.
 pub(crate) struct Connection {
     pub(super) life: Life,
     pub(super) key: Key,
+    pub(super) peer: Arc<Peer>,
     pub(super) service: ServiceId,
     pub(super) scope: Arc<str>,
     pub(super) born: Instant,
@@ -42,6 +44,16 @@ pub(crate) enum Key {
     },
     /// Used on receipt.
     Service(ServiceKey),
+}
+
+impl Key {
+    /// The connection's id.
+    pub(super) fn cid(&self) -> ConnectionId {
+        match self {
+            Self::Client { cid, .. } => *cid,
+            Self::Service(key) => key.cid,
+        }
+    }
 }
 
 /// What client connections must share to serve the same calls.
@@ -87,7 +99,7 @@ impl Connection {
         shared: Arc<Shared>,
         life: Life,
         key: Key,
-        service: ServiceId,
+        peer: Arc<Peer>,
         scope: Arc<str>,
         proto: proto::Connection,
         now: Instant,
@@ -95,7 +107,8 @@ impl Connection {
         Self {
             life,
             key,
-            service,
+            peer,
+            service: proto.service(),
             scope,
             born: now,
             calls: AtomicU64::new(0),
@@ -106,13 +119,6 @@ impl Connection {
                 armed: None,
                 hold: None,
             }),
-        }
-    }
-
-    pub(super) fn peer(&self) -> SocketAddrV4 {
-        match &self.key {
-            Key::Client { bundle, .. } => bundle.peer,
-            Key::Service(key) => key.peer,
         }
     }
 
@@ -150,8 +156,8 @@ impl Connection {
         self.state.lock().proto.usable()
     }
 
-    /// The smoothed round trip to the peer, if it was measured.
-    pub(super) fn rtt(&self) -> Option<Duration> {
+    /// The round trip to the peer, if it was measured.
+    pub(super) fn rtt(&self) -> Option<RoundTrip> {
         self.state.lock().proto.rtt()
     }
 
@@ -171,16 +177,13 @@ impl Ref<Connection> {
             state: &mut state,
             wakes: &mut woken,
         };
+        turn.state.proto.set_path_mtu(self.peer.datagram());
         let result = work(&mut turn);
 
-        let sent = shared.transmit(self.peer(), |buffer| state.proto.poll_transmit(now, buffer));
+        let sent = shared.transmit(&self.peer, |buffer| turn.state.proto.poll_transmit(now, buffer));
         if let Some(errno) = sent.unreachable {
-            let touched = state.proto.unreachable(now, errno);
-            Turn {
-                state: &mut state,
-                wakes: &mut woken,
-            }
-            .touched(touched);
+            let touched = turn.state.proto.unreachable(now, errno, None);
+            turn.touched(touched);
         }
 
         if state.proto.is_idle() {
@@ -206,6 +209,14 @@ impl Ref<Connection> {
         woken.wake();
         shared.report(&sent, Way::Out);
         result
+    }
+
+    /// The network has given back a datagram to its peer (an `errno`), of the call `refused` if that is known.
+    pub(super) fn unreachable(&self, now: Instant, errno: i32, refused: Option<Slot>) {
+        self.turn(now, |turn| {
+            let touched = turn.state.proto.unreachable(now, errno, refused);
+            turn.touched(touched);
+        });
     }
 
     /// Fails its calls, but for replies that are on their way.

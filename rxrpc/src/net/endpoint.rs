@@ -17,17 +17,21 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
+use super::answer;
 use super::bundle::Bundles;
 use super::clock::Clock;
 use super::connections::Connections;
+use super::network_errors;
+use super::peer::{Peer, Peers};
 use super::receiver::Receiver;
-use super::socket::Socket;
+use super::socket::{SendError, Socket};
 use super::timers::Timers;
 use super::traffic::{Totals, Traffic, Way};
 use super::{ClientCall, Service, Target};
 use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
-use crate::proto::{CallError, Epoch, ServiceId, Side, Transmit};
+use crate::proto::debug::PeerSnapshot;
+use crate::proto::{CallError, DATAGRAM_USUAL, Epoch, ServiceId, Side, Transmit};
 
 /// How an endpoint is set up.
 #[derive(Clone, Debug)]
@@ -44,6 +48,10 @@ pub struct EndpointConfig {
     pub soft_limit: usize,
     /// Peers that want another service connection beyond this many are told that we are busy.
     pub max_service_connections: usize,
+    /// Packets of a reply that may wait for their reader, from 1 to 255. OpenAFS never sends more than 32 ahead.
+    pub receive_window: u8,
+    /// The same for requests that we are to answer.
+    pub request_window: u8,
     /// Calls answered at the same time; further ones wait their turn.
     pub max_service_calls: usize,
 }
@@ -57,6 +65,8 @@ impl Default for EndpointConfig {
             service_idle: Duration::from_mins(10),
             soft_limit: 900,
             max_service_connections: 20_000,
+            receive_window: 255,
+            request_window: 32,
             max_service_calls: 256,
         }
     }
@@ -84,6 +94,7 @@ pub(crate) struct Shared {
     pub(super) timers: Timers,
     pub(super) connections: Connections,
     pub(super) bundles: Bundles,
+    pub(super) peers: Peers,
     pub(super) services: RwLock<HashMap<ServiceId, Arc<dyn Service>>>,
     /// Calls being answered.
     pub(super) answering: Arc<Semaphore>,
@@ -130,6 +141,7 @@ impl Endpoint {
                 Arc::clone(&sink),
             ),
             bundles: Bundles::default(),
+            peers: Peers::default(),
             services: RwLock::default(),
             answering: Arc::new(Semaphore::new(config.max_service_calls)),
             epoch: Epoch((epoch | RANDOM_EPOCH) & !RESERVED_EPOCH),
@@ -143,6 +155,7 @@ impl Endpoint {
         let tasks = [
             tokio::spawn(Receiver::new(Arc::clone(&shared)).run()),
             tokio::spawn(drain_outbox(Arc::clone(&shared))),
+            tokio::spawn(network_errors::hear(Arc::clone(&shared))),
             tokio::spawn(fire_timers(Arc::clone(&shared))),
             tokio::spawn(reap(Arc::clone(&shared), Side::Client)),
             tokio::spawn(reap(Arc::clone(&shared), Side::Service)),
@@ -195,6 +208,12 @@ impl Endpoint {
             idle: conn.life.is_idle(),
         });
         counted.collect()
+    }
+
+    /// The peers that there are connections to or from, by address.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerSnapshot> {
+        answer::peers(&self.0)
     }
 
     /// Fails the calls that are left, retires all connections and stops the tasks. Waits a moment for replies to arrive.
@@ -251,7 +270,7 @@ impl Shared {
     /// Sends what `poll` yields, run after run, and counts it.
     pub(super) fn transmit(
         &self,
-        peer: SocketAddrV4,
+        peer: &Peer,
         mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>,
     ) -> Traffic {
         let mut traffic = Traffic::default();
@@ -260,12 +279,21 @@ impl Shared {
                 buffer.clear();
                 let Some(run) = poll(buffer) else { break };
                 traffic.count_run(&run, buffer);
-                if let Err(errno) = self.socket.send(peer, run.segment_size, buffer) {
+                let send = |whole| self.socket.send(peer.address(), whole, run.segment_size, buffer);
+                let sent = send(peer.datagram()).or_else(|error| match error {
+                    SendError::TooLarge => {
+                        peer.ask_route();
+                        send(0)
+                    }
+                    error => Err(error),
+                });
+                if let Err(SendError::Unreachable(errno)) = sent {
                     traffic.unreachable = Some(errno);
                     break;
                 }
             }
         });
+        peer.on_sent(&traffic);
         traffic
     }
 
@@ -274,7 +302,7 @@ impl Shared {
         let mut traffic = Traffic::default();
         traffic.count(datagram);
         // Who cannot be reached gets no answer.
-        let _ = self.socket.send(peer, datagram.len(), datagram);
+        let _ = self.socket.send(peer, DATAGRAM_USUAL, datagram.len(), datagram);
         self.report(&traffic, Way::Out);
     }
 
@@ -320,7 +348,10 @@ async fn fire_timers(shared: Arc<Shared>) {
 async fn reap(shared: Arc<Shared>, side: Side) {
     shared
         .connections
-        .reap(side, || shared.bundles.forget_unused())
+        .reap(side, || {
+            shared.bundles.forget_unused();
+            shared.peers.forget_unused();
+        })
         .await;
 }
 

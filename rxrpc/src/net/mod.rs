@@ -12,6 +12,8 @@ mod clock;
 mod connection;
 mod connections;
 mod endpoint;
+mod network_errors;
+mod peer;
 mod receiver;
 mod service;
 mod socket;

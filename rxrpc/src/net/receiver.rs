@@ -141,7 +141,7 @@ fn find_client(
         .connections
         .client_by_id(header.cid)
         .ok_or("no_connection")?;
-    if conn.peer().port() != peer.port() {
+    if conn.peer.address().port() != peer.port() {
         return Err("foreign_port");
     }
     Ok((conn, Acquire::Reused))
@@ -194,13 +194,14 @@ fn service_connection(shared: &Arc<Shared>, life: Life, key: ServiceKey, service
         cid: key.cid,
         service,
         security: SecurityIndex(0),
+        window: shared.config.request_window,
     };
     let proto = proto::Connection::new(params);
     Connection::new(
         Arc::clone(shared),
         life,
         Key::Service(key),
-        service,
+        shared.peers.get(key.peer),
         Arc::from(""),
         proto,
         now,
@@ -211,6 +212,9 @@ fn service_connection(shared: &Arc<Shared>, life: Life, key: ServiceKey, service
 fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run: Vec<Packet>, now: Instant) {
     let mut calls = Vec::new();
     let mut rejected = Vec::new();
+    let bytes = run.iter().map(|packet| Header::LEN + packet.body.len());
+    conn.peer
+        .on_received(run.len() as u64, bytes.sum::<usize>() as u64);
     conn.turn(now, |turn| {
         for packet in run {
             let outcome = turn.state.proto.handle_packet(now, packet);
@@ -220,7 +224,7 @@ fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run:
         }
     });
     for reason in rejected {
-        shared.dropped(conn.peer(), reason.name());
+        shared.dropped(conn.peer.address(), reason.name());
     }
     // One acquisition for each call; a new connection is one even if its packet begins none.
     let acquisitions = calls.len().max(usize::from(acquired != Acquire::Reused));

@@ -29,7 +29,7 @@ impl ServiceCall {
     /// Who calls.
     #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {
-        self.0.connection().peer()
+        self.0.connection().peer.address()
     }
 
     /// Which service was called.

@@ -7,14 +7,18 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::io::Errno;
+use rustix::net::sockopt;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
+
+use super::network_errors::{self, NetworkError};
 
 /// A bound UDP socket with batched input and output.
 pub(crate) struct Socket {
@@ -39,6 +43,17 @@ enum Sent {
     Gone,
     /// The socket has no room now.
     Full,
+    /// A run of datagrams that do not fit the path, which the kernel refuses as a whole.
+    TooLarge,
+    /// There is no way to the peer (an `errno`).
+    Unreachable(i32),
+}
+
+/// Why a run was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// Its datagrams do not fit the path any more. Smaller ones do, and these do one by one, in fragments.
+    TooLarge,
     /// There is no way to the peer (an `errno`).
     Unreachable(i32),
 }
@@ -57,6 +72,9 @@ impl Socket {
         let socket = std::net::UdpSocket::bind(addr)?;
         socket.set_nonblocking(true)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // What does not fit the path leaves in fragments, and ICMP tells how large a datagram may be.
+        sockopt::set_ip_mtu_discover(&socket, sockopt::Ipv4PathMtuDiscovery::WANT)?;
+        network_errors::enable(&socket)?;
         // Best effort: the kernel clamps these to net.core.{r,w}mem_max.
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), BUFFER_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), BUFFER_BYTES);
@@ -79,6 +97,17 @@ impl Socket {
     /// The bound address.
     pub(crate) fn local_addr(&self) -> SocketAddrV4 {
         self.local
+    }
+
+    /// Waits until the network has given back a datagram, and passes on what it says. Cancel safe.
+    pub(crate) async fn network_errors(&self) -> io::Result<Vec<NetworkError>> {
+        loop {
+            self.io.ready(Interest::ERROR).await?;
+            match self.io.try_io(Interest::ERROR, || network_errors::read(&self.io)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
     }
 
     /// Datagrams that one `send` may carry.
@@ -120,21 +149,32 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends datagrams, each `segment` bytes long but for the last, or keeps them in the outbox. Fails with the `errno` if
-    /// there is no way to the peer.
-    pub(crate) fn send(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Result<(), i32> {
+    /// Sends datagrams, each `segment` bytes long but for the last, or keeps them in the outbox. Those longer than `whole`
+    /// leave one by one, because the kernel fragments no run.
+    pub(crate) fn send(
+        &self,
+        peer: SocketAddrV4,
+        whole: u16,
+        segment: usize,
+        bytes: &[u8],
+    ) -> Result<(), SendError> {
         let segment = segment.max(1);
-        let segments = self.max_segments().min(RUN_BYTES / segment).max(1);
+        let segments = if segment > usize::from(whole) {
+            1
+        } else {
+            self.max_segments().min(RUN_BYTES / segment).max(1)
+        };
         bytes
             .chunks(segment * segments)
             .try_for_each(|run| self.send_run(peer, segment, run))
     }
 
-    fn send_run(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Result<(), i32> {
+    fn send_run(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Result<(), SendError> {
         if self.outbox.lock().is_empty() {
             match self.try_send(peer, segment, bytes) {
                 Sent::Gone => return Ok(()),
-                Sent::Unreachable(errno) => return Err(errno),
+                Sent::TooLarge => return Err(SendError::TooLarge),
+                Sent::Unreachable(errno) => return Err(SendError::Unreachable(errno)),
                 Sent::Full => {}
             }
         }
@@ -175,9 +215,16 @@ impl Socket {
             segment_size: (segment < bytes.len()).then_some(segment),
             src_ip: None,
         };
-        let sent = self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send(UdpSockRef::from(&self.io), &transmit)
-        });
+        let attempt = || {
+            self.io.try_io(Interest::WRITABLE, || {
+                self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+            })
+        };
+        // An error that ICMP left on the socket ends one attempt, whoever caused it.
+        let sent = match attempt() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => attempt(),
+            sent => sent,
+        };
         match sent {
             Ok(()) => Sent::Gone,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Full,
@@ -190,6 +237,8 @@ impl Socket {
                         | io::ErrorKind::NetworkDown,
                         Some(errno),
                     ) => Sent::Unreachable(errno),
+                    // Kernels before 6.13 say EINVAL.
+                    (_, Some(EMSGSIZE | EINVAL)) if segment < bytes.len() => Sent::TooLarge,
                     // As good as lost on the way: the timers of the calls decide.
                     _ => Sent::Gone,
                 }
@@ -208,9 +257,18 @@ impl Inbox {
     }
 }
 
+/// The largest IP packet that the route to a peer takes.
+pub(super) fn route_mtu(peer: SocketAddrV4) -> io::Result<u32> {
+    let socket = std::net::UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(peer)?;
+    Ok(sockopt::ip_mtu(&socket)?)
+}
+
 /// The most that the kernel merges into one read.
 const MERGED_BYTES: usize = 65_536;
 const BUFFER_BYTES: usize = 4 << 20;
 /// The kernel takes no more than a UDP datagram's worth in one run.
 const RUN_BYTES: usize = 65_000;
 const OUTBOX_RUNS: usize = 4096;
+const EMSGSIZE: i32 = Errno::MSGSIZE.raw_os_error();
+const EINVAL: i32 = Errno::INVAL.raw_os_error();

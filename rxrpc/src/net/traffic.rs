@@ -54,6 +54,18 @@ impl Traffic {
         }
     }
 
+    /// Packets and bytes of all types.
+    pub(crate) fn total(&self) -> (u64, u64) {
+        self.by_type
+            .iter()
+            .fold((0, 0), |sum, of_type| (sum.0 + of_type.0, sum.1 + of_type.1))
+    }
+
+    /// DATA packets sent again.
+    pub(crate) fn resent(&self) -> u64 {
+        self.resent
+    }
+
     /// Emits what was counted.
     pub(crate) fn report(&self, way: Way, sink: &dyn Sink) {
         for (number, &(packets, bytes)) in (0..).zip(&self.by_type) {

@@ -282,6 +282,26 @@ impl AckPacket {
         })
     }
 
+    /// One without soft acks and trailer.
+    #[must_use]
+    pub const fn new(first: Seq, previous: Seq, serial: Serial, reason: AckReason) -> Self {
+        Self {
+            buffer_space: 0,
+            max_skew: 0,
+            first,
+            previous,
+            serial,
+            reason,
+            acks: SackTable::new(),
+            trailer: AckTrailer {
+                max_mtu: None,
+                if_mtu: None,
+                rwind: None,
+                jumbo_max: None,
+            },
+        }
+    }
+
     /// Appends the body to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u16(self.buffer_space);

@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::call::{AckDue, Call, WINDOW_WHOLE, ack_body};
+use super::call::{AckDue, Call};
 use super::send_run::Run;
 use super::wire::{Flags, Header, PacketType};
-use super::{AbortCode, AckReason, CallError, CallNumber, ChannelIndex, Seq, Serial, Side, Slot};
+use super::{AbortCode, AckPacket, AckReason, CallError, CallNumber, ChannelIndex, Seq, Serial, Side, Slot};
 
 /// One of the four channels of a connection.
 #[derive(Default)]
@@ -148,7 +148,7 @@ impl Channel {
     }
 
     /// Lays out the last word on the last call, if it is due.
-    pub(super) fn poll_memory(&mut self, channel: ChannelIndex, run: &mut Run<'_>) -> bool {
+    pub(super) fn poll_memory(&mut self, channel: ChannelIndex, window: u8, run: &mut Run<'_>) -> bool {
         let Some(memory) = &mut self.memory else {
             return false;
         };
@@ -162,20 +162,13 @@ impl Channel {
         match memory.last {
             Last::Theirs => return false,
             Last::Ack(next) => {
-                run.ack(
-                    slot,
-                    ack_body(next, Seq(next.0.wrapping_sub(1)), serial, reason, WINDOW_WHOLE),
-                );
+                let previous = Seq(next.0.wrapping_sub(1));
+                run.ack(slot, AckPacket::new(next, previous, serial, reason), window);
             }
             Last::Abort(code) => {
-                run.packet(
-                    slot,
-                    PacketType::Abort,
-                    Flags::NONE,
-                    Seq(0),
-                    0,
-                    &code.0.to_be_bytes(),
-                );
+                run.packet(slot, PacketType::Abort, Flags::NONE, Seq(0), 0, |out| {
+                    out.extend_from_slice(&code.0.to_be_bytes())
+                });
             }
         }
         true

@@ -12,7 +12,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -21,11 +21,12 @@ pub use snapshot::{CallSnapshot, ConnectionSnapshot};
 
 use super::call::{Call, Path, Read};
 use super::channel::Channel;
+use super::mtu::Mtu;
 use super::rtt::RttEstimator;
 use super::send_run::{Run, Transmit};
 use super::{
-    AbortCode, CallError, CallLimits, ChannelIndex, ConnectionId, Epoch, PacketSecurity, SecurityIndex,
-    Serial, ServiceId, Side, Slot, abort_codes,
+    AbortCode, CallError, CallLimits, ChannelIndex, ConnectionId, Epoch, PacketSecurity, RoundTrip,
+    SecurityIndex, Serial, ServiceId, Side, Slot, abort_codes,
 };
 use crate::security::Null;
 
@@ -42,6 +43,8 @@ pub struct ConnectionParams {
     pub service: ServiceId,
     /// Its security class.
     pub security: SecurityIndex,
+    /// Packets of a call that we take ahead of its reader, from 1.
+    pub window: u8,
 }
 
 /// A connection.
@@ -52,8 +55,9 @@ pub struct Connection {
     /// The serial used last.
     serial: Serial,
     rtt: RttEstimator,
+    mtu: Mtu,
     /// The congestion window of the last call.
-    window: Option<u32>,
+    congestion: Option<u32>,
     fate: Fate,
 }
 
@@ -77,7 +81,8 @@ impl Connection {
             channels: Default::default(),
             serial: Serial(0),
             rtt: RttEstimator::default(),
-            window: None,
+            mtu: Mtu::new(),
+            congestion: None,
             fate: Fate::Open,
         }
     }
@@ -94,10 +99,21 @@ impl Connection {
         matches!(self.fate, Fate::Aborted(_))
     }
 
-    /// The smoothed round trip to the peer, if it was measured.
+    /// The service it speaks to.
     #[must_use]
-    pub fn rtt(&self) -> Option<Duration> {
-        self.rtt.smoothed()
+    pub fn service(&self) -> ServiceId {
+        self.params.service
+    }
+
+    /// The path to the peer carries `datagram` bytes of UDP payload in one piece.
+    pub fn set_path_mtu(&mut self, datagram: u16) {
+        self.mtu.set_path(datagram);
+    }
+
+    /// The round trip to the peer, if it was measured.
+    #[must_use]
+    pub fn rtt(&self) -> Option<RoundTrip> {
+        self.rtt.round_trip()
     }
 
     /// Begins a call of ours on the first free channel, if there is one.
@@ -105,11 +121,18 @@ impl Connection {
         if !self.usable() || self.params.side != Side::Client {
             return None;
         }
-        let (window, channels) = (self.window, ChannelIndex::ALL.into_iter().zip(&mut self.channels));
+        let channels = ChannelIndex::ALL.into_iter().zip(&mut self.channels);
         let (index, channel) = channels.into_iter().find(|(_, channel)| channel.is_free())?;
         channel.number = channel.number.next();
         let slot = channel.slot(index);
-        channel.call = Some(Call::new(Side::Client, slot, limits, window, now));
+        channel.call = Some(Call::new(
+            Side::Client,
+            slot,
+            limits,
+            self.congestion,
+            self.params.window,
+            now,
+        ));
         Some(slot)
     }
 
@@ -172,9 +195,18 @@ impl Connection {
         });
     }
 
-    /// The network cannot reach the peer: all calls fail with this `errno`.
-    pub fn unreachable(&mut self, now: Instant, errno: i32) -> [bool; ChannelIndex::COUNT] {
-        self.fail_all(now, CallError::Unreachable(errno), None, |_| true)
+    /// The network cannot reach the peer (an `errno`): all calls fail. Those that were first sent at `now` never left;
+    /// `refused` is the call of the packet that the network gave back, if that is known.
+    pub fn unreachable(
+        &mut self,
+        now: Instant,
+        errno: i32,
+        refused: Option<Slot>,
+    ) -> [bool; ChannelIndex::COUNT] {
+        self.end_all(now, |call| {
+            call.unreachable(now, errno, refused == Some(call.slot()));
+            true
+        })
     }
 
     /// Ends the connection: no call begins any more, those under way are aborted, but for replies that are on their way.
@@ -203,6 +235,7 @@ impl Connection {
                 let path = Path {
                     now,
                     rtt: &mut self.rtt,
+                    mtu: &mut self.mtu,
                     security: &*self.security,
                 };
                 *touched |= call.on_timeout(&path);
@@ -227,12 +260,13 @@ impl Connection {
             channels,
             serial,
             rtt,
+            mtu,
             security,
             ..
         } = self;
-        let mut run = Run::new(params, serial, out);
+        let mut run = Run::new(params, *mtu, serial, out);
         for (index, channel) in ChannelIndex::ALL.into_iter().zip(channels) {
-            if channel.poll_memory(index, &mut run) {
+            if channel.poll_memory(index, params.window, &mut run) {
                 break;
             }
             let Some(call) = channel.call.as_mut().filter(|call| !call.is_over()) else {
@@ -241,6 +275,7 @@ impl Connection {
             let path = Path {
                 now,
                 rtt: &mut *rtt,
+                mtu: &mut *mtu,
                 security: &**security,
             };
             if call.poll_ack(&path, &mut run) {
@@ -268,10 +303,11 @@ impl Connection {
         let mut path = Path {
             now,
             rtt: &mut self.rtt,
+            mtu: &mut self.mtu,
             security: &*self.security,
         };
         let result = work(channel.call_mut(slot)?, &mut path);
-        self.window = channel.call.as_ref().map(Call::congestion_window);
+        self.congestion = channel.call.as_ref().map(Call::congestion_window);
         channel.settle(self.params.side, now);
         result
     }
@@ -283,12 +319,24 @@ impl Connection {
         told: Option<AbortCode>,
         which: impl Fn(&Call) -> bool,
     ) -> [bool; ChannelIndex::COUNT] {
+        self.end_all(now, |call| {
+            let fails = which(call);
+            if fails {
+                call.fail(error, told);
+            }
+            fails
+        })
+    }
+
+    /// Has `end` look at every call; gives the channels where it says that it ended one.
+    fn end_all(
+        &mut self,
+        now: Instant,
+        mut end: impl FnMut(&mut Call) -> bool,
+    ) -> [bool; ChannelIndex::COUNT] {
         let mut touched = [false; ChannelIndex::COUNT];
         for (channel, touched) in self.channels.iter_mut().zip(&mut touched) {
-            if let Some(call) = channel.call.as_mut().filter(|call| which(call)) {
-                call.fail(error, told);
-                *touched = true;
-            }
+            *touched = channel.call.as_mut().is_some_and(&mut end);
             channel.settle(self.params.side, now);
         }
         touched

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::endpoint::datagram;
 use super::wire::{Flags, Header, Packet, PacketType};
-use super::{ConnectionSnapshot, Side, abort_codes};
+use super::{ConnectionSnapshot, RoundTrip, Side, abort_codes};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +48,29 @@ pub struct Totals {
     pub peers: u32,
 }
 
-/// What is known of a peer.
+/// What is known of a peer. All counts are from the making of the first of its connections that is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSnapshot {
     /// Its address.
     pub address: SocketAddrV4,
     /// Connections to and from it.
     pub connections: u16,
-    /// The smoothed round trip, if it was measured.
-    pub rtt: Option<Duration>,
+    /// The round trip, if it was measured.
+    pub rtt: Option<RoundTrip>,
+    /// Bytes of UDP payload that travel to it in one piece.
+    pub datagram: u16,
+    /// Packets sent to it.
+    pub packets_sent: u64,
+    /// How many of them were DATA sent again.
+    pub packets_resent: u64,
+    /// Packets from it.
+    pub packets_received: u64,
+    /// Bytes of the packets sent, Rx headers included.
+    pub bytes_sent: u64,
+    /// Bytes of the packets received, Rx headers included.
+    pub bytes_received: u64,
+    /// How often the network said that it cannot be reached.
+    pub errors: u32,
 }
 
 impl Question {
@@ -169,11 +183,34 @@ pub fn peer(question: &Header, about: Option<&PeerSnapshot>) -> Vec<u8> {
     body.u32(0, peer.address.ip().to_bits());
     body.u16(4, peer.address.port());
     body.u16(12, peer.connections);
-    let rtt = peer
-        .rtt
-        .map_or(0, |rtt| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX));
-    body.u32(24, rtt.saturating_mul(8));
+    if let Some(rtt) = peer.rtt {
+        body.u32(24, millis(rtt.smoothed * 8));
+        body.u32(28, millis(rtt.deviation * 4));
+        body.u32(32, u32::try_from(rtt.timeout.as_secs()).unwrap_or(u32::MAX));
+        body.u32(36, rtt.timeout.subsec_micros());
+    }
+    body.u32(40, wrapped(peer.packets_sent));
+    body.u32(44, wrapped(peer.packets_resent));
+    for offset in [6, 60, 62, 68] {
+        body.u16(offset, peer.datagram);
+    }
+    body.u16(64, 1);
+    body.u16(66, 1);
+    body.put(76, peer.bytes_sent.to_be_bytes());
+    body.put(84, peer.bytes_received.to_be_bytes());
     body.reply(question)
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rxdebug expects counters that wrap"
+)]
+fn wrapped(count: u64) -> u32 {
+    count as u32
 }
 
 /// Answers [`Question::Unknown`]: both words are the marker of a bad kind.

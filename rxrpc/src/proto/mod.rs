@@ -13,6 +13,7 @@ pub mod debug;
 pub mod endpoint;
 mod jumbo;
 mod malformed;
+mod mtu;
 mod rejected;
 mod rtt;
 mod secure;
@@ -24,7 +25,9 @@ pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
 pub use call::{CallError, CallLimits, Read};
 pub use connection::{CallSnapshot, Connection, ConnectionParams, ConnectionSnapshot, Outcome};
 pub use malformed::Malformed;
+pub use mtu::{DATAGRAM_LEAST, DATAGRAM_USUAL};
 pub use rejected::Rejected;
+pub use rtt::RoundTrip;
 pub use secure::{PacketSecurity, Place, Sealed};
 pub use send_run::Transmit;
 pub use seq::{

@@ -5,6 +5,17 @@
 
 use std::time::Duration;
 
+/// How long packets take to the peer and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoundTrip {
+    /// The smoothed mean.
+    pub smoothed: Duration,
+    /// The smoothed deviation from it.
+    pub deviation: Duration,
+    /// How long an acknowledgement is waited for.
+    pub timeout: Duration,
+}
+
 /// The round-trip time of the path to a peer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RttEstimator {
@@ -37,10 +48,14 @@ impl RttEstimator {
         });
     }
 
-    /// The smoothed round-trip time, if there was a sample.
+    /// What was measured.
     #[must_use]
-    pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.estimate.map(|estimate| estimate.smoothed)
+    pub(crate) fn round_trip(&self) -> Option<RoundTrip> {
+        self.estimate.map(|Estimate { smoothed, deviation }| RoundTrip {
+            smoothed,
+            deviation,
+            timeout: self.timeout(0, Duration::ZERO),
+        })
     }
 
     /// True while more samples are wanted soon.
@@ -90,7 +105,7 @@ mod tests {
         rtt.sample(10 * MS);
         assert_eq!(rtt.timeout(0, Duration::ZERO), 300 * MS, "floor and allowance");
         rtt.sample(Duration::from_secs(61));
-        assert_eq!(rtt.smoothed(), Some(10 * MS), "no round trip");
+        assert_eq!(rtt.round_trip().unwrap().smoothed, 10 * MS, "no round trip");
         for _ in 0..100 {
             rtt.sample(500 * MS);
         }

@@ -1,7 +1,8 @@
 //! A run of datagrams of one size, as one system call can send it.
 
+use super::mtu::Mtu;
 use super::wire::{Flags, Header, PacketType};
-use super::{AckPacket, ConnectionParams, Seq, Serial, Slot};
+use super::{AckPacket, AckTrailer, ConnectionParams, Seq, Serial, Slot};
 
 /// What [`poll_transmit`](super::Connection::poll_transmit) laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub struct Transmit {
 /// The run that is being laid out.
 pub(super) struct Run<'a> {
     params: &'a ConnectionParams,
+    mtu: Mtu,
     /// The serial used last on the connection.
     serial: &'a mut Serial,
     out: &'a mut Vec<u8>,
@@ -27,9 +29,15 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(params: &'a ConnectionParams, serial: &'a mut Serial, out: &'a mut Vec<u8>) -> Self {
+    pub(super) fn new(
+        params: &'a ConnectionParams,
+        mtu: Mtu,
+        serial: &'a mut Serial,
+        out: &'a mut Vec<u8>,
+    ) -> Self {
         Self {
             params,
+            mtu,
             serial,
             out,
             segment: 0,
@@ -53,7 +61,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Adds a datagram; gives its serial.
+    /// Adds a datagram whose body `body` appends; gives its serial.
     pub(super) fn packet(
         &mut self,
         slot: Slot,
@@ -61,7 +69,7 @@ impl<'a> Run<'a> {
         flags: Flags,
         seq: Seq,
         cksum: u16,
-        body: &[u8],
+        body: impl FnOnce(&mut Vec<u8>),
     ) -> Serial {
         let serial = self.next_serial();
         *self.serial = serial;
@@ -81,7 +89,7 @@ impl<'a> Run<'a> {
             service: self.params.service,
         };
         header.encode(self.out);
-        self.out.extend_from_slice(body);
+        body(self.out);
         let len = self.out.len() - before;
         if self.count == 0 {
             self.segment = len;
@@ -92,15 +100,16 @@ impl<'a> Run<'a> {
         serial
     }
 
-    /// Adds an ACK; gives its serial.
-    pub(super) fn ack(&mut self, slot: Slot, ack: AckPacket) -> Serial {
-        let mut body = Vec::with_capacity(ACK_BYTES);
-        ack.encode(&mut body);
+    /// Adds an ACK that tells the peer of a receive window of `window` packets; gives its serial.
+    pub(super) fn ack(&mut self, slot: Slot, ack: AckPacket, window: u8) -> Serial {
+        let mtu = self.mtu.advertised();
+        let trailer = AckTrailer::new(mtu, mtu, window, PACKETS_PER_DATAGRAM);
+        let ack = AckPacket { trailer, ..ack };
         let mut flags = Flags::SLOW_START_OK;
         if ack.reason == super::AckReason::Ping {
             flags = flags | Flags::REQUEST_ACK;
         }
-        self.packet(slot, PacketType::Ack, flags, Seq(0), 0, &body)
+        self.packet(slot, PacketType::Ack, flags, Seq(0), 0, |out| ack.encode(out))
     }
 
     /// Notes whether the last packet was sent before.
@@ -120,5 +129,5 @@ impl<'a> Run<'a> {
 
 /// So many full datagrams fit the largest run that the kernel takes at once.
 const RUN_MAX: usize = 44;
-/// An ACK without soft acks.
-const ACK_BYTES: usize = 40;
+/// More would invite jumbograms; 0 would promise path MTU discovery (rxrpc.md 22).
+const PACKETS_PER_DATAGRAM: u8 = 1;

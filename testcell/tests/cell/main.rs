@@ -14,6 +14,7 @@ mod git;
 mod hostile;
 mod identity;
 mod names;
+mod network;
 mod recovery;
 mod stop;
 mod tools;

@@ -79,11 +79,11 @@ impl Call {
         // A window that stays closed: the ACK that opened it may be lost.
         let blocked = self.phase.sends() && self.send.in_flight() == 0 && !self.send.is_empty();
         let patience = if blocked { PING_BLOCKED_AFTER } else { PING_AFTER };
-        (self.exposed && owed && self.phase != Phase::Execute).then(|| asked + patience)
+        (self.exposed.is_some() && owed && self.phase != Phase::Execute).then(|| asked + patience)
     }
 
     fn dead_at(&self) -> Option<Instant> {
-        (self.exposed && self.phase != Phase::Execute).then(|| self.heard + self.limits.dead_in)
+        (self.exposed.is_some() && self.phase != Phase::Execute).then(|| self.heard + self.limits.dead_in)
     }
 }
 

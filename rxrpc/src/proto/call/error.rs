@@ -19,9 +19,12 @@ pub enum CallError {
     /// Nothing was heard from the peer.
     #[error("no answer from the peer")]
     PeerDead,
-    /// The network says that the peer cannot be reached (an `errno`).
+    /// The network says that the peer cannot be reached (an `errno`). It has not had the request whole.
     #[error("the peer cannot be reached: {}", std::io::Error::from_raw_os_error(*.0))]
     Unreachable(i32),
+    /// The network says that the peer cannot be reached any more (an `errno`). It may have had the request.
+    #[error("the peer cannot be reached any more: {}", std::io::Error::from_raw_os_error(*.0))]
+    PathBroken(i32),
     /// The server no longer knows a call that it had acknowledged: it has restarted.
     #[error("the server has forgotten the call")]
     CallLost,

@@ -136,6 +136,7 @@ impl Call {
             self.fail(CallError::CallLost, None);
             return Taken::WOKE;
         }
+        path.mtu.on_trailer(&ack.trailer);
         if let Some(window) = ack.trailer.rwind {
             // A closed window is probed with one packet, as OpenAFS does.
             self.send

@@ -18,10 +18,10 @@ use bytes::{Bytes, BytesMut};
 
 pub use error::{CallError, CallLimits};
 pub(super) use input::Taken;
-pub(super) use output::{WINDOW_WHOLE, ack_body};
 pub(super) use state::Phase;
 
 use super::congestion::Congestion;
+use super::mtu::Mtu;
 use super::rtt::RttEstimator;
 use super::secure::{PacketSecurity, Place};
 use super::{AbortCode, AckReason, Seq, Serial, Side, Slot, abort_codes};
@@ -58,8 +58,8 @@ pub(super) struct Call {
     heard: Instant,
     /// When the call last moved.
     moved: Instant,
-    /// The peer may know of the call.
-    exposed: bool,
+    /// Since when the peer may know of the call.
+    exposed: Option<Instant>,
     released: bool,
 }
 
@@ -75,6 +75,7 @@ pub(super) struct AckDue {
 pub(super) struct Path<'a> {
     pub(super) now: Instant,
     pub(super) rtt: &'a mut RttEstimator,
+    pub(super) mtu: &'a mut Mtu,
     pub(super) security: &'a dyn PacketSecurity,
 }
 
@@ -90,7 +91,15 @@ pub enum Read {
 }
 
 impl Call {
-    pub(super) fn new(side: Side, slot: Slot, limits: CallLimits, window: Option<u32>, now: Instant) -> Self {
+    /// A call whose congestion window begins at `congestion` packets, and which takes `window` packets ahead of its reader.
+    pub(super) fn new(
+        side: Side,
+        slot: Slot,
+        limits: CallLimits,
+        congestion: Option<u32>,
+        window: u8,
+        now: Instant,
+    ) -> Self {
         Self {
             side,
             slot,
@@ -99,8 +108,8 @@ impl Call {
             told: None,
             send: SendQueue::new(),
             tail: Bytes::new(),
-            receive: ReceiveQueue::new(RECEIVE_WINDOW),
-            congestion: Congestion::new(window),
+            receive: ReceiveQueue::new(usize::from(window)),
+            congestion: Congestion::new(congestion),
             limits,
             ack: None,
             ack_at: None,
@@ -111,7 +120,7 @@ impl Call {
             started: now,
             heard: now,
             moved: now,
-            exposed: side == Side::Service,
+            exposed: (side == Side::Service).then_some(now),
             released: false,
         }
     }
@@ -161,7 +170,7 @@ impl Call {
     /// Takes application bytes as far as the window allows; gives how many.
     pub(super) fn write(&mut self, path: &Path<'_>, data: &mut Bytes) -> Result<usize, CallError> {
         self.begin_sending(path.now)?;
-        let max = path.security.payload_max(BODY_MAX);
+        let max = path.security.payload_max(path.mtu.body());
         let before = data.len();
         while !data.is_empty() {
             if self.tail.len() >= max {
@@ -243,9 +252,21 @@ impl Call {
     pub(super) fn fail(&mut self, error: CallError, told: Option<AbortCode>) {
         if self.step(Step::Failed) {
             self.error = Some(error);
-            self.told = told.filter(|_| self.exposed);
+            self.told = told.filter(|_| self.exposed.is_some());
             self.receive.discard();
         }
+    }
+
+    /// The network cannot reach the peer. `refused` says that it was a packet of this call that could not be delivered.
+    pub(super) fn unreachable(&mut self, now: Instant, errno: i32, refused: bool) {
+        let just_sent = self.exposed.is_none_or(|since| since == now);
+        let never_whole = refused && self.exposed == Some(self.heard) && self.send.is_first_sending();
+        let error = if just_sent || never_whole {
+            CallError::Unreachable(errno)
+        } else {
+            CallError::PathBroken(errno)
+        };
+        self.fail(error, None);
     }
 
     /// Ends a call whose peer has begun the next one on the channel: that acknowledges all of its reply.
@@ -328,9 +349,5 @@ fn joined(front: &Bytes, back: &Bytes, capacity: usize) -> Bytes {
     whole.freeze()
 }
 
-/// Fits the interface MTU of Ethernet with all that OpenAFS allows for: 1444 - 28 (rxrpc.md 9.3).
-pub(super) const BODY_MAX: usize = 1416;
-/// Twice what OpenAFS ever sends ahead.
-pub(super) const RECEIVE_WINDOW: usize = 64;
 /// How long an ACK that nothing asks for may wait (OpenAFS `rx_softAckDelay`).
 const ACK_DELAY: Duration = Duration::from_millis(100);

@@ -1,8 +1,8 @@
 //! What a call sends.
 
-use super::{AckDue, Call, Path, Phase, RECEIVE_WINDOW};
+use super::{AckDue, Call, Path, Phase};
 use crate::proto::send_run::Run;
-use crate::proto::{AckPacket, AckReason, AckTrailer, Flags, PacketType, Seq, Serial, Side};
+use crate::proto::{AckPacket, AckReason, Flags, PacketType, Side};
 
 impl Call {
     /// Lays out the ACK that is due, if one is.
@@ -15,14 +15,12 @@ impl Call {
         self.ack_at = None;
         let window = u8::try_from(self.receive.room()).unwrap_or(u8::MAX);
         let acks = self.receive.table();
-        let body = ack_body(
-            self.receive.next(),
-            self.receive.highest(),
-            serial,
-            reason,
-            window,
-        );
-        let sent = run.ack(self.slot, AckPacket { acks, ..body });
+        let (first, previous) = (self.receive.next(), self.receive.highest());
+        let ack = AckPacket {
+            acks,
+            ..AckPacket::new(first, previous, serial, reason)
+        };
+        let sent = run.ack(self.slot, ack, window);
         if reason == AckReason::Ping {
             self.ping = Some((sent, path.now));
         }
@@ -44,8 +42,8 @@ impl Call {
                 break;
             }
             let (seq, again) = (self.send.seq(index), self.send.was_sent(index));
-            if !self.exposed {
-                self.exposed = true;
+            if self.exposed.is_none() {
+                self.exposed = Some(path.now);
                 self.heard = path.now;
             }
             self.send.on_sent(index, run.next_serial(), path.now);
@@ -60,7 +58,9 @@ impl Call {
             if self.wants_ack(path, index, last, again, more) {
                 flags = flags | Flags::REQUEST_ACK;
             }
-            run.packet(self.slot, PacketType::Data, flags, seq, checksum, &body);
+            run.packet(self.slot, PacketType::Data, flags, seq, checksum, |out| {
+                out.extend_from_slice(&body);
+            });
             run.resent(again);
             any = true;
         }
@@ -94,31 +94,3 @@ impl Call {
         ) && self.receive.is_drained()
     }
 }
-
-/// The body of an ACK without soft acks.
-pub(in crate::proto) fn ack_body(
-    first: Seq,
-    previous: Seq,
-    serial: Serial,
-    reason: AckReason,
-    window: u8,
-) -> AckPacket {
-    AckPacket {
-        buffer_space: 0,
-        max_skew: 0,
-        first,
-        previous,
-        serial,
-        reason,
-        acks: crate::proto::SackTable::new(),
-        trailer: AckTrailer::new(DATAGRAM_MAX, DATAGRAM_MAX, window, PACKETS_PER_DATAGRAM),
-    }
-}
-
-/// The whole window, for a call of which nothing is buffered.
-#[expect(clippy::cast_possible_truncation, reason = "it is 64")]
-pub(in crate::proto) const WINDOW_WHOLE: u8 = RECEIVE_WINDOW as u8;
-/// What OpenAFS makes of an Ethernet MTU (rxrpc.md 12.1).
-const DATAGRAM_MAX: u16 = 1444;
-/// More would invite jumbograms; 0 would promise path MTU discovery (rxrpc.md 22).
-const PACKETS_PER_DATAGRAM: u8 = 1;

@@ -296,6 +296,11 @@ impl SendQueue {
         self.ended && self.unsent == self.packets.len()
     }
 
+    /// No packet was sent twice, and none has left the queue.
+    pub(super) fn is_first_sending(&self) -> bool {
+        self.sent == self.unsent as u64
+    }
+
     /// LAST is in flight.
     pub(super) fn awaits_last(&self) -> bool {
         self.is_sent() && !self.is_empty()

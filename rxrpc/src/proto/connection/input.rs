@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Connection, Fate};
-use crate::proto::call::{Call, Path, RECEIVE_WINDOW, Taken};
+use crate::proto::call::{Call, Path, Taken};
 use crate::proto::rejected::Rejected;
 use crate::proto::wire::{Packet, PacketType};
 use crate::proto::{
@@ -87,6 +87,7 @@ impl Connection {
         let mut path = Path {
             now,
             rtt: &mut self.rtt,
+            mtu: &mut self.mtu,
             security: &*self.security,
         };
         let taken = match channel.call.as_mut().filter(|call| !call.is_over()) {
@@ -128,7 +129,7 @@ impl Connection {
         self.params.side == Side::Service
             && self.usable()
             && header.packet_type == PacketType::Data
-            && usize::try_from(header.seq.0).is_ok_and(|seq| seq <= RECEIVE_WINDOW)
+            && header.seq.0 <= u32::from(self.params.window)
     }
 
     /// The peer begins a call. One that is still on the channel is over: its own client has moved on (rxrpc.md 5.4).
@@ -151,7 +152,8 @@ impl Connection {
                 Side::Service,
                 slot,
                 CallLimits::default(),
-                self.window,
+                self.congestion,
+                self.params.window,
                 now,
             ));
         }

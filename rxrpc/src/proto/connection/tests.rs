@@ -31,6 +31,7 @@ pub(super) fn params(side: Side) -> ConnectionParams {
         cid: ConnectionId(0x10),
         service: ServiceId(1),
         security: SecurityIndex(0),
+        window: 64,
     }
 }
 

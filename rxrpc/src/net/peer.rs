@@ -1,0 +1,175 @@
+//! Peers: what all connections to and from one address share.
+//!
+//! The machine: a peer is made with the first of its connections and goes with the last. It counts packets, and it knows
+//! how large a datagram travels to it in one piece: the route says so when it is made, and ICMP when some router on the
+//! way takes less.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::RwLock;
+
+use super::socket;
+use super::traffic::Traffic;
+use crate::proto::debug::PeerSnapshot;
+use crate::proto::{DATAGRAM_LEAST, DATAGRAM_USUAL};
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    address: SocketAddrV4,
+    /// Bytes of UDP payload that travel in one piece.
+    datagram: AtomicU16,
+    packets_sent: AtomicU64,
+    packets_resent: AtomicU64,
+    packets_received: AtomicU64,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+    errors: AtomicU32,
+}
+
+/// The peers of an endpoint.
+#[derive(Default)]
+pub(crate) struct Peers(RwLock<HashMap<SocketAddrV4, Weak<Peer>>>);
+
+impl Peers {
+    /// The peer at an address, made if there is none.
+    pub(crate) fn get(&self, address: SocketAddrV4) -> Arc<Peer> {
+        if let Some(peer) = self.known(address) {
+            return peer;
+        }
+        let fresh = Arc::new(Peer::new(address));
+        let mut peers = self.0.write();
+        let place = peers.entry(address).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            *place = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+
+    /// The peer at an address, if a connection to or from it is there.
+    pub(crate) fn known(&self, address: SocketAddrV4) -> Option<Arc<Peer>> {
+        self.0.read().get(&address).and_then(Weak::upgrade)
+    }
+
+    /// Forgets those without connections.
+    pub(crate) fn forget_unused(&self) {
+        self.0.write().retain(|_, peer| peer.strong_count() > 0);
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peers").field(&self.0.read().len()).finish()
+    }
+}
+
+// Relaxed everywhere: no number here stands for anything else.
+impl Peer {
+    fn new(address: SocketAddrV4) -> Self {
+        let peer = Self {
+            address,
+            datagram: AtomicU16::new(DATAGRAM_USUAL),
+            packets_sent: AtomicU64::new(0),
+            packets_resent: AtomicU64::new(0),
+            packets_received: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+            errors: AtomicU32::new(0),
+        };
+        peer.ask_route();
+        peer
+    }
+
+    pub(crate) fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
+    /// Bytes of UDP payload that travel to it in one piece.
+    pub(crate) fn datagram(&self) -> u16 {
+        self.datagram.load(Ordering::Relaxed)
+    }
+
+    /// The route to it may take less than it did. One that cannot be asked is as it was.
+    pub(crate) fn ask_route(&self) {
+        if let Ok(mtu) = socket::route_mtu(self.address) {
+            self.on_mtu(mtu);
+        }
+    }
+
+    /// Some router on the way takes no IP packets larger than `mtu`.
+    pub(crate) fn on_mtu(&self, mtu: u32) {
+        self.datagram.fetch_min(datagram_of(mtu), Ordering::Relaxed);
+    }
+
+    pub(crate) fn on_sent(&self, traffic: &Traffic) {
+        let (packets, bytes) = traffic.total();
+        self.packets_sent.fetch_add(packets, Ordering::Relaxed);
+        self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        if traffic.resent() > 0 {
+            self.packets_resent.fetch_add(traffic.resent(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn on_received(&self, packets: u64, bytes: u64) {
+        self.packets_received.fetch_add(packets, Ordering::Relaxed);
+        self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn on_error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it says of itself, before its connections are looked at.
+    pub(crate) fn snapshot(&self) -> PeerSnapshot {
+        PeerSnapshot {
+            address: self.address,
+            connections: 0,
+            rtt: None,
+            datagram: self.datagram(),
+            packets_sent: self.packets_sent.load(Ordering::Relaxed),
+            packets_resent: self.packets_resent.load(Ordering::Relaxed),
+            packets_received: self.packets_received.load(Ordering::Relaxed),
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            bytes_received: self.bytes_received.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What an IP packet of `mtu` bytes has room for.
+fn datagram_of(mtu: u32) -> u16 {
+    let room = mtu.saturating_sub(IP_AND_UDP);
+    u16::try_from(room)
+        .unwrap_or(u16::MAX)
+        .clamp(DATAGRAM_LEAST, DATAGRAM_USUAL)
+}
+
+/// Bytes of both headers (IPv4 without options).
+const IP_AND_UDP: u32 = 28;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_goes_with_the_last_that_holds_it() {
+        let peers = Peers::default();
+        let address = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 7000);
+        let peer = peers.get(address);
+        assert!(Arc::ptr_eq(&peer, &peers.get(address)));
+        assert_eq!(peer.datagram(), DATAGRAM_USUAL);
+        peer.on_mtu(1400);
+        peer.on_mtu(1450);
+        assert_eq!(peer.datagram(), 1372, "the narrowest place counts");
+        peer.on_mtu(0);
+        assert_eq!(peer.datagram(), DATAGRAM_LEAST);
+        drop(peer);
+        assert!(peers.known(address).is_none());
+        peers.forget_unused();
+        assert!(peers.0.read().is_empty());
+    }
+}

@@ -22,6 +22,7 @@ test: lint
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p rxrpc -p afs-client -p fuse
 
 # Ratios against OpenAFS's own FUSE client and local file systems, in one run. Needs root.
 bench:

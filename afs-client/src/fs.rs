@@ -448,10 +448,9 @@ fn short_call(peer: SocketAddrV4, scope: Arc<str>) -> Target {
         hard_in: Some(SHORT),
     };
     Target {
-        peer,
-        service: ServiceId(FILE_SERVICE),
         scope,
         limits,
+        ..Target::new(peer, ServiceId(FILE_SERVICE))
     }
 }
 

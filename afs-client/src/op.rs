@@ -2,7 +2,7 @@
 //!
 //! The machine: a [`Rotation`] belongs to one operation. The operation asks it for an [`Attempt`], makes the call, and
 //! reports an error back; the rotation then waits, looks the volume up again or marks a server down, and offers the next
-//! attempt, or fails for good. [`decide`] is the whole table. No operation outlives its deadline.
+//! attempt, or fails for good. `decide` is the whole table. No operation outlives its deadline.
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -148,10 +148,9 @@ impl<'a> Rotation<'a> {
                 };
                 let scope = Arc::clone(self.volume.cell.name.shared());
                 let target = Target {
-                    peer,
-                    service: ServiceId(1),
                     scope,
                     limits,
+                    ..Target::new(peer, ServiceId(1))
                 };
                 return Ok(Attempt {
                     server,

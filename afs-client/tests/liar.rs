@@ -183,7 +183,7 @@ impl Server {
         };
         // A client that has heard enough hangs up.
         let _ = call.send(reply.into()).await;
-        let _ = call.finish().await;
+        let _ = call.finish();
         Ok(())
     }
 }

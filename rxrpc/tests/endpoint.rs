@@ -39,7 +39,7 @@ impl Service for Echo {
                     return;
                 }
             }
-            let _ = call.finish().await;
+            let _ = call.finish();
         })
     }
 }
@@ -97,13 +97,12 @@ async fn pair(config: EndpointConfig) -> (Endpoint, Endpoint, Target, Arc<Counts
         .await
         .unwrap();
     let target = Target {
-        peer: server.local_addr(),
-        service: ECHO,
         scope: Arc::from("test"),
         limits: CallLimits {
             dead_in: Duration::from_secs(10),
             ..CallLimits::default()
         },
+        ..Target::new(server.local_addr(), ECHO)
     };
     (client, server, target, counts)
 }
@@ -111,7 +110,7 @@ async fn pair(config: EndpointConfig) -> (Endpoint, Endpoint, Target, Arc<Counts
 async fn echo(client: &Endpoint, target: &Target, request: Bytes) -> Result<Bytes, CallError> {
     let mut call = client.call(target).await?;
     call.send(request).await?;
-    call.finish().await?;
+    call.finish()?;
     let mut reply = BytesMut::new();
     while let Some(data) = call.recv().await? {
         reply.extend_from_slice(&data);
@@ -192,10 +191,8 @@ async fn a_silent_peer_is_dead_in_time() {
         ..CallLimits::default()
     };
     let target = Target {
-        peer,
-        service: ECHO,
-        scope: Arc::from(""),
         limits,
+        ..Target::new(peer, ECHO)
     };
     assert_eq!(
         echo(&client, &target, pattern(10)).await,
@@ -256,12 +253,7 @@ async fn a_server_that_vanishes_breaks_the_path() {
         unreachable!()
     };
     let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
-    let target = Target {
-        peer,
-        service: ECHO,
-        scope: Arc::from(""),
-        limits: CallLimits::default(),
-    };
+    let target = Target::new(peer, ECHO);
     let call = tokio::spawn(async move { (echo(&client, &target, pattern(10)).await, client) });
     server.readable().await.unwrap();
     drop(server);

@@ -73,7 +73,7 @@ pub async fn call<P: Procedure>(
         P::OPCODE.encode(&mut arguments);
         request.encode(&mut arguments);
         call.send(arguments.into()).await?;
-        call.finish().await?;
+        call.finish()?;
         rest_of(&mut call, BytesMut::new()).await
     };
     watched(target, P::NAME, exchange.await)
@@ -114,7 +114,7 @@ async fn fetch(
     FETCH_DATA.encode(&mut arguments);
     request.encode(&mut arguments);
     call.send(arguments.into()).await?;
-    call.finish().await?;
+    call.finish()?;
 
     let mut head = BytesMut::new();
     while head.len() < LENGTH_BYTES {
@@ -198,7 +198,7 @@ async fn store(
         sent += part.len() as u64;
         call.send(part).await?;
     }
-    call.finish().await?;
+    call.finish()?;
     rest_of(&mut call, BytesMut::new()).await
 }
 

@@ -1,6 +1,6 @@
 //! The remote procedures: each is written once, in the table of its service.
 //!
-//! The machine: a row of a table gives number, name, arguments and results; [`service!`] makes of it a request that knows
+//! The machine: a row of a table gives number, name, arguments and results; `service!` makes of it a request that knows
 //! its reply. [`client`] calls them, [`serve`] answers those of the callback service.
 
 pub mod cb;

@@ -79,7 +79,7 @@ async fn answer(
     let reply = server.dispatch(call.peer(), opcode, arguments)?;
     let sent = async {
         call.send(reply.into()).await?;
-        call.finish().await
+        call.finish()
     };
     sent.await.map_err(|_| abort_codes::RX_CALL_DEAD)
 }

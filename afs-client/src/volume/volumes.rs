@@ -200,10 +200,9 @@ impl Volumes {
                 hard_in: Some(left.min(DEAD_IN * 2)),
             };
             let target = Target {
-                peer: *peer,
-                service: ServiceId(P::SERVICE.0),
                 scope: Arc::clone(cell.name.shared()),
                 limits,
+                ..Target::new(*peer, ServiceId(P::SERVICE.0))
             };
             match call(&self.endpoint, &target, request).await {
                 Err(error @ RpcError::Transport(_)) => last = error,

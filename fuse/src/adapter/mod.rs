@@ -1,4 +1,4 @@
-//! Speaks FUSE for [`AfsFs`]: translates types, decides no semantics.
+//! Speaks FUSE for [`AfsFs`](afs_client::fs::AfsFs): translates types, decides no semantics.
 //!
 //! The machine: a request that the file system can answer from memory is answered on the session's own thread. Any other
 //! moves its owned reply into a task, under a deadline; the thread takes the next request. Each reply is counted.

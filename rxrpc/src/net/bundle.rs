@@ -1,6 +1,6 @@
 //! Bundles: what calls to the same target share, and how a call comes by a channel.
 //!
-//! The machine: a bundle has a fixed number of places, each for one connection of four channels, and as many permits as
+//! The machine: a bundle has so many places as configured, each for one connection of four channels, and as many permits as
 //! channels. A call waits for a permit, then takes the first free channel in the order of the places, so that few
 //! connections are kept busy and the others may idle away. What is found in a place decides: usable and free is used,
 //! unusable is replaced, dying or absent is published anew.
@@ -20,8 +20,11 @@ use crate::events::{Acquire, Event};
 use crate::proto::{self, CallError, ChannelIndex, ConnectionId, SecurityIndex, Side, Slot};
 
 /// The bundles of an endpoint.
-#[derive(Default)]
-pub(crate) struct Bundles(Mutex<HashMap<BundleKey, Arc<Bundle>>>);
+pub(crate) struct Bundles {
+    all: Mutex<HashMap<BundleKey, Arc<Bundle>>>,
+    /// Connections of each.
+    places: usize,
+}
 
 struct Bundle {
     permits: Arc<Semaphore>,
@@ -39,35 +42,42 @@ pub(crate) struct Channel {
 }
 
 impl Bundles {
+    /// None yet; each is to have so many connections.
+    pub(crate) fn new(places: usize) -> Self {
+        Self {
+            all: Mutex::default(),
+            places: places.clamp(1, PLACES_MAX),
+        }
+    }
+
     fn get(&self, key: &BundleKey) -> Arc<Bundle> {
-        let mut bundles = self.0.lock();
+        let mut bundles = self.all.lock();
         let bundle = bundles.entry(key.clone()).or_insert_with(|| {
-            let permits = Arc::new(Semaphore::new(PLACES * ChannelIndex::COUNT));
             Arc::new(Bundle {
-                permits,
+                permits: Arc::new(Semaphore::new(self.channels())),
                 choosing: Mutex::new(()),
             })
         });
         Arc::clone(bundle)
     }
 
+    /// Calls that a bundle carries at a time.
+    fn channels(&self) -> usize {
+        self.places * ChannelIndex::COUNT
+    }
+
     /// Forgets the bundles that no call uses or waits for.
     pub(crate) fn forget_unused(&self) {
-        self.0
-            .lock()
-            .retain(|_, bundle| Arc::strong_count(bundle) > 1 || bundle.in_use());
-    }
-}
-
-impl Bundle {
-    fn in_use(&self) -> bool {
-        self.permits.available_permits() < PLACES * ChannelIndex::COUNT
+        let channels = self.channels();
+        self.all.lock().retain(|_, bundle| {
+            Arc::strong_count(bundle) > 1 || bundle.permits.available_permits() < channels
+        });
     }
 }
 
 impl fmt::Debug for Bundles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Bundles").field(&self.0.lock().len()).finish()
+        f.debug_tuple("Bundles").field(&self.all.lock().len()).finish()
     }
 }
 
@@ -129,7 +139,7 @@ impl Shared {
         target: &Target,
     ) -> Option<(Ref<Connection>, Slot, Acquire)> {
         let _choosing = bundle.choosing.lock();
-        for place in 0..PLACES {
+        for place in 0..self.bundles.places {
             let make = |life| self.client_connection(life, key, place);
             let at = || (key.clone(), place);
             let (conn, outcome) = self.connections.publish_client(at(), &make);
@@ -185,7 +195,7 @@ impl Shared {
     }
 }
 
-/// Connections of a bundle.
-const PLACES: usize = 4;
+/// More than calls can come by.
+const PLACES_MAX: usize = 1 << 16;
 /// The two low bits are the channel.
 const CID_STEP: u32 = 4;

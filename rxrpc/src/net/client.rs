@@ -24,6 +24,19 @@ pub struct Target {
     pub limits: CallLimits,
 }
 
+impl Target {
+    /// A call to a service of a peer, of no particular scope and with the usual limits.
+    #[must_use]
+    pub fn new(peer: SocketAddrV4, service: ServiceId) -> Self {
+        Self {
+            peer,
+            service,
+            scope: Arc::from(""),
+            limits: CallLimits::default(),
+        }
+    }
+}
+
 /// A call we make. Dropped before the end of the reply, it is aborted.
 #[derive(Debug)]
 pub struct ClientCall {
@@ -61,11 +74,7 @@ impl ClientCall {
     /// # Errors
     ///
     /// The call has failed.
-    #[expect(
-        clippy::unused_async,
-        reason = "may have to wait once packets are sealed elsewhere"
-    )]
-    pub async fn finish(&mut self) -> Result<(), CallError> {
+    pub fn finish(&mut self) -> Result<(), CallError> {
         self.call.finish()
     }
 

@@ -44,8 +44,12 @@ pub struct EndpointConfig {
     pub client_idle: Duration,
     /// Service connections idle for this long are reaped.
     pub service_idle: Duration,
-    /// Above this many connections of a side the idle ones are reaped after two seconds.
+    /// Above this many connections of a side the idle ones are reaped after [`fast_idle`](Self::fast_idle).
     pub soft_limit: usize,
+    /// See `soft_limit`.
+    pub fast_idle: Duration,
+    /// Connections that calls to the same target are spread over, from 1; each carries four calls at a time.
+    pub connections_per_bundle: usize,
     /// Peers that want another service connection beyond this many are told that we are busy.
     pub max_service_connections: usize,
     /// Packets of a reply that may wait for their reader, from 1 to 255. OpenAFS never sends more than 32 ahead.
@@ -64,6 +68,8 @@ impl Default for EndpointConfig {
             client_idle: Duration::from_mins(2),
             service_idle: Duration::from_mins(10),
             soft_limit: 900,
+            fast_idle: Duration::from_secs(2),
+            connections_per_bundle: 4,
             max_service_connections: 20_000,
             receive_window: 255,
             request_window: 32,
@@ -125,9 +131,10 @@ impl Endpoint {
                 .fold(0_u32, |word, &byte| (word << 8) | u32::from(byte))
         });
         let clock = Clock::start();
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let expiry = |idle: Duration| Expiry {
-            idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
-            fast_ms: FAST_EXPIRY_MS,
+            idle_ms: millis(idle),
+            fast_ms: millis(config.fast_idle),
             soft_limit: config.soft_limit,
         };
         let shared = Arc::new(Shared {
@@ -140,7 +147,7 @@ impl Endpoint {
                 expiry(config.service_idle),
                 Arc::clone(&sink),
             ),
-            bundles: Bundles::default(),
+            bundles: Bundles::new(config.connections_per_bundle),
             peers: Peers::default(),
             services: RwLock::default(),
             answering: Arc::new(Semaphore::new(config.max_service_calls)),
@@ -364,6 +371,5 @@ thread_local! {
 /// `rx_InitHost`).
 const RANDOM_EPOCH: u32 = 0x8000_0000;
 const RESERVED_EPOCH: u32 = 0x4000_0000;
-const FAST_EXPIRY_MS: u64 = 2_000;
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 const SHUTDOWN_STEP: Duration = Duration::from_millis(10);

@@ -1,8 +1,8 @@
 //! RxRPC over UDP, on tokio.
 //!
-//! The machine: an [`Endpoint`] owns one socket. A call takes a channel of a connection from its [bundle](bundle); a
-//! received packet finds its connection in the [receiver]; every touch of a [connection] is one turn under its lock.
-//! The [connection cache](crate::cache) decides who lives; the [timers] say when to look again.
+//! The machine: an [`Endpoint`] owns one socket. A call takes a channel of a connection from its `bundle`; a
+//! received packet finds its connection in the `receiver`; every touch of a `connection` is one turn under its lock.
+//! The [connection cache](crate::cache) decides who lives; the `timers` say when to look again.
 
 mod answer;
 mod bundle;

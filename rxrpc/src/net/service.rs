@@ -62,11 +62,7 @@ impl ServiceCall {
     /// # Errors
     ///
     /// The call has failed.
-    #[expect(
-        clippy::unused_async,
-        reason = "may have to wait once packets are sealed elsewhere"
-    )]
-    pub async fn finish(&mut self) -> Result<(), CallError> {
+    pub fn finish(&mut self) -> Result<(), CallError> {
         self.0.finish()?;
         self.0.ended(CallResult::Ok);
         Ok(())

@@ -175,7 +175,7 @@ impl Service for Arc<Ledger> {
             ledger.0[usize::try_from(number.clone().get_u64()).unwrap()].fetch_add(1, Ordering::Relaxed);
             if call.send(number).await.is_ok() {
                 // Fails if the caller is gone.
-                let _ = call.finish().await;
+                let _ = call.finish();
             }
         })
     }

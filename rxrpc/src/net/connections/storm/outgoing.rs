@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::EXPIRY;
 use crate::net::{Endpoint, Target};
 use crate::proto::{
-    CallError, CallLimits, CallNumber, Flags, Header, Packet, PacketType, Seq, ServiceId, abort_codes, parse,
+    CallError, CallNumber, Flags, Header, Packet, PacketType, Seq, ServiceId, abort_codes, parse,
 };
 use crate::random::Random;
 
@@ -27,10 +27,8 @@ pub(super) async fn call_out(endpoint: Endpoint, over: Arc<AtomicBool>) -> u64 {
     let callers: Vec<_> = (0..BUNDLES)
         .map(|bundle| {
             let target = Target {
-                peer,
-                service: ServiceId(2),
                 scope: Arc::from(bundle.to_string()),
-                limits: CallLimits::default(),
+                ..Target::new(peer, ServiceId(2))
             };
             tokio::spawn(call_until(
                 endpoint.clone(),
@@ -65,7 +63,7 @@ async fn call_until(endpoint: Endpoint, target: Target, mut random: Random, over
 async fn ask(endpoint: &Endpoint, target: &Target) -> Result<Bytes, CallError> {
     let mut call = endpoint.call(target).await?;
     call.send(Bytes::from_static(QUESTION)).await?;
-    call.finish().await?;
+    call.finish()?;
     let reply = call.recv().await?.unwrap_or_default();
     let rest = call.recv().await?;
     Ok(rest.unwrap_or(reply))

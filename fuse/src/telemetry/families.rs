@@ -171,7 +171,7 @@ families! {
         "DATA packets sent again.";
     dropped: Counter, "afs_rx_dropped_packets_total", ["reason"], Stable,
         "Received packets thrown away, by the rule they broke.";
-    network_errors: Counter, "afs_rx_network_errors_total", ["error"], Stable,
+    network_errors: Counter, "afs_rx_network_errors_total", ["reason"], Stable,
         "Datagrams that the network gave back (ICMP), by what it said.";
     rpc_calls: Counter, "afs_rpc_calls_total", ["cell", "service", "result"], Stable,
         "Calls that ended, by result.";

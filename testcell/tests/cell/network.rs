@@ -68,7 +68,7 @@ fn a_closed_port_is_known_at_once() {
     let refused = mount
         .metrics()
         .unwrap()
-        .sum("afs_rx_network_errors_total", &[("error", "refused")]);
+        .sum("afs_rx_network_errors_total", &[("reason", "refused")]);
     assert!(refused >= 1.0, "the network has said so");
     assert!(testcell::eventually(Duration::from_secs(40), || {
         fs::write(work.join("new"), "x").is_ok()

@@ -8,7 +8,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::proto::{AbortCode, PacketType, ServiceId, Side};
+use crate::proto::{AbortCode, DropReason, PacketType, ServiceId, Side};
 
 /// Receives events. Called on the receive path and on callers' threads: it must be quick and must not block.
 pub trait Sink: Send + Sync + 'static {
@@ -92,8 +92,8 @@ pub enum Event<'a> {
     },
     /// A packet was thrown away.
     Dropped {
-        /// The rule it broke (a closed set of names).
-        reason: &'static str,
+        /// The rule it broke.
+        reason: DropReason,
         /// Where it came from.
         peer: SocketAddrV4,
     },

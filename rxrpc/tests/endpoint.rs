@@ -73,7 +73,7 @@ impl Sink for Counts {
                     .entry((*side, *outcome))
                     .or_default() += 1;
             }
-            Event::Dropped { reason, .. } => self.dropped.lock().unwrap().push(reason),
+            Event::Dropped { reason, .. } => self.dropped.lock().unwrap().push(reason.name()),
             Event::Closed { .. } => *self.closed.lock().unwrap() += 1,
             _ => {}
         }

@@ -8,7 +8,7 @@ use afs_client::fs::AfsFs;
 use parking_lot::RwLock;
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use rxrpc::events::{Acquire, CallResult, CloseReason, Event};
-use rxrpc::proto::{PacketType, ServiceId, Side};
+use rxrpc::proto::{DropReason, PacketType, ServiceId, Side};
 
 use super::families::Families;
 use super::op::{Op, OpMetrics};
@@ -51,6 +51,9 @@ impl Metrics {
         let invalidation = |kind: &str| {
             ["ok", "error"].map(|result| families.fuse_invalidations.with_label_values(&[kind, result]))
         };
+        for reason in DropReason::names() {
+            families.dropped.with_label_values(&[reason]);
+        }
         Ok(Self {
             ops: OpMetrics::new(families.fuse_requests.clone(), families.fuse_duration.clone()),
             wire: Wire::new(&families),
@@ -264,7 +267,9 @@ impl rxrpc::events::Sink for Metrics {
                     .with_label_values(&[cell, service_name(*side, *service), result])
                     .inc();
             }),
-            Event::Dropped { reason, .. } => self.families.dropped.with_label_values(&[reason]).inc(),
+            Event::Dropped { reason, .. } => {
+                self.families.dropped.with_label_values(&[reason.name()]).inc();
+            }
             Event::NetworkError { errno, .. } => {
                 let error = network_error(*errno);
                 self.families.network_errors.with_label_values(&[error]).inc();
@@ -378,6 +383,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddrV4};
 
     use rxrpc::events::Sink;
+    use rxrpc::proto::Malformed;
 
     use super::*;
     use crate::telemetry::families::DEFINITIONS;
@@ -417,7 +423,7 @@ mod tests {
         });
         let peer = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7000);
         metrics.event(&Event::Dropped {
-            reason: "short_header",
+            reason: Malformed::Short.into(),
             peer,
         });
         metrics.event(&Event::Closed {
@@ -440,7 +446,7 @@ mod tests {
             Some(4000.0)
         );
         assert_eq!(
-            value(&text, r#"afs_rx_dropped_packets_total{reason="short_header"}"#),
+            value(&text, r#"afs_rx_dropped_packets_total{reason="short"}"#),
             Some(1.0)
         );
         let live = r#"afs_rx_connections{cell="example.org",service="fs",state="live"}"#;

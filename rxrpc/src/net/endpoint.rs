@@ -31,7 +31,7 @@ use super::{ClientCall, Service, Target};
 use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
 use crate::proto::debug::PeerSnapshot;
-use crate::proto::{CallError, DATAGRAM_USUAL, Epoch, ServiceId, Side, Transmit};
+use crate::proto::{CallError, DATAGRAM_USUAL, DropReason, Epoch, ServiceId, Side, Transmit};
 
 /// How an endpoint is set up.
 #[derive(Clone, Debug)]
@@ -320,8 +320,9 @@ impl Shared {
     }
 
     /// Reports a packet that was thrown away.
-    pub(super) fn dropped(&self, peer: SocketAddrV4, reason: &'static str) {
-        tracing::trace!(%peer, reason, "packet dropped");
+    pub(super) fn dropped(&self, peer: SocketAddrV4, reason: impl Into<DropReason>) {
+        let reason = reason.into();
+        tracing::trace!(%peer, reason = reason.name(), "packet dropped");
         self.totals.add_bogus();
         self.sink.event(&Event::Dropped { reason, peer });
     }

@@ -24,7 +24,8 @@ use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
 use crate::proto::endpoint::{NO_SUCH_SERVICE, busy, raw_abort};
 use crate::proto::{
-    self, ConnectionParams, Header, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side, abort_codes,
+    self, ConnectionParams, Header, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side, Unplaced,
+    abort_codes,
 };
 
 /// The task that receives.
@@ -67,7 +68,7 @@ impl Receiver {
     fn datagram(&mut self, peer: SocketAddrV4, datagram: Bytes) {
         match proto::parse(datagram) {
             Ok(packets) => self.batch.extend(packets.map(|packet| (peer, packet))),
-            Err(malformed) => self.shared.dropped(peer, malformed.name()),
+            Err(malformed) => self.shared.dropped(peer, malformed),
         }
     }
 
@@ -125,7 +126,7 @@ fn find(shared: &Arc<Shared>, peer: SocketAddrV4, packet: &Packet) -> Option<(Re
     } else {
         find_client(shared, peer, header)
     };
-    found.inspect_err(|reason| shared.dropped(peer, reason)).ok()
+    found.inspect_err(|reason| shared.dropped(peer, *reason)).ok()
 }
 
 /// For a client connection the peer's address may be any, as a server may have several; its port may not (rxrpc.md 2.4).
@@ -133,16 +134,16 @@ fn find_client(
     shared: &Shared,
     peer: SocketAddrV4,
     header: &Header,
-) -> Result<(Ref<Connection>, Acquire), &'static str> {
+) -> Result<(Ref<Connection>, Acquire), Unplaced> {
     if header.epoch != shared.epoch {
-        return Err("foreign_epoch");
+        return Err(Unplaced::ForeignEpoch);
     }
     let conn = shared
         .connections
         .client_by_id(header.cid)
-        .ok_or("no_connection")?;
+        .ok_or(Unplaced::NoConnection)?;
     if conn.peer.address().port() != peer.port() {
-        return Err("foreign_port");
+        return Err(Unplaced::ForeignPort);
     }
     Ok((conn, Acquire::Reused))
 }
@@ -151,7 +152,7 @@ fn find_service(
     shared: &Arc<Shared>,
     peer: SocketAddrV4,
     header: &Header,
-) -> Result<(Ref<Connection>, Acquire), &'static str> {
+) -> Result<(Ref<Connection>, Acquire), Unplaced> {
     let key = ServiceKey {
         peer,
         epoch: header.epoch,
@@ -162,16 +163,16 @@ fn find_service(
     }
     // Only DATA may start something; only its first packet is worth a refusal (rxrpc.md 17.3, 18).
     if header.packet_type != PacketType::Data {
-        return Err("no_connection");
+        return Err(Unplaced::NoConnection);
     }
     let refusal = if !shared.services.read().contains_key(&header.service) {
-        Some(("no_service", raw_abort(header, NO_SUCH_SERVICE)))
+        Some((Unplaced::UnknownService, raw_abort(header, NO_SUCH_SERVICE)))
     } else if header.security != SecurityIndex(0) {
-        Some(("no_security", raw_abort(header, NO_SUCH_SERVICE)))
+        Some((Unplaced::UnknownSecurity, raw_abort(header, NO_SUCH_SERVICE)))
     } else if shared.is_closing() {
-        Some(("closing", raw_abort(header, abort_codes::RX_CALL_DEAD)))
+        Some((Unplaced::Closing, raw_abort(header, abort_codes::RX_CALL_DEAD)))
     } else if shared.connections.len(Side::Service) >= shared.config.max_service_connections {
-        Some(("over_limit", busy(header)))
+        Some((Unplaced::TooManyConnections, busy(header)))
     } else {
         None
     };
@@ -224,7 +225,7 @@ fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run:
         }
     });
     for reason in rejected {
-        shared.dropped(conn.peer.address(), reason.name());
+        shared.dropped(conn.peer.address(), reason);
     }
     // One acquisition for each call; a new connection is one even if its packet begins none.
     let acquisitions = calls.len().max(usize::from(acquired != Acquire::Reused));

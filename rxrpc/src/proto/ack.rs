@@ -3,6 +3,7 @@
 use bytes::{Buf, BufMut};
 
 use super::abort_codes;
+use super::reason::reasons;
 use super::seq::{AbortCode, Seq, Serial};
 
 /// Why an ACK was sent.
@@ -324,33 +325,25 @@ impl AckPacket {
     }
 }
 
-/// A rule of the wire that an ACK breaks. A protocol error of its call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum BadAck {
-    /// Shorter than its fixed part.
-    #[error("ACK shorter than its fixed part")]
-    Short,
-    /// It acks the packet before the first.
-    #[error("ACK with first packet 0")]
-    FirstZero,
-    /// It ends within its table.
-    #[error("ACK ends within its table")]
-    TableCut,
+reasons! {
+    /// A rule of the wire that an ACK breaks. A protocol error of its call.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+    pub enum BadAck {
+        /// Shorter than its fixed part.
+        #[error("ACK shorter than its fixed part")]
+        Short = "ack_short",
+        /// It acks the packet before the first.
+        #[error("ACK with first packet 0")]
+        FirstZero = "ack_first_zero",
+        /// It ends within its table.
+        #[error("ACK ends within its table")]
+        TableCut = "ack_table_cut",
+    }
 }
 
 impl BadAck {
     /// What the call is aborted with.
     pub const CODE: AbortCode = abort_codes::RX_PROTOCOL_ERROR;
-
-    /// The label under which it is counted.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Short => "ack_short",
-            Self::FirstZero => "ack_first_zero",
-            Self::TableCut => "ack_table_cut",
-        }
-    }
 }
 
 fn clamp_u16(word: u32) -> u16 {

@@ -14,11 +14,13 @@ pub mod endpoint;
 mod jumbo;
 mod malformed;
 mod mtu;
+mod reason;
 mod rejected;
 mod rtt;
 mod secure;
 mod send_run;
 mod seq;
+mod unplaced;
 mod wire;
 
 pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
@@ -26,6 +28,7 @@ pub use call::{CallError, CallLimits, Read};
 pub use connection::{CallSnapshot, Connection, ConnectionParams, ConnectionSnapshot, Outcome};
 pub use malformed::Malformed;
 pub use mtu::{DATAGRAM_LEAST, DATAGRAM_USUAL};
+pub use reason::DropReason;
 pub use rejected::Rejected;
 pub use rtt::RoundTrip;
 pub use secure::{PacketSecurity, Place, Sealed};
@@ -34,4 +37,5 @@ pub use seq::{
     AbortCode, CallNumber, ChannelIndex, ConnectionId, Epoch, SecurityIndex, Seq, Serial, ServiceId, Side,
     Slot,
 };
+pub use unplaced::Unplaced;
 pub use wire::{Flags, Header, Packet, PacketType, Packets, parse};

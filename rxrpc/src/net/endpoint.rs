@@ -113,7 +113,7 @@ pub(crate) struct Shared {
 }
 
 impl Endpoint {
-    /// Binds the port and starts the tasks. Needs a tokio runtime.
+    /// Binds the port and starts the tasks. Needs a tokio runtime. Waits for nothing, so it cannot be cancelled half-way.
     ///
     /// # Errors
     ///
@@ -224,6 +224,7 @@ impl Endpoint {
     }
 
     /// Fails the calls that are left, retires all connections and stops the tasks. Waits a moment for replies to arrive.
+    /// Cancel safe: what is done is done, and a second shutdown does the rest.
     pub async fn shutdown(&self) {
         let shared = &self.0;
         shared.closing.store(true, Ordering::Release);

@@ -99,17 +99,19 @@ impl<T: Cached> List<T> {
     #[cfg(all(test, not(loom)))]
     pub(crate) fn reap_slowly(&self, now_ms: u64, expiry: Expiry) -> Reaped<T> {
         self.walk(now_ms, expiry, |life, seen| {
-            if seen.stamp_ms() % 8 == 0 {
-                std::thread::sleep(std::time::Duration::from_micros(1));
-            }
+            interrupt(seen);
             retire(life, seen)
         })
     }
 
-    /// Takes idle ones off the list by their look alone, as a cache without rule 4 would: for the storm to compare with.
+    /// Takes idle ones off the list by their look alone, as a cache without rule 4 would, interrupted as often: for the
+    /// storm to compare with.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn forget_idle(&self, now_ms: u64, expiry: Expiry) -> Reaped<T> {
-        self.walk(now_ms, expiry, |_, _| Ok(()))
+        self.walk(now_ms, expiry, |_, seen| {
+            interrupt(seen);
+            Ok(())
+        })
     }
 
     /// One walk, in slices. `retire` is an argument for the sake of tests that do it slowly or wrong.
@@ -274,6 +276,14 @@ pub(super) type Retire = fn(&Life, Seen) -> Result<(), Seen>;
 
 pub(super) fn retire(life: &Life, seen: Seen) -> Result<(), Seen> {
     life.usage.retire(seen)
+}
+
+/// Lets others run between look and deed, once for every few looks.
+#[cfg(all(test, not(loom)))]
+fn interrupt(seen: Seen) {
+    if seen.stamp_ms().is_multiple_of(8) {
+        std::thread::sleep(std::time::Duration::from_micros(1));
+    }
 }
 
 /// Entries looked at under one hold of the lock.

@@ -42,7 +42,19 @@ async fn storm_over_a_cache_as_shipped_and_a_naive_one() {
     let calls = u64::next_multiple_of(calls, THREADS);
     let events = Arc::new(Events::default());
     let ours = storm(Scheme::RefOnList, calls, &events).await;
-    let naive = storm(Scheme::Naive, calls, &Arc::default()).await;
+    let mut naive = storm(Scheme::Naive, calls, &Arc::default()).await;
+    ours.assert_nothing_lost(calls);
+    // On a busy machine a storm now and then meets the reaper too seldom, over either cache.
+    for _ in 0..RETRIES {
+        if naive.lost() == 0 {
+            naive = storm(Scheme::Naive, calls, &Arc::default()).await;
+        }
+        if !events.never_happened().is_empty() {
+            storm(Scheme::RefOnList, calls, &events)
+                .await
+                .assert_nothing_lost(calls);
+        }
+    }
     for ((what, ours), (_, naive)) in ours.rows().into_iter().zip(naive.rows()) {
         println!("| {what} | {ours} | {naive} |");
     }
@@ -50,17 +62,6 @@ async fn storm_over_a_cache_as_shipped_and_a_naive_one() {
         naive.lost() > 0,
         "the naive cache passed: the storm proves nothing"
     );
-
-    ours.assert_nothing_lost(calls);
-    // A reap is lost a few times in a storm, so now and then in none.
-    for _ in 0..10 {
-        if events.never_happened().is_empty() {
-            break;
-        }
-        storm(Scheme::RefOnList, calls, &events)
-            .await
-            .assert_nothing_lost(calls);
-    }
     assert_eq!(events.never_happened(), Vec::<String>::new());
 }
 
@@ -308,3 +309,4 @@ const THREADS: u64 = 2;
 /// Of each thread of callers.
 const CONNECTIONS: u32 = 2000;
 const EXPIRY: Duration = Duration::from_millis(1);
+const RETRIES: usize = 20;

@@ -141,6 +141,11 @@ impl SackTable {
         true
     }
 
+    /// The entries as bits, from the lowest of the first word on; those beyond the end are 0.
+    pub(super) const fn words(&self) -> &[u64; 4] {
+        &self.words
+    }
+
     /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = bool> + '_ {
         (0..self.len()).filter_map(|index| self.get(index))

@@ -21,6 +21,7 @@ pub use snapshot::{CallSnapshot, ConnectionSnapshot};
 
 use super::call::{Call, Path, Read};
 use super::channel::Channel;
+use super::congestion::Seen;
 use super::mtu::Mtu;
 use super::rtt::RttEstimator;
 use super::send_run::{Run, Transmit};
@@ -56,8 +57,8 @@ pub struct Connection {
     serial: Serial,
     rtt: RttEstimator,
     mtu: Mtu,
-    /// The congestion window of the last call.
-    congestion: Option<u32>,
+    /// What the last call found of the path.
+    congestion: Option<Seen>,
     fate: Fate,
 }
 
@@ -307,7 +308,7 @@ impl Connection {
             security: &*self.security,
         };
         let result = work(channel.call_mut(slot)?, &mut path);
-        self.congestion = channel.call.as_ref().map(Call::congestion_window);
+        self.congestion = channel.call.as_ref().map(Call::congestion);
         channel.settle(self.params.side, now);
         result
     }

@@ -1,9 +1,11 @@
-//! Round-trip time and the retransmission timeout.
+//! Round-trip time and the timeouts that follow from it.
 //!
-//! The machine: every valid sample moves a smoothed mean and deviation (RFC 6298, section 2). The timeout is their sum,
-//! never below a floor, plus an allowance for the delay with which peers acknowledge.
+//! The machine: every valid sample moves a smoothed mean and deviation (RFC 6298, section 2) and a minimum over the last
+//! minute. A sample is valid if it is the time from one certain transmission, named by its serial, to an ACK that was sent
+//! because it arrived; the caller sees to that. The retransmission timeout is the sum of mean and deviation, never below
+//! a floor, plus an allowance for the delay with which peers acknowledge; it doubles for each one that runs out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long packets take to the peer and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +29,20 @@ pub(crate) struct RttEstimator {
 struct Estimate {
     smoothed: Duration,
     deviation: Duration,
+    least: Least,
+}
+
+/// The minimum over this period and the one before it.
+#[derive(Clone, Copy, Debug)]
+struct Least {
+    began: Instant,
+    now: Duration,
+    before: Duration,
 }
 
 impl RttEstimator {
-    /// Takes one sample: the time from the sending of exactly the packet that an ACK answers to that ACK.
-    pub(crate) fn sample(&mut self, rtt: Duration) {
+    /// Takes one sample at `now`: the time from the sending of exactly the packet that an ACK answers to that ACK.
+    pub(crate) fn sample(&mut self, now: Instant, rtt: Duration) {
         if rtt > SAMPLE_MAX {
             return;
         }
@@ -40,10 +51,20 @@ impl RttEstimator {
             None => Estimate {
                 smoothed: rtt,
                 deviation: rtt / 2,
+                least: Least {
+                    began: now,
+                    now: rtt,
+                    before: rtt,
+                },
             },
-            Some(Estimate { smoothed, deviation }) => Estimate {
+            Some(Estimate {
+                smoothed,
+                deviation,
+                least,
+            }) => Estimate {
                 smoothed: (smoothed * 7 + rtt) / 8,
                 deviation: (deviation * 3 + smoothed.abs_diff(rtt)) / 4,
+                least: least.after(now, rtt),
             },
         });
     }
@@ -51,11 +72,24 @@ impl RttEstimator {
     /// What was measured.
     #[must_use]
     pub(crate) fn round_trip(&self) -> Option<RoundTrip> {
-        self.estimate.map(|Estimate { smoothed, deviation }| RoundTrip {
-            smoothed,
-            deviation,
+        self.estimate.map(|estimate| RoundTrip {
+            smoothed: estimate.smoothed,
+            deviation: estimate.deviation,
             timeout: self.timeout(0, Duration::ZERO),
         })
+    }
+
+    /// The smoothed mean.
+    #[must_use]
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.estimate.map(|estimate| estimate.smoothed)
+    }
+
+    /// The least of the last minute or so.
+    #[must_use]
+    pub(crate) fn least(&self) -> Option<Duration> {
+        self.estimate
+            .map(|Estimate { least, .. }| least.now.min(least.before))
     }
 
     /// True while more samples are wanted soon.
@@ -71,13 +105,39 @@ impl RttEstimator {
     pub(crate) fn timeout(&self, backoff: u32, extra: Duration) -> Duration {
         let base = match self.estimate {
             None => FIRST_TIMEOUT,
-            Some(Estimate { smoothed, deviation }) => {
-                (smoothed + deviation * 4).max(TIMEOUT_MIN) + ACK_ALLOWANCE
-            }
+            Some(Estimate {
+                smoothed, deviation, ..
+            }) => (smoothed + deviation * 4).max(TIMEOUT_MIN) + ACK_ALLOWANCE,
         };
         (base + extra)
             .saturating_mul(1 << backoff.min(BACKOFF_MAX))
             .min(TIMEOUT_MAX)
+    }
+
+    /// How long the last packets sent may go without an acknowledgement before one is asked for (RFC 8985, section 7.2).
+    #[must_use]
+    pub(crate) fn probe_timeout(&self, extra: Duration) -> Duration {
+        match self.estimate {
+            None => FIRST_TIMEOUT + extra,
+            Some(Estimate { smoothed, .. }) => smoothed * 2 + ACK_ALLOWANCE + extra,
+        }
+    }
+}
+
+impl Least {
+    fn after(self, now: Instant, rtt: Duration) -> Self {
+        if now.saturating_duration_since(self.began) < LEAST_PERIOD {
+            Self {
+                now: self.now.min(rtt),
+                ..self
+            }
+        } else {
+            Self {
+                began: now,
+                now: rtt,
+                before: self.now,
+            }
+        }
     }
 }
 
@@ -91,6 +151,8 @@ const ACK_ALLOWANCE: Duration = Duration::from_millis(100);
 const SAMPLE_MAX: Duration = Duration::from_secs(60);
 const SAMPLES_WANTED: u32 = 3;
 const BACKOFF_MAX: u32 = 7;
+/// The minimum is of one to two of these.
+const LEAST_PERIOD: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -98,16 +160,27 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     #[test]
     fn timeout_starts_at_a_second_and_follows_samples() {
-        let mut rtt = RttEstimator::default();
+        let (mut rtt, now) = (RttEstimator::default(), now());
         assert_eq!(rtt.timeout(0, Duration::ZERO), 1000 * MS);
-        rtt.sample(10 * MS);
+        assert_eq!(rtt.probe_timeout(Duration::ZERO), 1000 * MS);
+        rtt.sample(now, 10 * MS);
         assert_eq!(rtt.timeout(0, Duration::ZERO), 300 * MS, "floor and allowance");
-        rtt.sample(Duration::from_secs(61));
+        assert_eq!(
+            rtt.probe_timeout(400 * MS),
+            520 * MS,
+            "two round trips and allowances"
+        );
+        rtt.sample(now, Duration::from_secs(61));
         assert_eq!(rtt.round_trip().unwrap().smoothed, 10 * MS, "no round trip");
         for _ in 0..100 {
-            rtt.sample(500 * MS);
+            rtt.sample(now, 500 * MS);
         }
         let timeout = rtt.timeout(0, Duration::ZERO);
         assert!(timeout > 590 * MS && timeout < 700 * MS, "{timeout:?}");
@@ -119,5 +192,21 @@ mod tests {
         assert_eq!(rtt.timeout(1, Duration::ZERO), 2000 * MS);
         assert_eq!(rtt.timeout(2, 400 * MS), 5600 * MS);
         assert_eq!(rtt.timeout(u32::MAX, Duration::ZERO), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_least_is_forgotten_in_the_end() {
+        let (mut rtt, start) = (RttEstimator::default(), now());
+        assert_eq!(rtt.least(), None);
+        rtt.sample(start, 10 * MS);
+        let mut known_until = 0;
+        for second in 1..100 {
+            rtt.sample(start + Duration::from_secs(second), 50 * MS);
+            if rtt.least() == Some(10 * MS) {
+                known_until = second;
+            }
+        }
+        assert_eq!(known_until, 59);
+        assert_eq!(rtt.least(), Some(50 * MS));
     }
 }

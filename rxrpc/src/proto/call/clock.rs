@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Call, CallError, Path, Phase};
-use crate::proto::rtt::RttEstimator;
-use crate::proto::{AckReason, Serial, Side, abort_codes};
+use crate::proto::{AckReason, Serial, abort_codes};
 
 impl Call {
     /// When [`on_timeout`](Self::on_timeout) has something to do.
@@ -14,7 +13,8 @@ impl Call {
         }
         [
             self.ack_at,
-            self.retransmit_at,
+            self.loss_timer.at(),
+            self.resume_at,
             self.ping_at(),
             self.dead_at(),
             self.limits.idle_in.map(|limit| self.moved + limit),
@@ -45,40 +45,30 @@ impl Call {
             self.ack_at = None;
             self.owe(AckReason::Delay, Serial(0));
         }
-        if is_due(self.retransmit_at) {
-            self.retransmit_at = None;
-            let in_flight = u32::try_from(self.send.in_flight()).unwrap_or(u32::MAX);
-            if self.send.on_timeout() > 0 {
-                self.congestion.on_timeout(in_flight, self.send.sent());
-                self.backoff = self.backoff.saturating_add(1);
-            }
+        if is_due(self.resume_at) {
+            self.resume_at = None;
         }
+        self.on_loss_timer(path);
         if is_due(self.ping_at()) {
             self.owe(AckReason::Ping, Serial(0));
         }
         false
     }
 
-    /// Arms the retransmission timer if DATA is in flight and it is not running.
-    pub(super) fn arm(&mut self, now: Instant, rtt: &RttEstimator) {
-        if self.retransmit_at.is_none() && self.send.in_flight() > 0 {
-            // A service may wait for its reply before it acks the end of the request (OpenAFS `rx_lastAckDelay`).
-            let extra = if self.side == Side::Client && self.send.awaits_last() {
-                LAST_ACK_DELAY
-            } else {
-                Duration::ZERO
-            };
-            self.retransmit_at = Some(now + rtt.timeout(self.backoff, extra));
-        }
-    }
-
     /// When the peer is to be asked whether it is there: it owes us something and has been silent.
     fn ping_at(&self) -> Option<Instant> {
         let asked = self.ping.map_or(self.heard, |(_, sent)| sent.max(self.heard));
         let owed = self.ack.is_none_or(|due| due.reason != AckReason::Ping);
-        // A window that stays closed: the ACK that opened it may be lost.
-        let blocked = self.phase.sends() && self.send.in_flight() == 0 && !self.send.is_empty();
-        let patience = if blocked { PING_BLOCKED_AFTER } else { PING_AFTER };
+        // A window that stays closed, or soft acks that become no hard ones: the ACK that would tell may be lost.
+        let blocked = self.phase.sends()
+            && self.send.in_flight() == 0
+            && !self.send.is_empty()
+            && self.send.next_to_send().is_none();
+        let patience = if blocked {
+            (PING_BLOCKED_AFTER * (1 << self.persist.min(8))).min(PING_AFTER)
+        } else {
+            PING_AFTER
+        };
         (self.exposed.is_some() && owed && self.phase != Phase::Execute).then(|| asked + patience)
     }
 
@@ -91,4 +81,3 @@ impl Call {
 const PING_AFTER: Duration = Duration::from_secs(3);
 /// Linux `idle_ack_delay`.
 const PING_BLOCKED_AFTER: Duration = Duration::from_millis(500);
-const LAST_ACK_DELAY: Duration = Duration::from_millis(400);

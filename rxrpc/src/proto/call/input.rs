@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::receive::{Arrival, EndMoved};
 use super::send::{AckFault, Received};
 use super::state::Step;
-use super::{ACK_DELAY, Call, CallError, Path, Phase};
+use super::{ACK_DELAY, Call, CallError, LossTimer, Path, Phase};
 use crate::proto::rejected::Rejected;
 use crate::proto::secure::Place;
 use crate::proto::{AbortCode, AckPacket, AckReason, BadAck, Header, Seq, Serial, Side, abort_codes};
@@ -87,8 +87,8 @@ impl Call {
         match self.phase {
             Phase::SendRequest => false,
             Phase::AwaitReply => {
-                let whole = self.send.on_all_acked(&mut Default::default());
-                self.retransmit_at = None;
+                let whole = self.send.on_all_acked();
+                self.loss_timer = LossTimer::Off;
                 self.step(Step::ReplyBegun);
                 whole
             }
@@ -126,83 +126,111 @@ impl Call {
             Err(bad) => return self.broken_with(Rejected::BadAck(bad), BadAck::CODE),
         };
         self.heard = path.now;
-        self.measure(path, &ack);
+        let measured = self.measure(path, &ack);
         if ack.reason == AckReason::Ping {
-            self.owe(AckReason::PingResponse, header.serial);
+            self.answer = Some(header.serial);
         } else if header.flags.request_ack() {
             self.owe(AckReason::Requested, header.serial);
         }
-        if self.is_forgotten(&ack) {
-            self.fail(CallError::CallLost, None);
-            return Taken::WOKE;
-        }
         path.mtu.on_trailer(&ack.trailer);
-        if let Some(window) = ack.trailer.rwind {
-            // A closed window is probed with one packet, as OpenAFS does.
-            self.send
-                .set_peer_window(u32::from(window.max(1)), ack.trailer.jumbo_max.is_some());
-        }
         if !self.phase.sends() {
             return Taken::NOTHING;
         }
         let received = Received {
+            own: header.serial,
             first: ack.first,
             previous: ack.previous,
             serial: ack.serial,
+            reason: ack.reason,
             acks: ack.acks,
         };
-        let limited = self.send.in_flight() + 1 >= self.congestion.window() as usize;
-        match self.send.on_ack(&received) {
+        match self.send.accepts(&received) {
+            _ if self.is_unheard_of(&ack) => self.forgotten(),
+            Err(AckFault::Forgotten) if self.side == Side::Client => self.forgotten(),
             // Overtaken on the way: what it says is known.
-            Err(AckFault::Stale) => Taken::NOTHING,
+            Err(AckFault::Stale | AckFault::Forgotten) => Taken::NOTHING,
             Err(AckFault::BeyondSent) => self.broken(Rejected::AckBeyondSent),
-            Ok(progress) => {
-                if let Some(lost) = progress.lost {
-                    self.congestion.on_loss(lost, self.send.sent());
+            Ok(()) => {
+                if let Some(window) = ack.trailer.rwind {
+                    self.send.set_peer_window(window, ack.trailer.jumbo_max.is_some());
                 }
-                if progress.newly > 0 {
-                    self.congestion.on_acked(progress.newly, progress.newest, limited);
-                    self.backoff = 0;
-                    self.moved = path.now;
-                    self.retransmit_at = None;
-                }
-                if self.send.is_acked() {
-                    self.retransmit_at = None;
-                    // An OpenAFS client may never ack more than softly (rxrpc.md 5.3).
-                    self.step(Step::SentAll);
-                }
-                self.arm(path.now, path.rtt);
-                Taken {
-                    woke: progress.freed > 0 || self.is_over(),
-                    rejected: None,
-                }
+                self.acknowledged(path, &received, measured)
             }
         }
     }
 
-    /// Takes a round-trip sample if the ACK answers one certain packet (rxrpc.md 8.1).
-    fn measure(&mut self, path: &mut Path<'_>, ack: &AckPacket) {
-        if ack.serial == Serial(0) || ack.reason == AckReason::Delay {
-            return;
+    /// Applies an ACK that was accepted.
+    fn acknowledged(&mut self, path: &Path<'_>, received: &Received, measured: bool) -> Taken {
+        let (least, episode) = (path.rtt.least(), self.congestion.episode());
+        let progress = self.send.on_ack(received, path.now, least, episode);
+        self.congestion.on_unfounded(progress.unfounded);
+        if progress.newly > 0 {
+            let newest = self.send.newest_arrival();
+            if self.congestion.on_acked(progress.newly, newest, self.limited) {
+                self.send.on_recovered();
+            }
+            self.moved = path.now;
+            self.silent_since = path.now;
+            self.persist = 0;
         }
-        let sample = if ack.reason == AckReason::PingResponse {
-            self.ping
-                .take_if(|(serial, _)| *serial == ack.serial)
-                .map(|(_, sent)| path.now.saturating_duration_since(sent))
-        } else {
-            self.send.sample(ack.serial, path.now)
-        };
-        if let Some(sample) = sample {
-            path.rtt.sample(sample);
+        if measured || progress.certain {
+            self.backoff = 0;
+        }
+        if let Some(probe) = progress.repaired {
+            self.on_loss(1, probe);
+        }
+        self.detect_losses(path);
+        if self.send.is_acked() {
+            // An OpenAFS client may never ack more than softly (rxrpc.md 5.3).
+            self.step(Step::SentAll);
+        }
+        self.arm(path);
+        Taken {
+            woke: progress.freed > 0 || self.is_over(),
+            rejected: None,
         }
     }
 
-    /// The server holds nothing of a call that it must have known: it has restarted (rxrpc.md 6.4).
-    fn is_forgotten(&self, ack: &AckPacket) -> bool {
+    /// Takes a round-trip sample if the ACK answers one certain packet at once (rxrpc.md 8.1); true if it did. DELAY does not,
+    /// nor does IDLE: Linux turns a DELAY into one when its reader has caught up.
+    fn measure(&mut self, path: &mut Path<'_>, ack: &AckPacket) -> bool {
+        let sample = match ack.reason {
+            _ if ack.serial == Serial(0) => None,
+            AckReason::Unknown | AckReason::Ping | AckReason::Delay | AckReason::Idle => None,
+            AckReason::PingResponse => self
+                .ping
+                .take_if(|(serial, _)| *serial == ack.serial)
+                .map(|(_, sent)| path.now.saturating_duration_since(sent)),
+            AckReason::Requested
+            | AckReason::Duplicate
+            | AckReason::OutOfSequence
+            | AckReason::ExceedsWindow
+            | AckReason::NoSpace => self.send.sample(ack.serial, path.now),
+        };
+        if let Some(sample) = sample {
+            path.rtt.sample(path.now, sample);
+        }
+        sample.is_some()
+    }
+
+    /// The server holds nothing of a call of which it should: it has restarted, or takes us for another client (rxrpc.md
+    /// 6.4). One that has acknowledged something before is found out by what it answers to.
+    fn is_unheard_of(&self, ack: &AckPacket) -> bool {
+        let reason = match ack.reason {
+            AckReason::ExceedsWindow => true,
+            AckReason::OutOfSequence => self.send.is_whole(),
+            _ => false,
+        };
         self.side == Side::Client
-            && ack.reason == AckReason::ExceedsWindow
+            && reason
             && (ack.first, ack.previous) == (Seq(1), Seq(0))
             && ack.acks.is_empty()
+    }
+
+    /// The server has lost the call. What it may have begun anew cannot be completed either.
+    fn forgotten(&mut self) -> Taken {
+        self.fail(CallError::CallLost, Some(abort_codes::RX_CALL_DEAD));
+        Taken::WOKE
     }
 
     /// Everything we sent has arrived, says an old peer.
@@ -211,10 +239,10 @@ impl Call {
         if !self.phase.sends() {
             return Taken::NOTHING;
         }
-        if !self.send.on_all_acked(&mut Default::default()) {
+        if !self.send.on_all_acked() {
             return self.broken(Rejected::AckBeyondSent);
         }
-        self.retransmit_at = None;
+        self.loss_timer = LossTimer::Off;
         self.moved = path.now;
         self.step(Step::SentAll);
         Taken::WOKE

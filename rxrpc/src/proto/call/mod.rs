@@ -4,10 +4,15 @@
 //! peer's. Packets come in through [`input`], leave through [`output`], and time passes in [`clock`]. What is left of a
 //! call that is over - its final ACK or ABORT - is the business of the channel's memory, not of the call.
 
+mod bits;
 mod clock;
 mod error;
+mod flights;
 mod input;
+mod loss_timer;
 mod output;
+mod pacing;
+mod rack;
 mod receive;
 mod send;
 mod state;
@@ -20,11 +25,13 @@ pub use error::{CallError, CallLimits};
 pub(super) use input::Taken;
 pub(super) use state::Phase;
 
-use super::congestion::Congestion;
+use super::congestion::{Congestion, Seen};
 use super::mtu::Mtu;
 use super::rtt::RttEstimator;
 use super::secure::{PacketSecurity, Place};
 use super::{AbortCode, AckReason, Seq, Serial, Side, Slot, abort_codes};
+use loss_timer::{Exempt, LossTimer};
+use pacing::Pacing;
 use receive::ReceiveQueue;
 use send::SendQueue;
 use state::Step;
@@ -43,14 +50,28 @@ pub(super) struct Call {
     receive: ReceiveQueue,
     congestion: Congestion,
     limits: CallLimits,
+    pacing: Pacing,
+    /// The congestion window or pacing, not the application or the peer, held packets back last time.
+    limited: bool,
+    exempt: Exempt,
+    /// When pacing lets the next packet go.
+    resume_at: Option<Instant>,
+    /// When DATA last asked for an ACK.
+    asked_at: Option<Instant>,
     ack: Option<AckDue>,
+    /// The PING to answer.
+    answer: Option<Serial>,
     /// When an ACK is due although nothing asks for it.
     ack_at: Option<Instant>,
     /// DATA taken since the last ACK left.
     unacked: u32,
-    retransmit_at: Option<Instant>,
+    loss_timer: LossTimer,
+    /// Since when nothing that is in flight has been acknowledged.
+    silent_since: Instant,
     /// Retransmission timeouts in a row.
     backoff: u32,
+    /// PINGs in a row while the peer's window was closed.
+    persist: u32,
     /// The last PING: its answer measures the round trip.
     ping: Option<(Serial, Instant)>,
     started: Instant,
@@ -91,12 +112,12 @@ pub enum Read {
 }
 
 impl Call {
-    /// A call whose congestion window begins at `congestion` packets, and which takes `window` packets ahead of its reader.
+    /// A call that begins with what the last one found of the path, and which takes `window` packets ahead of its reader.
     pub(super) fn new(
         side: Side,
         slot: Slot,
         limits: CallLimits,
-        congestion: Option<u32>,
+        congestion: Option<Seen>,
         window: u8,
         now: Instant,
     ) -> Self {
@@ -111,11 +132,19 @@ impl Call {
             receive: ReceiveQueue::new(usize::from(window)),
             congestion: Congestion::new(congestion),
             limits,
+            pacing: Pacing::default(),
+            limited: false,
+            exempt: Exempt::No,
+            resume_at: None,
+            asked_at: None,
             ack: None,
+            answer: None,
             ack_at: None,
             unacked: 0,
-            retransmit_at: None,
+            loss_timer: LossTimer::Off,
+            silent_since: now,
             backoff: 0,
+            persist: 0,
             ping: None,
             started: now,
             heard: now,
@@ -152,14 +181,18 @@ impl Call {
         self.receive.next()
     }
 
-    /// The window that the next call may begin with.
-    pub(super) fn congestion_window(&self) -> u32 {
-        self.congestion.window()
+    /// What it has found of the path, for the next call.
+    pub(super) fn congestion(&self) -> Seen {
+        self.congestion.seen()
     }
 
     /// The ACK that was due when the call ended.
     pub(super) fn take_ack(&mut self) -> Option<AckDue> {
-        self.ack.take()
+        let answer = self.answer.take().map(|serial| AckDue {
+            reason: AckReason::PingResponse,
+            serial,
+        });
+        self.ack.take().or(answer)
     }
 
     /// Packets are queued in the direction to the application, and to the peer.
@@ -313,7 +346,9 @@ impl Call {
             self.send.clear();
             self.tail = Bytes::new();
             self.ack_at = None;
-            self.retransmit_at = None;
+            self.loss_timer = LossTimer::Off;
+            self.resume_at = None;
+            self.exempt = Exempt::No;
         }
         true
     }
@@ -326,8 +361,7 @@ impl Call {
     }
 }
 
-/// How much an ACK for this reason says (the order of Linux, rxrpc.md 6.5). A PING gives way to an answer: that keeps the
-/// peer awake just as well.
+/// How much an ACK for this reason says (the order of Linux, rxrpc.md 6.5).
 fn weight(reason: AckReason) -> u8 {
     match reason {
         AckReason::Unknown | AckReason::Ping => 0,

@@ -1,13 +1,16 @@
 //! What a call sends.
 
-use super::{AckDue, Call, Path, Phase};
+use std::time::{Duration, Instant};
+
+use super::pacing::Pace;
+use super::{AckDue, Call, Exempt, Path, Phase};
 use crate::proto::send_run::Run;
 use crate::proto::{AckPacket, AckReason, Flags, PacketType, Side};
 
 impl Call {
     /// Lays out the ACK that is due, if one is.
     pub(in crate::proto) fn poll_ack(&mut self, path: &Path<'_>, run: &mut Run<'_>) -> bool {
-        let Some(AckDue { reason, serial }) = self.ack.take() else {
+        let Some(AckDue { reason, serial }) = self.next_ack() else {
             return false;
         };
         self.receive.on_advertised();
@@ -23,8 +26,23 @@ impl Call {
         let sent = run.ack(self.slot, ack, window);
         if reason == AckReason::Ping {
             self.ping = Some((sent, path.now));
+            self.persist += 1;
         }
         true
+    }
+
+    /// The answer to a PING goes first: who sent it measures by it, so nothing may stand in for it. It says as much as an
+    /// ACK that nothing asked for, and keeps the peer awake as well as a PING of ours.
+    fn next_ack(&mut self) -> Option<AckDue> {
+        let Some(serial) = self.answer.take() else {
+            return self.ack.take();
+        };
+        let mild = |due: &AckDue| matches!(due.reason, AckReason::Ping | AckReason::Idle | AckReason::Delay);
+        self.ack = self.ack.filter(|due| !mild(due));
+        Some(AckDue {
+            reason: AckReason::PingResponse,
+            serial,
+        })
     }
 
     /// Lays out as much DATA as the windows let go, as datagrams of one size. False if there is none.
@@ -32,8 +50,10 @@ impl Call {
         if !self.phase.sends() {
             return false;
         }
+        self.rest(path);
+        let pace = Pace::of(&self.congestion, path.rtt);
         let mut any = false;
-        while let Some(index) = self.send.next_to_send(self.congestion.window()) {
+        while let Some(index) = self.next_packet(path) {
             let Some(packet) = self.send.packet(index) else {
                 break;
             };
@@ -46,8 +66,16 @@ impl Call {
                 self.exposed = Some(path.now);
                 self.heard = path.now;
             }
+            if self.send.in_flight() == 0 {
+                self.silent_since = path.now;
+            }
             self.send.on_sent(index, run.next_serial(), path.now);
-            let more = self.send.next_to_send(self.congestion.window()).is_some();
+            self.pacing.on_sent(pace, path.now);
+            let exempt = std::mem::replace(&mut self.exempt, Exempt::No);
+            if exempt == Exempt::Probe {
+                self.send.on_probe_sent(again);
+            }
+            let more = self.next_packet(path).is_some();
             let mut flags = Flags::NONE;
             if last {
                 flags = flags | Flags::LAST_PACKET;
@@ -55,8 +83,9 @@ impl Call {
             if more {
                 flags = flags | Flags::MORE_PACKETS;
             }
-            if self.wants_ack(path, index, last, again, more) {
+            if exempt == Exempt::Probe || self.wants_ack(path, index, last, again) {
                 flags = flags | Flags::REQUEST_ACK;
+                self.asked_at = Some(path.now);
             }
             run.packet(self.slot, PacketType::Data, flags, seq, checksum, |out| {
                 out.extend_from_slice(&body);
@@ -69,21 +98,59 @@ impl Call {
             if self.side == Side::Service {
                 self.ack_at = None;
             }
-            self.arm(path.now, path.rtt);
+            self.persist = 0;
+            self.arm(path);
         }
+        self.limited = self.send.next_to_send().is_some();
+        let held_until = self.pacing.held_until(path.now);
+        self.resume_at = held_until.filter(|_| self.limited && self.has_window());
         any
     }
 
-    /// Never on the first sending of the end of a reply: an OpenAFS client would ack it softly and leave it at that
-    /// (rxrpc.md 7.1).
-    fn wants_ack(&self, path: &Path<'_>, index: usize, last: bool, again: bool, more: bool) -> bool {
+    /// The packet that may leave now.
+    fn next_packet(&self, path: &Path<'_>) -> Option<usize> {
+        if self.exempt != Exempt::No || self.has_window() && self.pacing.allows(path.now) {
+            self.send.next_to_send()
+        } else {
+            None
+        }
+    }
+
+    fn has_window(&self) -> bool {
+        self.send.in_flight() < self.congestion.window() as usize
+    }
+
+    /// What the congestion window was before a silence holds no more.
+    fn rest(&mut self, path: &Path<'_>) {
+        if self.send.in_flight() == 0
+            && let Some(sent) = self.send.last_sent_at()
+        {
+            let silence = path.now.saturating_duration_since(sent).as_micros();
+            let timeouts = silence / path.rtt.timeout(0, Duration::ZERO).as_micros().max(1);
+            self.congestion
+                .on_idle(u32::try_from(timeouts).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Whether a packet asks for an ACK (rxrpc.md 7.1): when something stands still until one comes, and once in each round
+    /// trip to measure it. Never on the first sending of the end of a reply: an OpenAFS client would ack it softly and
+    /// leave it at that.
+    fn wants_ack(&self, path: &Path<'_>, index: usize, last: bool, again: bool) -> bool {
         if again {
             return true;
         }
         if last {
             return self.side == Side::Client && path.rtt.is_young();
         }
-        !more || self.send.is_tight(index, self.congestion.window()) || path.rtt.is_young()
+        let asked = |at: Instant| {
+            let since = path.now.saturating_duration_since(at);
+            path.rtt.smoothed().is_some_and(|rtt| since < rtt)
+        };
+        path.rtt.is_young()
+            || self.congestion.window() <= SMALL_WINDOW
+            || self.send.is_tight(index)
+            || self.send.is_drained()
+            || !self.asked_at.is_some_and(asked)
     }
 
     /// For a DEBUG reply: what the application waits for.
@@ -94,3 +161,6 @@ impl Call {
         ) && self.receive.is_drained()
     }
 }
+
+/// With a congestion window so small a peer that acks every other packet is too slow (Linux, in slow start).
+const SMALL_WINDOW: u32 = 4;

@@ -1,17 +1,21 @@
 //! The transmit queue of a call: what was queued, what is under way, what is to be sent again.
 //!
-//! The machine: the queue holds every packet from the first that is not hard-acked. A packet is unsent, in flight, acked
-//! (softly: it is kept, since the peer may still drop it) or lost. Transmissions are numbered in order; a packet is lost
-//! when one sent three later has arrived (RFC 9002, section 6.1.1) or when the retransmission timer runs out. Lost packets
-//! go before unsent ones.
+//! The machine: the queue holds every packet from the first that is not hard-acked. Those that were sent are acked (softly:
+//! they are kept, since the peer may still drop them), lost, or in flight. Every sending is remembered in
+//! [`Flights`]; [`Rack`] judges by what has arrived which of them are lost. Lost packets go before unsent ones, and none
+//! goes beyond the peer's window. An ACK costs as many steps as packets change their state by it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::bits::Bits;
+use super::flights::{Flight, Flights};
+use super::rack::{OVERTAKING, Rack};
+use crate::proto::rtt::RttEstimator;
 use crate::proto::secure::Sealed;
-use crate::proto::{SackTable, Seq, Serial};
+use crate::proto::{AckReason, SackTable, Seq, Serial};
 
 /// Packets to the peer that are not hard-acked.
 #[derive(Debug)]
@@ -19,20 +23,24 @@ pub(super) struct SendQueue {
     packets: VecDeque<Outgoing>,
     /// The packet at the front of the queue.
     bottom: Seq,
-    /// Index of the first packet that was never sent.
-    unsent: usize,
+    /// How many of the packets have been sent: those at the front.
+    sent: usize,
+    acked: Bits,
+    lost: Bits,
     in_flight: usize,
-    lost: usize,
-    acked: usize,
+    flights: Flights,
+    rack: Rack,
     /// LAST is queued.
     ended: bool,
     /// Packets from `bottom` that the peer has room for.
     peer_window: usize,
-    /// Where the last accepted ACK said it was (it may be a serial: some peers err).
-    previous: Seq,
+    newest_ack: Option<NewestAck>,
+    /// The last serial sent before the first hard-ack came: what answers to a later one knows of that.
+    known_since: Option<Serial>,
+    probe: Option<Probe>,
     /// Transmissions made.
-    sent: u64,
-    newest_acked: u64,
+    sendings: u64,
+    last_sending: Option<(Serial, Instant)>,
 }
 
 /// A packet in the queue.
@@ -41,39 +49,41 @@ pub(super) struct Outgoing {
     pub(super) body: Bytes,
     pub(super) checksum: u16,
     pub(super) last: bool,
-    flight: Flight,
-    sendings: Option<Sendings>,
+    latest: Option<Flight>,
+    /// It was sent more than once.
+    again: bool,
+    /// It was taken for lost when so many transmissions had been made.
+    suspected: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flight {
-    Unsent,
-    Sent,
-    Acked,
-    Lost,
-}
-
-/// When a packet was sent, first and last.
+/// The ACK accepted last.
 #[derive(Clone, Copy, Debug)]
-struct Sendings {
-    first: Sending,
-    latest: Sending,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Sending {
+struct NewestAck {
+    /// The serial that it had itself.
     serial: Serial,
+    /// Where it said it was (it may be a serial: some peers err).
+    previous: Seq,
+}
+
+/// A packet sent to have the end of what is in flight acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    /// The transmission that it is.
     order: u64,
-    at: Instant,
+    /// The packet had been sent before.
+    again: bool,
 }
 
 /// What an ACK says about what we sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
+    /// The serial of the ACK itself.
+    pub(super) own: Serial,
     pub(super) first: Seq,
     pub(super) previous: Seq,
     /// The packet that provoked the ACK, 0 if none.
     pub(super) serial: Serial,
+    pub(super) reason: AckReason,
     /// One entry for each packet from `first` on.
     pub(super) acks: SackTable,
 }
@@ -85,10 +95,20 @@ pub(super) struct Progress {
     pub(super) newly: u32,
     /// Packets that left the queue.
     pub(super) freed: u32,
-    /// The newest transmission that arrived.
+    /// One of them was sent only once: nothing about its time is in doubt.
+    pub(super) certain: bool,
+    /// Packets that had been taken for lost in the present episode and had arrived all the same.
+    pub(super) unfounded: u32,
+    /// The tail probe has repaired a loss that nothing else would have shown: of this transmission.
+    pub(super) repaired: Option<u64>,
+}
+
+/// Transmissions taken for lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    pub(super) packets: u32,
+    /// The newest of them.
     pub(super) newest: u64,
-    /// The newest transmission that is now taken for lost.
-    pub(super) lost: Option<u64>,
 }
 
 /// Why an ACK was not applied.
@@ -98,6 +118,8 @@ pub(super) enum AckFault {
     Stale,
     /// It acknowledges what was never sent.
     BeyondSent,
+    /// Its sender has had more of the call than it says, and must have known when it said so: it has forgotten.
+    Forgotten,
 }
 
 impl SendQueue {
@@ -105,15 +127,19 @@ impl SendQueue {
         Self {
             packets: VecDeque::new(),
             bottom: Seq(1),
-            unsent: 0,
+            sent: 0,
+            acked: Bits::default(),
+            lost: Bits::default(),
             in_flight: 0,
-            lost: 0,
-            acked: 0,
+            flights: Flights::default(),
+            rack: Rack::new(),
             ended: false,
             peer_window: WINDOW_FIRST,
-            previous: Seq(0),
-            sent: 0,
-            newest_acked: 0,
+            newest_ack: None,
+            known_since: None,
+            probe: None,
+            sendings: 0,
+            last_sending: None,
         }
     }
 
@@ -136,22 +162,19 @@ impl SendQueue {
             body: sealed.body,
             checksum: sealed.checksum,
             last,
-            flight: Flight::Unsent,
-            sendings: None,
+            latest: None,
+            again: false,
+            suspected: None,
         });
     }
 
-    /// The packet that should leave now, if `congestion_window` allows one.
-    pub(super) fn next_to_send(&self, congestion_window: u32) -> Option<usize> {
-        if self.in_flight >= congestion_window as usize {
-            None
-        } else if self.lost > 0 {
-            self.packets
-                .iter()
-                .position(|packet| packet.flight == Flight::Lost)
-        } else {
-            (self.unsent < self.packets.len() && self.unsent < self.peer_window).then_some(self.unsent)
-        }
+    /// The packet that should leave now, if the peer has room for one.
+    pub(super) fn next_to_send(&self) -> Option<usize> {
+        let unsent = (self.sent < self.packets.len()).then_some(self.sent);
+        self.lost
+            .lowest()
+            .or(unsent)
+            .filter(|index| *index < self.peer_window)
     }
 
     /// The packet at an index.
@@ -166,114 +189,196 @@ impl SendQueue {
 
     /// True if the packet at an index was sent before.
     pub(super) fn was_sent(&self, index: usize) -> bool {
-        index < self.unsent
+        index < self.sent
     }
 
     /// The packet at an index leaves.
     pub(super) fn on_sent(&mut self, index: usize, serial: Serial, now: Instant) {
-        self.sent += 1;
-        let latest = Sending {
+        let seq = self.seq(index);
+        let again = self.was_sent(index);
+        let Some(packet) = self.packets.get_mut(index) else {
+            return;
+        };
+        self.sendings += 1;
+        let flight = Flight {
+            seq,
             serial,
-            order: self.sent,
+            order: self.sendings,
             at: now,
         };
-        if let Some(packet) = self.packets.get_mut(index) {
-            let first = packet.sendings.map_or(latest, |sendings| sendings.first);
-            packet.sendings = Some(Sendings { first, latest });
-        }
-        self.fly(index, Flight::Sent);
-        self.unsent = self.unsent.max(index + 1);
+        packet.latest = Some(flight);
+        packet.again |= again;
+        self.flights.push(flight);
+        self.last_sending = Some((serial, now));
+        self.lost.remove(index);
+        self.sent = self.sent.max(index + 1);
+        self.in_flight += 1;
+    }
+
+    /// The packet that has just left is to have the rest acknowledged.
+    pub(super) fn on_probe_sent(&mut self, again: bool) {
+        self.probe = Some(Probe {
+            order: self.sendings,
+            again,
+        });
     }
 
     /// The time since the sending of exactly the packet that an ACK answers.
     pub(super) fn sample(&self, serial: Serial, now: Instant) -> Option<Duration> {
-        self.packets
-            .iter()
-            .take(self.unsent)
-            .filter_map(|packet| packet.sendings)
-            .find_map(|sendings| {
-                [sendings.latest, sendings.first]
-                    .into_iter()
-                    .find(|sending| sending.serial == serial)
-                    .map(|sending| now.saturating_duration_since(sending.at))
-            })
+        let flight = self.flights.find(serial)?;
+        Some(now.saturating_duration_since(flight.at))
     }
 
     /// The peer says how many packets it has room for.
-    pub(super) fn set_peer_window(&mut self, packets: u32, may_grow: bool) {
-        let packets = (packets as usize).min(WINDOW_MAX);
+    pub(super) fn set_peer_window(&mut self, packets: u8, may_grow: bool) {
+        let packets = usize::from(packets);
         if may_grow || packets < self.peer_window {
             self.peer_window = packets;
         }
     }
 
-    /// Judges an ACK by its place among others.
+    /// Judges an ACK by its place among others (rxrpc.md 6.4).
     pub(super) fn accepts(&self, ack: &Received) -> Result<(), AckFault> {
-        let hard = usize::try_from(ack.first.since(self.bottom)).map_err(|_| AckFault::Stale)?;
-        let implausible =
-            usize::try_from(self.previous.since(self.bottom)).is_ok_and(|ahead| ahead > WINDOW_MAX);
-        if hard == 0 && ack.previous.before(self.previous) && !implausible {
+        let Ok(hard) = usize::try_from(ack.first.since(self.bottom)) else {
+            let knew = |since: Serial| ack.serial != Serial(0) && ack.serial.after(since);
+            return Err(if ack.first == Seq(1) && self.known_since.is_some_and(knew) {
+                AckFault::Forgotten
+            } else {
+                AckFault::Stale
+            });
+        };
+        // Of two that free the same the later counts. OpenAFS may go back with `previous`, a restarted peer with serials.
+        let older = |newest: NewestAck| ack.own.before(newest.serial) && !ack.previous.after(newest.previous);
+        if hard == 0 && self.newest_ack.is_some_and(older) {
             return Err(AckFault::Stale);
         }
-        if hard + ack.acks.len() > self.unsent {
+        if hard + ack.acks.len() > self.sent {
             return Err(AckFault::BeyondSent);
         }
         Ok(())
     }
 
-    /// Applies an ACK.
-    pub(super) fn on_ack(&mut self, ack: &Received) -> Result<Progress, AckFault> {
-        self.accepts(ack)?;
-        self.previous = ack.previous;
-        let mut progress = Progress::default();
-        let hard = usize::try_from(ack.first.since(self.bottom)).unwrap_or(0);
-        self.free(hard, ack.serial, &mut progress);
-        for (index, here) in ack.acks.iter().enumerate() {
-            match self.packets.get(index).map(|packet| packet.flight) {
-                Some(Flight::Sent | Flight::Lost) if here => {
-                    progress.newly += 1;
-                    self.note_arrival(index, ack.serial);
-                    self.fly(index, Flight::Acked);
-                }
-                // The peer has dropped it again.
-                Some(Flight::Acked) if !here => self.fly(index, Flight::Sent),
-                _ => {}
-            }
+    /// Applies an ACK that was accepted. `episode`: the transmission at which the present episode of loss began.
+    pub(super) fn on_ack(
+        &mut self,
+        ack: &Received,
+        now: Instant,
+        least: Option<Duration>,
+        episode: u64,
+    ) -> Progress {
+        self.newest_ack = Some(NewestAck {
+            serial: ack.own,
+            previous: ack.previous,
+        });
+        if ack.reason == AckReason::Duplicate && self.sendings > self.highest_sent() {
+            self.rack.on_duplicate(self.sendings);
         }
-        progress.newest = self.newest_acked;
-        progress.lost = self.detect_losses();
-        Ok(progress)
+        let mut arrivals = Arrivals {
+            provoked_by: ack.serial,
+            duplicate: ack.reason == AckReason::Duplicate,
+            now,
+            least: least.unwrap_or_default(),
+            episode,
+            progress: Progress::default(),
+        };
+        let hard = usize::try_from(ack.first.since(self.bottom)).unwrap_or(0);
+        self.free(hard, Some(&mut arrivals));
+        let here = Bits::received(&ack.acks);
+        for index in here.without(self.acked) {
+            self.arrive(index, &mut arrivals);
+        }
+        // The peer has dropped these again.
+        for index in self.acked.without(here).and(Bits::below(ack.acks.len())) {
+            self.acked.remove(index);
+            self.lost.insert(index);
+        }
+        if self.probe.is_some_and(|probe| probe.order <= self.rack.newest()) {
+            self.probe = None;
+        }
+        self.prune();
+        arrivals.progress
+    }
+
+    /// Takes for lost what has been overtaken for longer than `window`.
+    pub(super) fn detect_losses(&mut self, window: Duration, now: Instant) -> Losses {
+        let mut losses = Losses::default();
+        while let Some(flight) = self.oldest_flight()
+            && self.rack.is_overtaken(&flight)
+            && self.rack.is_overdue(&flight, window, now)
+        {
+            self.lose(&flight, &mut losses);
+        }
+        losses
+    }
+
+    /// The retransmission timer ran out: takes the oldest transmission for lost, and all others that have had their time
+    /// (RFC 8985, section 6.3).
+    pub(super) fn on_timeout(&mut self, window: Duration, now: Instant) -> Losses {
+        let mut losses = Losses::default();
+        while let Some(flight) = self.oldest_flight()
+            && (losses.packets == 0 || self.rack.is_overdue(&flight, window, now))
+        {
+            self.lose(&flight, &mut losses);
+        }
+        self.probe = None;
+        losses
+    }
+
+    /// Makes ready a packet whose arrival would show what else is missing: a new one, or the highest in flight. False if
+    /// there is none that the peer has room for.
+    pub(super) fn ready_probe(&mut self) -> bool {
+        if self.next_to_send().is_none()
+            && let Some(index) = Bits::below(self.sent.min(self.peer_window))
+                .without(self.acked)
+                .without(self.lost)
+                .highest()
+        {
+            self.lost.insert(index);
+            self.in_flight -= 1;
+        }
+        self.next_to_send().is_some()
+    }
+
+    /// How much later than its successors a packet may arrive.
+    pub(super) fn reordering_window(&self, recovering: bool, rtt: &RttEstimator) -> Duration {
+        let hasty = recovering || self.acked.len() >= OVERTAKING;
+        self.rack.reordering_window(hasty, rtt)
+    }
+
+    /// When something that was overtaken will be lost, if anything was.
+    pub(super) fn reordering_ends(&mut self, window: Duration) -> Option<Instant> {
+        let oldest = self.oldest_flight()?;
+        if self.rack.is_overtaken(&oldest) {
+            self.rack.reordering_ends(window)
+        } else {
+            None
+        }
+    }
+
+    /// An episode of loss is over.
+    pub(super) fn on_recovered(&mut self) {
+        self.rack.on_recovered();
+    }
+
+    /// The newest transmission that has arrived.
+    pub(super) fn newest_arrival(&self) -> u64 {
+        self.rack.newest()
     }
 
     /// All that was sent has arrived. False if that is not all there is.
-    pub(super) fn on_all_acked(&mut self, progress: &mut Progress) -> bool {
-        let whole = self.ended && self.unsent == self.packets.len();
+    pub(super) fn on_all_acked(&mut self) -> bool {
+        let whole = self.ended && self.sent == self.packets.len();
         if whole {
-            self.free(self.unsent, Serial(0), progress);
+            self.free(self.sent, None);
         }
         whole
     }
 
     /// Nothing more will be sent.
     pub(super) fn clear(&mut self) {
-        let count = self.packets.len();
-        self.free(count, Serial(0), &mut Progress::default());
+        self.free(self.packets.len(), None);
+        self.flights.clear();
         self.ended = true;
-    }
-
-    /// Takes everything in flight for lost; gives how many that were.
-    pub(super) fn on_timeout(&mut self) -> usize {
-        let before = self.lost;
-        for index in 0..self.unsent {
-            if self
-                .packets
-                .get(index)
-                .is_some_and(|packet| packet.flight == Flight::Sent)
-            {
-                self.fly(index, Flight::Lost);
-            }
-        }
-        self.lost - before
     }
 
     /// LAST is queued.
@@ -286,106 +391,196 @@ impl SendQueue {
         self.packets.is_empty()
     }
 
-    /// LAST was queued and every packet is acked, if only softly.
-    pub(super) fn is_acked(&self) -> bool {
-        self.ended && self.acked == self.packets.len()
+    /// Nothing has been hard-acked.
+    pub(super) fn is_whole(&self) -> bool {
+        self.known_since.is_none()
     }
 
-    /// LAST is queued and has been sent.
-    pub(super) fn is_sent(&self) -> bool {
-        self.ended && self.unsent == self.packets.len()
+    /// LAST was queued and every packet is acked, if only softly.
+    pub(super) fn is_acked(&self) -> bool {
+        self.ended && self.acked.len() == self.packets.len()
     }
 
     /// No packet was sent twice, and none has left the queue.
     pub(super) fn is_first_sending(&self) -> bool {
-        self.sent == self.unsent as u64
+        self.sendings == self.sent as u64
     }
 
-    /// LAST is in flight.
+    /// LAST has been sent and is not acked.
     pub(super) fn awaits_last(&self) -> bool {
-        self.is_sent() && !self.is_empty()
+        self.ended && self.sent == self.packets.len() && !self.is_acked()
+    }
+
+    /// Every packet queued so far has been sent, and there will be more.
+    pub(super) fn is_drained(&self) -> bool {
+        !self.ended && self.sent == self.packets.len()
     }
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Transmissions made.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
+    /// A packet waits to be sent again.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
-    /// True if after the packet at `index` the peer's window or the congestion window is as good as used up.
-    pub(super) fn is_tight(&self, index: usize, congestion_window: u32) -> bool {
-        index + TIGHT >= self.peer_window || self.in_flight + TIGHT >= congestion_window as usize
+    /// A probe of the tail is under way.
+    pub(super) fn is_probed(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// Transmissions made.
+    pub(super) fn sendings(&self) -> u64 {
+        self.sendings
+    }
+
+    /// When the last packet left.
+    pub(super) fn last_sent_at(&self) -> Option<Instant> {
+        self.last_sending.map(|(_, at)| at)
+    }
+
+    /// True if with the packet at `index` the peer's window is as good as used up.
+    pub(super) fn is_tight(&self, index: usize) -> bool {
+        index + TIGHT >= self.peer_window
+    }
+
+    /// Packets that have been sent at least once since the call began.
+    fn highest_sent(&self) -> u64 {
+        u64::from(self.seq(self.sent).0.wrapping_sub(1))
     }
 
     /// Frees the first `count` packets.
-    fn free(&mut self, count: usize, serial: Serial, progress: &mut Progress) {
-        for _ in 0..count.min(self.packets.len()) {
-            if self
-                .packets
-                .front()
-                .is_some_and(|packet| packet.flight != Flight::Acked)
-            {
-                progress.newly += 1;
-                self.note_arrival(0, serial);
-            }
-            // Out of every count but the acked one, which the removal takes it out of.
-            self.fly(0, Flight::Acked);
-            self.packets.pop_front();
-            self.acked -= 1;
-            self.unsent = self.unsent.saturating_sub(1);
-            self.bottom = self.bottom.next();
-            progress.freed += 1;
+    fn free(&mut self, count: usize, mut arrivals: Option<&mut Arrivals>) {
+        let count = count.min(self.packets.len());
+        if count == 0 {
+            return;
         }
-    }
-
-    /// The packet at `index` has arrived. If it was sent more than once, and the ACK was provoked by something older than
-    /// its latest sending, it was the first sending that arrived.
-    fn note_arrival(&mut self, index: usize, provoked_by: Serial) {
-        if let Some(sendings) = self.packets.get(index).and_then(|packet| packet.sendings) {
-            let latest = provoked_by != Serial(0) && !provoked_by.before(sendings.latest.serial);
-            let order = if latest {
-                sendings.latest.order
-            } else {
-                sendings.first.order
-            };
-            self.newest_acked = self.newest_acked.max(order);
-        }
-    }
-
-    fn detect_losses(&mut self) -> Option<u64> {
-        let mut newest_lost = None;
-        for index in 0..self.unsent {
-            let Some(packet) = self.packets.get(index) else {
-                break;
-            };
-            let Some(sendings) = packet.sendings else { break };
-            let order = sendings.latest.order;
-            if packet.flight == Flight::Sent && order + REORDERING <= self.newest_acked {
-                self.fly(index, Flight::Lost);
-                newest_lost = newest_lost.max(Some(order));
+        for index in Bits::below(count).without(self.acked) {
+            match &mut arrivals {
+                Some(arrivals) => self.arrive(index, arrivals),
+                None if self.lost.contains(index) || index >= self.sent => {}
+                None => self.in_flight -= 1,
             }
         }
-        newest_lost
+        self.packets.drain(..count);
+        self.acked.advance(count);
+        self.lost.advance(count);
+        self.sent = self.sent.saturating_sub(count);
+        self.bottom = self.seq(count);
+        if let Some(arrivals) = arrivals {
+            arrivals.progress.freed = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+        let last_sent = self.last_sending.map(|(serial, _)| serial);
+        self.known_since = self.known_since.or(last_sent);
     }
 
-    /// Changes the state of a packet and the counts with it.
-    fn fly(&mut self, index: usize, flight: Flight) {
+    /// The packet at an index, which was sent, is acked for the first time.
+    fn arrive(&mut self, index: usize, arrivals: &mut Arrivals) {
+        self.acked.insert(index);
+        if self.lost.contains(index) {
+            self.lost.remove(index);
+        } else {
+            self.in_flight -= 1;
+        }
         let Some(packet) = self.packets.get_mut(index) else {
             return;
         };
-        let before = std::mem::replace(&mut packet.flight, flight);
-        for (state, by) in [(before, -1), (flight, 1)] {
-            let count = match state {
-                Flight::Unsent => continue,
-                Flight::Sent => &mut self.in_flight,
-                Flight::Acked => &mut self.acked,
-                Flight::Lost => &mut self.lost,
-            };
-            *count = count.saturating_add_signed(by);
+        let Some(flight) = packet.latest else { return };
+        let suspected = packet.suspected.take();
+        // Taken for lost and not sent again, it cannot be but the one sending that has arrived.
+        let resent = packet.again && suspected.is_none_or(|at| flight.order > at);
+        let earlier = resent && arrivals.shows_earlier(&flight);
+        let progress = &mut arrivals.progress;
+        progress.newly += 1;
+        progress.certain |= !packet.again;
+        if (earlier || !resent) && suspected.is_some_and(|at| at >= arrivals.episode) {
+            progress.unfounded += 1;
         }
+        if let Some(probe) = self.probe.take_if(|probe| probe.order == flight.order)
+            && probe.again
+            && !earlier
+        {
+            progress.repaired = Some(flight.order);
+        }
+        if earlier {
+            return;
+        }
+        self.rack.on_arrival(flight, !packet.again, arrivals.now);
+    }
+
+    /// The oldest transmission that flies and was not judged.
+    fn oldest_flight(&mut self) -> Option<Flight> {
+        let Self {
+            flights,
+            packets,
+            bottom,
+            acked,
+            lost,
+            ..
+        } = self;
+        flights.oldest(|flight| flies(flight, *bottom, packets, acked, lost))
+    }
+
+    fn lose(&mut self, flight: &Flight, losses: &mut Losses) {
+        self.flights.judge();
+        let Ok(index) = usize::try_from(flight.seq.since(self.bottom)) else {
+            return;
+        };
+        if let Some(packet) = self.packets.get_mut(index) {
+            packet.suspected = Some(self.sendings);
+        }
+        self.lost.insert(index);
+        self.in_flight -= 1;
+        losses.packets += 1;
+        losses.newest = losses.newest.max(flight.order);
+    }
+
+    fn prune(&mut self) {
+        let Self {
+            flights,
+            packets,
+            bottom,
+            acked,
+            lost,
+            ..
+        } = self;
+        let arrived = |flight: &Flight| {
+            let place = usize::try_from(flight.seq.since(*bottom));
+            !place.is_ok_and(|index| !acked.contains(index))
+        };
+        flights.prune(arrived, |flight| flies(flight, *bottom, packets, acked, lost));
+    }
+}
+
+/// True if a transmission is the latest of its packet and that is neither acked nor lost.
+fn flies(flight: &Flight, bottom: Seq, packets: &VecDeque<Outgoing>, acked: &Bits, lost: &Bits) -> bool {
+    usize::try_from(flight.seq.since(bottom)).is_ok_and(|index| {
+        let latest = packets.get(index).and_then(|packet| packet.latest);
+        latest.is_some_and(|latest| latest.order == flight.order)
+            && !acked.contains(index)
+            && !lost.contains(index)
+    })
+}
+
+/// What is known while the packets of one ACK are gone through.
+struct Arrivals {
+    provoked_by: Serial,
+    duplicate: bool,
+    now: Instant,
+    /// The least round trip, 0 if unknown.
+    least: Duration,
+    episode: u64,
+    progress: Progress,
+}
+
+impl Arrivals {
+    /// True if of a packet that was sent again an earlier sending has arrived: the ACK answers to something older than
+    /// the latest, or says that the latest came second, or came sooner than any answer to it could.
+    fn shows_earlier(&self, latest: &Flight) -> bool {
+        let older = self.provoked_by != Serial(0) && self.provoked_by.before(latest.serial);
+        let second = self.duplicate && self.provoked_by == latest.serial;
+        older || second || self.now.saturating_duration_since(latest.at) < self.least
     }
 }
 
@@ -393,104 +588,8 @@ impl SendQueue {
 const WINDOW_FIRST: usize = 16;
 /// An ACK can describe no more.
 const WINDOW_MAX: usize = 255;
-/// A packet is lost when one sent this much later has arrived.
-const REORDERING: u64 = 3;
 /// With so few packets left to send an acknowledgement is wanted at once.
 const TIGHT: usize = 2;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue(packets: usize) -> SendQueue {
-        let mut queue = SendQueue::new();
-        for index in 0..packets {
-            let body = Bytes::from_static(b"x");
-            queue.push(Sealed { body, checksum: 0 }, index + 1 == packets);
-        }
-        queue
-    }
-
-    fn send_all(queue: &mut SendQueue, serial: &mut u32, now: Instant) -> Vec<u32> {
-        let mut sent = Vec::new();
-        while let Some(index) = queue.next_to_send(100) {
-            *serial += 1;
-            sent.push(queue.seq(index).0);
-            queue.on_sent(index, Serial(*serial), now);
-        }
-        sent
-    }
-
-    fn ack(first: u32, serial: u32, table: &[u8]) -> Received {
-        let previous = Seq(first
-            .wrapping_add(u32::try_from(table.len()).unwrap())
-            .wrapping_sub(1));
-        Received {
-            first: Seq(first),
-            previous,
-            serial: Serial(serial),
-            acks: table.iter().map(|&entry| entry == 1).collect(),
-        }
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn now() -> Instant {
-        Instant::now()
-    }
-
-    #[test]
-    fn third_later_arrival_makes_a_loss() {
-        let (mut queue, mut serial, now) = (queue(8), 0, now());
-        assert_eq!(send_all(&mut queue, &mut serial, now).len(), 8);
-        let progress = queue.on_ack(&ack(2, 4, &[0, 1, 1])).unwrap();
-        assert_eq!((progress.newly, progress.freed, progress.lost), (3, 1, None));
-        let progress = queue.on_ack(&ack(2, 5, &[0, 1, 1, 1])).unwrap();
-        assert_eq!((progress.newly, progress.lost), (1, Some(2)));
-        assert_eq!(send_all(&mut queue, &mut serial, now), [2]);
-        let progress = queue.on_ack(&ack(9, 9, &[])).unwrap();
-        assert_eq!(progress.freed, 7);
-        assert!(queue.is_empty() && queue.is_acked() && queue.in_flight() == 0);
-    }
-
-    #[test]
-    fn lost_retransmission_is_lost_again() {
-        let (mut queue, mut serial, now) = (queue(12), 0, now());
-        queue.set_peer_window(6, true);
-        send_all(&mut queue, &mut serial, now);
-        assert_eq!(queue.on_ack(&ack(1, 4, &[0, 1, 1, 1])).unwrap().lost, Some(1));
-        assert_eq!(send_all(&mut queue, &mut serial, now), [1]);
-        queue.set_peer_window(12, true);
-        assert_eq!(send_all(&mut queue, &mut serial, now).len(), 6);
-        let progress = queue.on_ack(&ack(1, 10, &[0, 1, 1, 1, 1, 1, 1, 1, 1])).unwrap();
-        assert_eq!(
-            progress.lost,
-            Some(7),
-            "sent as the seventh, the tenth has arrived"
-        );
-    }
-
-    #[test]
-    fn stale_and_impossible_acks() {
-        let (mut queue, mut serial, now) = (queue(8), 0, now());
-        send_all(&mut queue, &mut serial, now);
-        queue.on_ack(&ack(4, 3, &[])).unwrap();
-        assert_eq!(queue.on_ack(&ack(3, 2, &[1])), Err(AckFault::Stale));
-        assert_eq!(queue.on_ack(&ack(10, 2, &[])), Err(AckFault::BeyondSent));
-        assert_eq!(
-            queue.on_ack(&ack(4, 2, &[1, 1, 1, 1, 1, 1])),
-            Err(AckFault::BeyondSent)
-        );
-    }
-
-    #[test]
-    fn reneged_packets_fly_again() {
-        let (mut queue, mut serial, now) = (queue(4), 0, now());
-        send_all(&mut queue, &mut serial, now);
-        queue.on_ack(&ack(1, 4, &[1, 1, 1, 1])).unwrap();
-        assert!(queue.is_acked());
-        queue.on_ack(&ack(1, 4, &[1, 0, 1, 1])).unwrap();
-        assert_eq!(queue.in_flight(), 1);
-        assert_eq!(queue.on_timeout(), 1);
-        assert_eq!(send_all(&mut queue, &mut serial, now), [2]);
-    }
-}
+mod tests;

@@ -82,6 +82,8 @@
 
 pub mod cache;
 #[cfg(not(loom))]
+pub mod crypto;
+#[cfg(not(loom))]
 pub mod events;
 #[cfg(not(loom))]
 pub mod net;

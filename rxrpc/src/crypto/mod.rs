@@ -1,0 +1,3 @@
+//! Ciphers that the security classes and Kerberos need.
+
+pub mod krb5;

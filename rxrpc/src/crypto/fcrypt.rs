@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn chains() {
-        let known: [([u8; 8], u64, &[u8], &[u8]); 3] = [
+        type Known<'a> = ([u8; 8], u64, &'a [u8], &'a [u8]);
+        let known: [Known<'_>; 3] = [
             (
                 hex!("f0e1d2c3b4a59687"),
                 0xfedc_ba98_7654_3210,

@@ -1,5 +1,6 @@
 //! The security classes.
 
 mod null;
+pub mod rxkad;
 
 pub use null::Null;

@@ -1,7 +1,8 @@
 //! An emulated link: latency, random loss, and a bottleneck with a queue that drops what it has no room for.
 //!
 //! The machine: each direction serves its queue at the rate of the link; a datagram is dropped by chance or because the
-//! queue is full, else it arrives one latency after it was served. Nothing is reordered or copied.
+//! queue is full, else it arrives one latency after it was served, or, by chance, up to a quarter of the round trip later,
+//! so that others overtake it. Nothing is copied.
 
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ pub(crate) struct Link {
     pub(crate) round_trip: Duration,
     /// Parts in a million of the datagrams that are lost by chance.
     pub(crate) loss_ppm: u64,
+    /// Parts in a million that come late.
+    pub(crate) late_ppm: u64,
     pub(crate) bits_per_second: u64,
     /// Bytes that may wait to be served.
     pub(crate) queue_bytes: u64,
@@ -47,7 +50,11 @@ impl Direction {
         if self.random.next() % 1_000_000 < self.link.loss_ppm {
             return None;
         }
-        Some(self.served_at + self.link.round_trip / 2)
+        let mut latency = self.link.round_trip / 2;
+        if self.random.next() % 1_000_000 < self.link.late_ppm {
+            latency += self.link.round_trip * u32::try_from(self.random.next() % 1000).ok()? / 4000;
+        }
+        Some(self.served_at + latency)
     }
 }
 

@@ -23,6 +23,7 @@ struct Path {
     name: &'static str,
     round_trip_us: u64,
     loss_ppm: u64,
+    late_ppm: u64,
     seconds: u64,
 }
 
@@ -53,6 +54,7 @@ fn single(path: &Path, way: Way, name: &str) -> bool {
     let link = Link {
         round_trip: Duration::from_micros(path.round_trip_us),
         loss_ppm: path.loss_ppm,
+        late_ppm: path.late_ppm,
         bits_per_second: 1_000_000_000,
         queue_bytes: 1 << 20,
     };
@@ -79,6 +81,7 @@ fn shared(way: Way, name: &str) -> bool {
     let link = Link {
         round_trip,
         loss_ppm: 0,
+        late_ppm: 0,
         bits_per_second,
         queue_bytes: bits_per_second / 8 * 40 / 1000,
     };
@@ -104,23 +107,33 @@ fn percent(part: u64, whole: u64) -> f64 {
     100.0 * part as f64 / whole.max(1) as f64
 }
 
-const PATHS: [Path; 3] = [
+const PATHS: [Path; 4] = [
     Path {
         name: "20 ms, 0.1 % lost",
         round_trip_us: 20_000,
         loss_ppm: 1_000,
+        late_ppm: 0,
         seconds: 300,
     },
     Path {
         name: "100 ms, 1 % lost",
         round_trip_us: 100_000,
         loss_ppm: 10_000,
+        late_ppm: 0,
         seconds: 1_800,
+    },
+    Path {
+        name: "20 ms, 0.1 %, 2 % late",
+        round_trip_us: 20_000,
+        loss_ppm: 1_000,
+        late_ppm: 20_000,
+        seconds: 300,
     },
     Path {
         name: "0.2 ms, 1 Gbit/s",
         round_trip_us: 200,
         loss_ppm: 0,
+        late_ppm: 0,
         seconds: 5,
     },
 ];

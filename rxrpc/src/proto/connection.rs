@@ -5,9 +5,15 @@
 //! out what is to be sent ([`poll_transmit`](Connection::poll_transmit)) and asks when to come back
 //! ([`next_timeout`](Connection::next_timeout)). A connection that was aborted stays so: its packets are dropped.
 
+#[cfg(test)]
+mod acks;
+#[cfg(test)]
+mod by_hand;
 mod input;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod sending;
 mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::{
-    AckPacket, AckReason, CallNumber, Flags, Header, Packet, PacketType, Rejected, Seq, parse,
-};
+use crate::proto::{CallNumber, Flags, Header, Packet, PacketType, Rejected, Seq, parse};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -422,43 +420,6 @@ fn limits_end_calls_of_a_peer_that_lives() {
 }
 
 #[test]
-fn a_server_that_has_restarted_is_found_out() {
-    let mut pair = pair();
-    let slot = pair.start(CallLimits::default());
-    let mut data = Bytes::from(pattern(5_000));
-    pair.client.write(pair.now, slot, &mut data).unwrap();
-    pair.flush();
-    pair.wire.clear();
-    let ack = AckPacket {
-        buffer_space: 0,
-        max_skew: 0,
-        first: Seq(1),
-        previous: Seq(0),
-        serial: Serial(3),
-        reason: AckReason::ExceedsWindow,
-        acks: crate::proto::SackTable::new(),
-        trailer: crate::proto::AckTrailer::default(),
-    };
-    let mut body = Vec::new();
-    ack.encode(&mut body);
-    let header = Header {
-        packet_type: PacketType::Ack,
-        flags: Flags::NONE,
-        seq: Seq(0),
-        serial: Serial(1),
-        ..pair.sent[0].1
-    };
-    pair.client.handle_packet(
-        pair.now,
-        Packet {
-            header,
-            body: body.into(),
-        },
-    );
-    assert_eq!(pair.client.read(pair.now, slot), Err(CallError::CallLost));
-}
-
-#[test]
 fn a_raw_abort_without_a_service_ends_the_call() {
     let mut pair = pair();
     let slot = pair.start(CallLimits::default());
@@ -531,44 +492,6 @@ fn a_new_call_on_a_busy_channel_ends_the_old_one() {
     pair.settle(nothing_lost);
     assert_eq!(pair.service.read(pair.now, old), Err(CallError::Released));
     assert_eq!(pair.calls.pop(), Some(slot));
-}
-
-#[test]
-fn acks_of_what_was_never_sent_break_the_call() {
-    let mut pair = pair();
-    let slot = pair.start(CallLimits::default());
-    pair.client.finish(pair.now, slot).unwrap();
-    pair.flush();
-    let mut body = Vec::new();
-    AckPacket {
-        buffer_space: 0,
-        max_skew: 0,
-        first: Seq(9),
-        previous: Seq(8),
-        serial: Serial(0),
-        reason: AckReason::Delay,
-        acks: crate::proto::SackTable::new(),
-        trailer: crate::proto::AckTrailer::default(),
-    }
-    .encode(&mut body);
-    let header = Header {
-        packet_type: PacketType::Ack,
-        flags: Flags::NONE,
-        seq: Seq(0),
-        ..pair.sent[0].1
-    };
-    let outcome = pair.client.handle_packet(
-        pair.now,
-        Packet {
-            header,
-            body: body.into(),
-        },
-    );
-    assert_eq!(outcome.rejected, Some(Rejected::AckBeyondSent));
-    assert_eq!(
-        pair.client.read(pair.now, slot),
-        Err(CallError::Protocol(abort_codes::RX_PROTOCOL_ERROR))
-    );
 }
 
 proptest! {

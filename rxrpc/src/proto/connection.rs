@@ -7,6 +7,8 @@
 
 mod input;
 #[cfg(test)]
+mod interop;
+#[cfg(test)]
 mod network;
 mod snapshot;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 CELL := testcell/cell/cell
 
-.PHONY: demo test lint bench cell cell-down
+.PHONY: demo test lint fuzz bench cell cell-down
 
 # A real OpenAFS cell, two mounts of it, and a tour. Needs root.
 demo:
@@ -14,7 +14,7 @@ demo:
 # Everything that must hold. Needs root for the tests against a real cell.
 test: lint
 	testcell/cell/install
-	$(CARGO) test -p rxrpc -p afs-client -p fuse
+	$(CARGO) test -p rxrpc -p afs-client -p fuse -p fuzz
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release -p rxrpc loom
 	$(CARGO) build -p fuse
 	$(CARGO) test -p testcell -- --test-threads 1
@@ -22,7 +22,11 @@ test: lint
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p rxrpc -p afs-client -p fuse
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p rxrpc -p afs-client -p fuse -p fuzz
+
+# Looks for inputs that break something, with libFuzzer: FUZZ_SECONDS for each target.
+fuzz:
+	fuzz/run
 
 # Ratios against OpenAFS's own FUSE client and local file systems, in one run. Needs root.
 bench:

@@ -11,6 +11,8 @@ mod acks;
 mod by_hand;
 mod input;
 #[cfg(test)]
+mod interop;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod sending;

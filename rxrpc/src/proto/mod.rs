@@ -24,7 +24,7 @@ mod unplaced;
 mod wire;
 
 pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
-pub use call::{CallError, CallLimits, Read};
+pub use call::{CallError, CallLimits, Held, Read};
 pub use connection::{CallSnapshot, Connection, ConnectionParams, ConnectionSnapshot, Outcome};
 pub use malformed::Malformed;
 pub use mtu::{DATAGRAM_LEAST, DATAGRAM_USUAL};

@@ -100,6 +100,17 @@ pub(super) struct Path<'a> {
     pub(super) security: &'a dyn PacketSecurity,
 }
 
+/// What is kept for calls. No peer can make it more than the windows allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Packets that the application has not read, or that wait for others before them.
+    pub incoming: usize,
+    /// Packets that are not hard-acked.
+    pub outgoing: usize,
+    /// Bytes of all of them, and of what does not fill a packet yet.
+    pub bytes: usize,
+}
+
 /// What a reader gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -198,6 +209,21 @@ impl Call {
     /// Packets are queued in the direction to the application, and to the peer.
     pub(super) fn queued(&self) -> (bool, bool) {
         (!self.receive.is_drained(), !self.send.is_empty())
+    }
+
+    /// What it keeps, and how many bytes that are.
+    pub(super) fn held(&self) -> Held {
+        let mut held = Held::default();
+        for payload in self.receive.held() {
+            held.incoming += 1;
+            held.bytes += payload.len();
+        }
+        for body in self.send.held() {
+            held.outgoing += 1;
+            held.bytes += body.len();
+        }
+        held.bytes += self.tail.len();
+        held
     }
 
     /// Takes application bytes as far as the window allows; gives how many.

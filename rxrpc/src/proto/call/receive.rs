@@ -159,6 +159,11 @@ impl ReceiveQueue {
         self.highest
     }
 
+    /// The payloads that are kept, in order or not.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Bytes> {
+        self.ready.iter().chain(self.ahead.iter().flatten())
+    }
+
     /// Packets that may still come from `next` on.
     pub(super) fn room(&self) -> usize {
         self.window.saturating_sub(self.ready.len())

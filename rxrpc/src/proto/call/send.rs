@@ -381,6 +381,11 @@ impl SendQueue {
         self.ended = true;
     }
 
+    /// The packets that are kept.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Bytes> {
+        self.packets.iter().map(|packet| &packet.body)
+    }
+
     /// LAST is queued.
     pub(super) fn is_ended(&self) -> bool {
         self.ended

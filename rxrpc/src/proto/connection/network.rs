@@ -1,168 +1,206 @@
-//! Two connections with a bad network between them: time, loss, duplicates, disorder, jitter and restarts, all from a seed.
+//! Two ends with a bad network between them: loss, copies, disorder, jitter, a path that narrows, a restart of either
+//! side, all from a seed.
 //!
 //! The machine: datagrams lie in a queue by time of arrival, and time jumps to the next arrival or timer. The client makes
 //! calls on all channels; the service answers each with bytes that follow from its request. Whatever the weather, bytes
-//! are intact, every call ends, and neither side sends without limit. A failing seed is run again with
-//! `RXRPC_SEED=<seed> cargo test -p rxrpc --lib one_seed -- --nocapture`.
+//! are intact, every call ends, both sides come to rest, keep no more than the windows allow, and send no ACK that nothing
+//! asked for. A failing seed prints the line that plays it again, packet by packet.
+
+mod applications;
+mod weather;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use applications::{Answering, Calling};
+use weather::Weather;
+
 use super::tests::params;
 use super::*;
-use crate::proto::{PacketType, parse};
+use crate::proto::{Packet, PacketType, parse};
 use crate::random::Random;
 
-/// What the network does to a datagram. Percentages, and microseconds.
-#[derive(Clone, Copy, Debug)]
-struct Weather {
-    lose: u64,
-    duplicate: u64,
-    latency: u64,
-    jitter: u64,
-    /// Longer ones never arrive.
-    mtu: usize,
-    /// After so many deliveries the service forgets everything.
-    restart: Option<u64>,
+/// A connection of the service, and the calls on it. Those of a client that has restarted come to rest by themselves.
+struct Serving {
+    epoch: Epoch,
+    connection: Connection,
+    answering: Vec<Answering>,
 }
 
-impl Weather {
-    fn of(random: &mut Random) -> Self {
-        let fair = random.percent(30);
-        let spread = |random: &mut Random, end| if fair { 0 } else { random.below(end) };
-        Self {
-            lose: spread(random, 25),
-            duplicate: spread(random, 20),
-            latency: 10 << random.below(14),
-            jitter: spread(random, 20_000),
-            mtu: if random.percent(20) { 1444 } else { 65_000 },
-            restart: random.percent(10).then(|| 5 + random.below(200)),
-        }
-    }
-}
-
-/// A call of the client.
-struct Calling {
-    slot: Slot,
-    rest: Bytes,
-    finished: bool,
-    reply: Vec<u8>,
-    expected: Vec<u8>,
-}
-
-/// A call at the service.
-struct Answering {
-    slot: Slot,
-    heard: Vec<u8>,
-    reply: Option<Bytes>,
-}
-
-/// What has been sent, by type.
+/// What a side has sent, and how its path became known to it.
 #[derive(Default, Debug)]
 struct Sent {
     data: u64,
     acks: u64,
     others: u64,
+    /// Datagrams that were too long for the path.
+    vanished: u64,
+    /// It knows the path, and sends what is too long in fragments, as the driver does.
+    told: bool,
 }
 
-/// A datagram: when it arrives, its number, whether it is for the client.
+/// A datagram: when it arrives, its number, whom it is for.
 type UnderWay = (Instant, u64, bool, Vec<u8>);
 
 struct Network {
     random: Random,
     weather: Weather,
+    /// Prints every datagram.
+    trace: bool,
     start: Instant,
     now: Instant,
     client: Connection,
-    service: Connection,
+    epoch: Epoch,
+    to_begin: u64,
+    calling: Vec<Calling>,
+    serving: Vec<Serving>,
     order: u64,
     under_way: BinaryHeap<Reverse<UnderWay>>,
     delivered: u64,
+    /// Turns in which only timers ran and time stood still.
+    standstill: usize,
+    done: u64,
     sent: [Sent; 2],
-    answering: Vec<Answering>,
 }
 
 impl Network {
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, trace: bool) -> Self {
         let mut random = Random::new(seed);
         let weather = Weather::of(&mut random);
         let now = Instant::now();
+        let params = params(Side::Client);
         Self {
-            random,
             weather,
+            trace,
             start: now,
             now,
-            client: Connection::new(params(Side::Client)),
-            service: Connection::new(params(Side::Service)),
+            epoch: params.epoch,
+            client: Connection::new(params),
+            to_begin: 1 + random.below(12),
+            calling: Vec::new(),
+            serving: Vec::new(),
             order: 0,
             under_way: BinaryHeap::new(),
             delivered: 0,
+            standstill: 0,
+            done: 0,
             sent: Default::default(),
-            answering: Vec::new(),
+            random,
         }
+    }
+
+    /// The applications go on as far as they can.
+    fn work(&mut self) {
+        let (now, weather) = (self.now, self.weather);
+        while self.to_begin > 0
+            && let Some(call) = Calling::begin(now, &mut self.client, &mut self.random)
+        {
+            self.to_begin -= 1;
+            self.calling.push(call);
+        }
+        for serving in &mut self.serving {
+            let connection = &mut serving.connection;
+            serving.answering.retain_mut(|call| call.poll(now, connection));
+        }
+        let client = &mut self.client;
+        self.calling.retain_mut(|call| {
+            let Some(result) = call.poll(now, client) else {
+                return true;
+            };
+            match result {
+                Ok(()) => assert!(call.is_answered(), "wrong bytes"),
+                Err(error) => assert!(weather.excuses_failure(), "{error:?}"),
+            }
+            client.release(now, call.slot);
+            self.done += 1;
+            false
+        });
     }
 
     fn flush(&mut self) {
-        for from_client in [true, false] {
-            let mut out = Vec::new();
-            loop {
+        let mut out = Vec::new();
+        let mut runs = Vec::new();
+        let mut flush = |from_client, connection: &mut Connection, now| {
+            while let Some(run) = connection.poll_transmit(now, &mut out) {
+                runs.extend(
+                    out.chunks(run.segment_size)
+                        .map(|datagram| (from_client, datagram.to_vec())),
+                );
                 out.clear();
-                let side = if from_client {
-                    &mut self.client
-                } else {
-                    &mut self.service
-                };
-                let Some(run) = side.poll_transmit(self.now, &mut out) else {
-                    break;
-                };
-                for datagram in out.chunks(run.segment_size) {
-                    self.send(from_client, datagram);
-                }
             }
+        };
+        flush(true, &mut self.client, self.now);
+        for serving in &mut self.serving {
+            flush(false, &mut serving.connection, self.now);
+        }
+        for (from_client, datagram) in runs {
+            self.send(from_client, datagram);
         }
     }
 
-    fn send(&mut self, from_client: bool, datagram: &[u8]) {
-        let header = parse(Bytes::copy_from_slice(datagram))
-            .unwrap()
-            .next()
-            .unwrap()
-            .header;
+    fn send(&mut self, from_client: bool, datagram: Vec<u8>) {
+        let header = *parse(datagram.clone().into()).unwrap().header();
+        self.print("->", from_client, &header, datagram.len());
+        let mtu = self.weather.mtu(self.delivered);
         let sent = &mut self.sent[usize::from(from_client)];
         match header.packet_type {
             PacketType::Data => sent.data += 1,
             PacketType::Ack => sent.acks += 1,
             _ => sent.others += 1,
         }
-        if datagram.len() > self.weather.mtu {
-            return;
-        }
-        let copies = 1 + u64::from(self.random.percent(self.weather.duplicate));
-        for _ in 0..copies {
-            if self.random.percent(self.weather.lose) {
-                continue;
+        let mut fragments = 1;
+        if datagram.len() > usize::from(mtu) {
+            sent.vanished += 1;
+            if !sent.told {
+                sent.told = sent.vanished >= VANISHED_UNTIL_TOLD;
+                return self.tell_path();
             }
-            let jitter = if self.weather.jitter > 0 {
-                self.random.below(self.weather.jitter)
-            } else {
-                0
+            fragments = datagram.len().div_ceil(usize::from(mtu));
+        }
+        for _ in 0..=u64::from(self.random.percent(self.weather.duplicate)) {
+            let arrives = (0..fragments).all(|_| !self.random.percent(self.weather.lose));
+            let jitter = match self.weather.jitter {
+                0 => 0,
+                jitter => self.random.below(jitter),
             };
-            let at = self.now + Duration::from_micros(self.weather.latency + jitter);
-            self.order += 1;
-            self.under_way
-                .push(Reverse((at, self.order, !from_client, datagram.to_vec())));
+            if arrives {
+                let at = self.now + Duration::from_micros(self.weather.latency + jitter);
+                self.order += 1;
+                self.under_way
+                    .push(Reverse((at, self.order, !from_client, datagram.clone())));
+            }
+        }
+    }
+
+    /// Those who were told of the path keep to it.
+    fn tell_path(&mut self) {
+        let mtu = self.weather.mtu(self.delivered);
+        let [service, client] = &self.sent;
+        if client.told {
+            self.client.set_path_mtu(mtu);
+        }
+        if service.told {
+            self.serving
+                .iter_mut()
+                .for_each(|serving| serving.connection.set_path_mtu(mtu));
         }
     }
 
     /// Moves time to the next thing that happens; false if nothing will.
     fn advance(&mut self) -> bool {
         let arrival = self.under_way.peek().map(|Reverse((at, ..))| *at);
-        let timers = [self.client.next_timeout(), self.service.next_timeout()];
-        let Some(next) = timers.into_iter().flatten().chain(arrival).min() else {
+        let Some(next) = self.timers().chain(arrival).min() else {
             return false;
         };
+        if next > self.now || arrival.is_some_and(|at| at <= self.now) {
+            self.standstill = 0;
+        } else {
+            // A timer may be late when it is set, and is served in the next turn.
+            self.standstill += 1;
+            assert!(self.standstill < STANDSTILL_MAX, "timers that are never served");
+        }
         self.now = self.now.max(next);
         while let Some(Reverse((at, ..))) = self.under_way.peek()
             && *at <= self.now
@@ -172,201 +210,159 @@ impl Network {
             };
             self.deliver(to_client, datagram.into());
         }
-        self.client.handle_timeout(self.now);
-        self.service.handle_timeout(self.now);
+        let now = self.now;
+        for connection in self.connections() {
+            connection.handle_timeout(now);
+        }
         true
+    }
+
+    fn timers(&self) -> impl Iterator<Item = Instant> {
+        let services = self.serving.iter().map(|serving| &serving.connection);
+        services
+            .chain([&self.client])
+            .filter_map(Connection::next_timeout)
     }
 
     fn deliver(&mut self, to_client: bool, datagram: Bytes) {
         self.delivered += 1;
-        if self.weather.restart == Some(self.delivered) {
-            self.service = Connection::new(params(Side::Service));
-            self.answering.clear();
+        if let Some((_, side)) = self.weather.restart.filter(|(after, _)| *after == self.delivered) {
+            self.restart(side);
         }
         for packet in parse(datagram).unwrap() {
-            if to_client {
+            self.print("=>", !to_client, &packet.header, packet.body.len());
+            if !to_client {
+                self.serve(packet);
+            } else if packet.header.epoch == self.epoch {
                 self.client.handle_packet(self.now, packet);
-            } else {
-                let outcome = self.service.handle_packet(self.now, packet);
-                if let Some(slot) = outcome.new_call {
-                    self.answering.retain(|call| call.slot.channel != slot.channel);
-                    self.answering.push(Answering {
-                        slot,
-                        heard: Vec::new(),
-                        reply: None,
-                    });
-                }
             }
         }
     }
 
-    /// The service reads and answers as far as it can.
-    fn answer(&mut self) {
-        let (now, service) = (self.now, &mut self.service);
-        self.answering.retain_mut(|call| {
-            while call.reply.is_none() {
-                match service.read(now, call.slot) {
-                    Ok(Read::Data(data)) => call.heard.extend_from_slice(&data),
-                    Ok(Read::Pending) => return true,
-                    Ok(Read::End) => call.reply = Some(answer_to(&call.heard).into()),
-                    Err(_) => {
-                        service.release(now, call.slot);
-                        return false;
-                    }
-                }
+    /// As the receive path does: DATA of a connection that is not there makes one.
+    fn serve(&mut self, packet: Packet) {
+        let (epoch, now) = (packet.header.epoch, self.now);
+        if !self.serving.iter().any(|serving| serving.epoch == epoch) {
+            if packet.header.packet_type != PacketType::Data {
+                return;
             }
-            let Some(reply) = &mut call.reply else { return true };
-            while !reply.is_empty() {
-                match service.write(now, call.slot, reply) {
-                    Ok(0) => return true,
-                    Ok(_) => {}
-                    Err(_) => {
-                        service.release(now, call.slot);
-                        return false;
-                    }
-                }
+            let params = params(Side::Service);
+            self.serving.push(Serving {
+                epoch,
+                connection: Connection::new(ConnectionParams { epoch, ..params }),
+                answering: Vec::new(),
+            });
+            self.tell_path();
+        }
+        for serving in self.serving.iter_mut().filter(|serving| serving.epoch == epoch) {
+            if let Some(slot) = serving.connection.handle_packet(now, packet.clone()).new_call {
+                serving.answering.retain(|call| call.slot.channel != slot.channel);
+                serving.answering.push(Answering::new(slot));
             }
-            let _ = service.finish(now, call.slot);
-            service.release(now, call.slot);
-            false
-        });
-    }
-}
-
-impl Calling {
-    fn begin(network: &mut Network) -> Option<Self> {
-        let limits = CallLimits {
-            dead_in: Duration::from_secs(60),
-            idle_in: None,
-            hard_in: Some(Duration::from_secs(600)),
-        };
-        let slot = network.client.start_call(network.now, limits)?;
-        let random = &mut network.random;
-        let bits = 1 + random.below(17);
-        let request: Vec<u8> = (0..1 + random.below(1 << bits))
-            .map(|_| random.next().to_le_bytes()[0])
-            .collect();
-        Some(Self {
-            slot,
-            expected: answer_to(&request),
-            rest: request.into(),
-            finished: false,
-            reply: Vec::new(),
-        })
+        }
     }
 
-    /// Goes on as far as it can; gives the result at the end.
-    fn poll(&mut self, now: Instant, client: &mut Connection) -> Option<Result<(), CallError>> {
-        let slot = self.slot;
-        let mut step = || -> Result<bool, CallError> {
-            while !self.rest.is_empty() {
-                if client.write(now, slot, &mut self.rest)? == 0 {
-                    break;
-                }
+    /// A side forgets everything. A client comes back under another epoch, and makes one more call.
+    fn restart(&mut self, side: Side) {
+        match side {
+            Side::Service => self.serving.clear(),
+            Side::Client => {
+                self.epoch = Epoch(self.epoch.0 + 1);
+                let params = params(Side::Client);
+                self.client = Connection::new(ConnectionParams {
+                    epoch: self.epoch,
+                    ..params
+                });
+                self.calling.clear();
+                self.to_begin += 1;
+                self.tell_path();
             }
-            if self.rest.is_empty() && !self.finished {
-                client.finish(now, slot)?;
-                self.finished = true;
-            }
-            loop {
-                match client.read(now, slot)? {
-                    Read::Data(data) => self.reply.extend_from_slice(&data),
-                    Read::Pending => return Ok(false),
-                    Read::End => return Ok(true),
-                }
-            }
-        };
-        match step() {
-            Ok(false) => None,
-            Ok(true) => Some(Ok(())),
-            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// What holds after every step.
+    fn check(&self) {
+        let services = self.serving.iter().map(|serving| &serving.connection);
+        for connection in services.chain([&self.client]) {
+            let (held, window) = (connection.held(), usize::from(connection.params.window));
+            assert!(held.incoming <= ChannelIndex::COUNT * window, "{held:?}");
+            assert!(held.outgoing <= ChannelIndex::COUNT * OUTGOING_MAX, "{held:?}");
+        }
+        // An ACK answers something, and a timer sends few.
+        let seconds = (self.now - self.start).as_secs();
+        for (mine, theirs) in [(0, 1), (1, 0)] {
+            let provoked = self.sent[theirs].data + self.sent[theirs].acks;
+            let acks = self.sent[mine].acks;
+            assert!(acks <= provoked * 2 + 2 * seconds + 20, "a storm of ACKs");
+        }
+    }
+
+    fn connections(&mut self) -> impl Iterator<Item = &mut Connection> {
+        let services = self.serving.iter_mut().map(|serving| &mut serving.connection);
+        services.chain([&mut self.client])
+    }
+
+    fn is_over(&self) -> bool {
+        let services = || self.serving.iter().map(|serving| &serving.connection);
+        self.calling.is_empty()
+            && self.to_begin == 0
+            && services().chain([&self.client]).all(Connection::is_idle)
+    }
+
+    fn print(&self, what: &str, from_client: bool, header: &crate::proto::Header, len: usize) {
+        if self.trace {
+            let from = if from_client { "client" } else { "service" };
+            let at = (self.now - self.start).as_micros();
+            println!(
+                "{at:>10} us {what} {from} {:?} {:?} {:?} seq {} serial {} flags {:02x} {len} bytes",
+                header.channel,
+                header.call,
+                header.packet_type,
+                header.seq.0,
+                header.serial.0,
+                header.flags.bits()
+            );
         }
     }
 }
 
-/// As long as the request says, and made of its bytes.
-fn answer_to(request: &[u8]) -> Vec<u8> {
-    let len = request
-        .iter()
-        .take(2)
-        .fold(0, |len, byte| len * 256 + usize::from(*byte));
-    let sum = request
-        .iter()
-        .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(*byte));
-    (0..=len)
-        .map(|at| at.to_le_bytes()[0].wrapping_add(sum))
-        .collect()
+/// Prints how to play a seed again when it fails.
+struct Replay(u64, Weather);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Self(seed, weather) = self;
+            println!("{weather:?}");
+            println!("replay: RXRPC_SEED={seed} cargo test -p rxrpc --lib one_seed -- --nocapture");
+        }
+    }
 }
 
-/// Runs one seed; panics with it in hand.
-fn run(seed: u64) {
-    let mut network = Network::new(seed);
-    let weather = network.weather;
-    let mut to_begin = 1 + network.random.below(12);
-    let mut calling: Vec<Calling> = Vec::new();
-    let (mut done, mut failed) = (0, 0);
+fn run(seed: u64, trace: bool) {
+    let mut network = Network::new(seed, trace);
+    let _replay = Replay(seed, network.weather);
     for _ in 0..STEPS_MAX {
-        while to_begin > 0
-            && let Some(call) = Calling::begin(&mut network)
-        {
-            to_begin -= 1;
-            calling.push(call);
-        }
-        network.answer();
-        let (now, client) = (network.now, &mut network.client);
-        calling.retain_mut(|call| match call.poll(now, client) {
-            None => true,
-            Some(result) => {
-                match result {
-                    Ok(()) => {
-                        assert!(
-                            call.reply == call.expected,
-                            "seed {seed}: wrong bytes, {weather:?}"
-                        );
-                        done += 1;
-                    }
-                    Err(error) => {
-                        assert!(
-                            weather.restart.is_some() || network.weather.lose > 15,
-                            "seed {seed}: {error:?}, {weather:?}"
-                        );
-                        failed += 1;
-                    }
-                }
-                client.release(now, call.slot);
-                false
-            }
-        });
+        network.work();
         network.flush();
-        if calling.is_empty() && to_begin == 0 && network.client.is_idle() && network.service.is_idle() {
-            break;
+        network.check();
+        if network.is_over() {
+            assert!(network.done > 0);
+            return;
         }
-        assert!(
-            network.advance(),
-            "seed {seed}: nothing will happen any more, {weather:?}"
-        );
+        assert!(network.advance(), "nothing will happen any more");
     }
-    assert!(
-        calling.is_empty() && to_begin == 0,
-        "seed {seed}: it goes on for ever, {weather:?}, {:?}",
-        network.sent
-    );
-    assert!(done + failed > 0);
-    // An ACK answers something, and a timer sends few.
-    for (mine, theirs) in [(0, 1), (1, 0)] {
-        let seconds = (network.now - network.start).as_secs();
-        let provoked = network.sent[theirs].data + network.sent[theirs].acks;
-        let acks = network.sent[mine].acks;
-        assert!(
-            acks <= provoked * 2 + 2 * seconds + 20,
-            "seed {seed}: {:?}, {weather:?}",
-            network.sent
-        );
-    }
+    panic!("it goes on for ever: {:?}", network.sent);
 }
 
 /// Far more events than any of these calls needs.
 const STEPS_MAX: usize = 200_000;
+/// Packets of one direction of a call that are kept until they are hard-acked.
+const OUTGOING_MAX: usize = 255;
+/// Each call has a few timers.
+const STANDSTILL_MAX: usize = 4 * ChannelIndex::COUNT;
+/// ICMP comes, but not at once.
+const VANISHED_UNTIL_TOLD: u64 = 3;
 
 #[test]
 fn thousands_of_seeds() {
@@ -374,7 +370,7 @@ fn thousands_of_seeds() {
     let halves = [0, 1].map(|half| {
         std::thread::spawn(move || {
             for seed in (half..seeds).step_by(2) {
-                run(seed);
+                run(seed, false);
             }
         })
     });
@@ -386,6 +382,6 @@ fn thousands_of_seeds() {
 #[test]
 fn one_seed() {
     if let Ok(seed) = std::env::var("RXRPC_SEED") {
-        run(seed.parse().unwrap());
+        run(seed.parse().unwrap(), true);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Connection, Fate};
 use crate::proto::call::{Call, Phase};
 use crate::proto::{
-    AbortCode, CallNumber, ChannelIndex, ConnectionId, Epoch, SecurityIndex, Serial, Side, abort_codes,
+    AbortCode, CallNumber, ChannelIndex, ConnectionId, Epoch, Held, SecurityIndex, Serial, Side, abort_codes,
 };
 
 /// The state of a connection at one moment.
@@ -41,6 +41,17 @@ pub struct CallSnapshot {
 }
 
 impl Connection {
+    /// What it keeps for its calls.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let calls = self.channels.iter().filter_map(|channel| channel.call.as_ref());
+        calls.map(Call::held).fold(Held::default(), |all, one| Held {
+            incoming: all.incoming + one.incoming,
+            outgoing: all.outgoing + one.outgoing,
+            bytes: all.bytes + one.bytes,
+        })
+    }
+
     /// Its state now.
     #[must_use]
     pub fn snapshot(&self) -> ConnectionSnapshot {

@@ -79,6 +79,13 @@ pub enum Event<'a> {
         /// From start to end.
         duration: Duration,
     },
+    /// A server that was asked for a newer service has answered.
+    UpgradeAnswered {
+        /// The service that was asked.
+        service: ServiceId,
+        /// The service that answers: the same if the server has no newer one.
+        answered: ServiceId,
+    },
     /// A datagram was taken or sent.
     Packet {
         /// True if we sent it.

@@ -379,3 +379,68 @@ async fn version_is_answered() {
     client.shutdown().await;
     server.shutdown().await;
 }
+
+/// Answers with the number of its service.
+struct Named;
+
+impl Service for Named {
+    fn handle(&self, mut call: ServiceCall) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            while let Ok(Some(_)) = call.recv().await {}
+            let name = Bytes::copy_from_slice(&call.service().0.to_be_bytes());
+            if call.send(name).await.is_ok() {
+                let _ = call.finish();
+            }
+        })
+    }
+}
+
+/// Makes a call; gives which service answered, by its own word and by its packets.
+async fn who_answers(client: &Endpoint, target: &Target) -> Result<(ServiceId, ServiceId), CallError> {
+    let mut call = client.call(target).await?;
+    call.send(pattern(40_000)).await?;
+    call.finish()?;
+    let mut name = Vec::new();
+    while let Some(data) = call.recv().await? {
+        name.extend_from_slice(&data);
+    }
+    let said = ServiceId(u16::from_be_bytes([name[0], name[1]]));
+    Ok((said, call.service()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_service_is_offered_to_those_who_ask() {
+    let (older, newer) = (ServiceId(1), ServiceId(2500));
+    let server = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    server.serve(older, Arc::new(Named));
+    server.serve_upgraded(older, newer, Arc::new(Named));
+    let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    let plain = Target::new(server.local_addr(), older);
+    let asking = Target {
+        upgrade: true,
+        ..plain.clone()
+    };
+    assert_eq!(who_answers(&client, &plain).await.unwrap(), (older, older));
+    // More than there are connections: those that find no open channel wait for one.
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let (client, asking) = (client.clone(), asking.clone());
+            tokio::spawn(async move { who_answers(&client, &asking).await })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), (newer, newer));
+    }
+    assert_eq!(who_answers(&client, &plain).await.unwrap(), (older, older));
+
+    let old_server = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    old_server.serve(older, Arc::new(Named));
+    let asking = Target {
+        upgrade: true,
+        ..Target::new(old_server.local_addr(), older)
+    };
+    assert_eq!(who_answers(&client, &asking).await.unwrap(), (older, older));
+    for endpoint in [client, server, old_server] {
+        endpoint.shutdown().await;
+    }
+}

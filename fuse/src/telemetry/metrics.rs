@@ -274,6 +274,13 @@ impl rxrpc::events::Sink for Metrics {
                 let error = network_error(*errno);
                 self.families.network_errors.with_label_values(&[error]).inc();
             }
+            Event::UpgradeAnswered { service, answered } => {
+                let outcome = if service == answered { "kept" } else { "upgraded" };
+                self.families
+                    .upgrades
+                    .with_label_values(&[service_name(Side::Client, *service), outcome])
+                    .inc();
+            }
             Event::Retransmitted { packets } => self.retransmits.inc_by(*packets),
             _ => {}
         }

@@ -25,6 +25,7 @@ pub(crate) struct Connection {
     pub(super) life: Life,
     pub(super) key: Key,
     pub(super) peer: Arc<Peer>,
+    /// The service that it was made for: a client may have been offered another since.
     pub(super) service: ServiceId,
     pub(super) scope: Arc<str>,
     pub(super) born: Instant,
@@ -62,6 +63,8 @@ pub(crate) struct BundleKey {
     pub(super) peer: SocketAddrV4,
     pub(super) service: ServiceId,
     pub(super) scope: Arc<str>,
+    /// The service is asked for a newer one.
+    pub(super) upgrade: bool,
 }
 
 /// How a received packet names its service connection.
@@ -154,6 +157,11 @@ impl Connection {
     /// True while it may carry further calls.
     pub(super) fn usable(&self) -> bool {
         self.state.lock().proto.usable()
+    }
+
+    /// The service that it speaks to now.
+    pub(super) fn service_now(&self) -> ServiceId {
+        self.state.lock().proto.service()
     }
 
     /// The round trip to the peer, if it was measured.

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use super::answer;
 use super::bundle::Bundles;
 use super::clock::Clock;
+use super::connection::{Connection, Key};
 use super::connections::Connections;
 use super::network_errors;
 use super::peer::{Peer, Peers};
@@ -31,7 +32,10 @@ use super::{ClientCall, Service, Target};
 use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
 use crate::proto::debug::PeerSnapshot;
-use crate::proto::{CallError, DATAGRAM_USUAL, DropReason, Epoch, ServiceId, Side, Transmit};
+use crate::proto::{
+    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, ServiceId, Side, Transmit, Upgrade,
+    asks_for_upgrade,
+};
 
 /// How an endpoint is set up.
 #[derive(Clone, Debug)]
@@ -102,6 +106,8 @@ pub(crate) struct Shared {
     pub(super) bundles: Bundles,
     pub(super) peers: Peers,
     pub(super) services: RwLock<HashMap<ServiceId, Arc<dyn Service>>>,
+    /// The newer services that are offered instead of older ones.
+    upgrades: RwLock<HashMap<ServiceId, ServiceId>>,
     /// Calls being answered.
     pub(super) answering: Arc<Semaphore>,
     pub(super) totals: Totals,
@@ -150,6 +156,7 @@ impl Endpoint {
             bundles: Bundles::new(config.connections_per_bundle),
             peers: Peers::default(),
             services: RwLock::default(),
+            upgrades: RwLock::default(),
             answering: Arc::new(Semaphore::new(config.max_service_calls)),
             epoch: Epoch((epoch | RANDOM_EPOCH) & !RESERVED_EPOCH),
             next_cid: AtomicU32::new(cid & !3),
@@ -183,6 +190,13 @@ impl Endpoint {
     /// Answers calls to `service` from now on.
     pub fn serve(&self, service: ServiceId, handler: Arc<dyn Service>) {
         self.0.services.write().insert(service, handler);
+    }
+
+    /// Answers calls to `newer` from now on, as [`serve`](Self::serve) does, and offers it to the clients of `older` that
+    /// ask for a newer service when they make a connection. Those that do not are served by what `older` is served by.
+    pub fn serve_upgraded(&self, older: ServiceId, newer: ServiceId, handler: Arc<dyn Service>) {
+        self.serve(newer, handler);
+        self.0.upgrades.write().insert(older, newer);
     }
 
     /// Starts a call, waiting for a channel if all to this target are busy. Cancel safe.
@@ -303,6 +317,28 @@ impl Shared {
         });
         peer.on_sent(&traffic);
         traffic
+    }
+
+    /// The service that a connection made by this packet is to speak to.
+    pub(super) fn service_asked(&self, header: &Header) -> (ServiceId, Upgrade) {
+        let newer = asks_for_upgrade(header)
+            .then(|| self.upgrades.read().get(&header.service).copied())
+            .flatten();
+        match newer {
+            Some(newer) => (newer, Upgrade::From(header.service)),
+            None => (header.service, Upgrade::Fixed),
+        }
+    }
+
+    /// The server has said which of its services a connection of ours speaks to.
+    pub(super) fn upgrade_settled(&self, conn: &Connection) {
+        if let Key::Client { bundle, .. } = &conn.key {
+            self.bundles.on_opened(bundle);
+        }
+        self.sink.event(&Event::UpgradeAnswered {
+            service: conn.service,
+            answered: conn.service_now(),
+        });
     }
 
     /// Sends one datagram that belongs to no connection.

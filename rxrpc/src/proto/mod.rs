@@ -21,6 +21,7 @@ mod secure;
 mod send_run;
 mod seq;
 mod unplaced;
+mod upgrade;
 mod wire;
 
 pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
@@ -38,4 +39,5 @@ pub use seq::{
     Slot,
 };
 pub use unplaced::Unplaced;
+pub use upgrade::{Upgrade, asks_for_upgrade};
 pub use wire::{Flags, Header, Packet, PacketType, Packets, parse};

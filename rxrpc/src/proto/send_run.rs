@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
             serial,
             packet_type,
             flags: flags | Flags::sent_by(self.params.side),
-            user_status: 0,
+            user_status: self.params.upgrade.user_status(packet_type, seq),
             security: self.params.security,
             cksum,
             service: self.params.service,

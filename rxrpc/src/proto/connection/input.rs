@@ -7,7 +7,7 @@ use crate::proto::call::{Call, Path, Taken};
 use crate::proto::rejected::Rejected;
 use crate::proto::wire::{Packet, PacketType};
 use crate::proto::{
-    AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, ServiceId, Side, Slot,
+    AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, ServiceId, Side, Slot, Upgrade,
 };
 
 /// What a packet, or time, has led to.
@@ -17,6 +17,8 @@ pub struct Outcome {
     pub new_call: Option<Slot>,
     /// The channels whose applications should look.
     pub touched: [bool; ChannelIndex::COUNT],
+    /// The server has said which service it is: all channels may be used.
+    pub upgrade_settled: bool,
     /// Why the packet changed nothing, or did harm to its call.
     pub rejected: Option<Rejected>,
 }
@@ -38,12 +40,24 @@ impl Connection {
         if header.security != self.params.security && !raw {
             return Outcome::rejected(Rejected::SecurityMismatch);
         }
-        if header.service != self.params.service && !raw {
-            return Outcome::rejected(Rejected::ServiceMismatch);
-        }
         if self.is_aborted() {
             return Outcome::rejected(Rejected::ConnectionDead);
         }
+        let Ok(answered) = self.params.upgrade.judge(self.params.service, &header) else {
+            return Outcome::rejected(Rejected::ServiceMismatch);
+        };
+        let mut outcome = self.on_accepted_packet(now, packet);
+        // A packet that has no place here decides nothing.
+        if let Some(service) = answered.filter(|_| outcome.rejected.is_none()) {
+            self.params.service = service;
+            self.params.upgrade = Upgrade::Fixed;
+            outcome.upgrade_settled = true;
+        }
+        outcome
+    }
+
+    fn on_accepted_packet(&mut self, now: Instant, packet: Packet) -> Outcome {
+        let header = packet.header;
         if header.call.0 == 0 {
             return match abort_code(&packet) {
                 Some(code) => self.on_connection_abort(now, code),

@@ -1,5 +1,7 @@
 //! Two connections face to face, without a network: what one lays out the other takes, or not.
 
+mod upgrade;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub(super) fn params(side: Side) -> ConnectionParams {
         epoch: Epoch(0x8000_0001),
         cid: ConnectionId(0x10),
         service: ServiceId(1),
+        upgrade: Upgrade::default(),
         security: SecurityIndex(0),
         window: 64,
     }

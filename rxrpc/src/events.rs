@@ -104,6 +104,11 @@ pub enum Event<'a> {
         /// Where it came from.
         peer: SocketAddrV4,
     },
+    /// A peer was sent a packet so that its calls find the way to us.
+    KeptAlive {
+        /// The peer.
+        peer: SocketAddrV4,
+    },
     /// The network gave a datagram back (ICMP).
     NetworkError {
         /// Whom it was for.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::endpoint::Shared;
 use super::peer::Peer;
+use super::timers::Alarm;
 use super::traffic::Way;
 use crate::cache::{Cached, Life, Ref};
 use crate::events::CloseReason;
@@ -189,6 +190,9 @@ impl Ref<Connection> {
         let result = work(&mut turn);
 
         let sent = shared.transmit(&self.peer, |buffer| turn.state.proto.poll_transmit(now, buffer));
+        if !sent.is_empty() {
+            self.peer.way_back.on_sent(now);
+        }
         if let Some(errno) = sent.unreachable {
             let touched = turn.state.proto.unreachable(now, errno, None);
             turn.touched(touched);
@@ -209,7 +213,8 @@ impl Ref<Connection> {
         drop(state);
 
         if let Some(at) = alarm {
-            shared.timers.set(at, Self::shared(self));
+            let conn = Arc::downgrade(Self::shared(self));
+            shared.timers.set(at, Alarm::Connection(conn));
         }
         if let Some(released) = released {
             Self::put_at(released, shared.clock.millis(now));

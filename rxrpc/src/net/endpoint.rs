@@ -26,8 +26,9 @@ use super::network_errors;
 use super::peer::{Peer, Peers};
 use super::receiver::Receiver;
 use super::socket::{SendError, Socket};
-use super::timers::Timers;
+use super::timers::{Due, Timers};
 use super::traffic::{Totals, Traffic, Way};
+use super::way_back::{self, KeepOpen};
 use super::{ClientCall, Service, Target};
 use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
@@ -208,6 +209,12 @@ impl Endpoint {
         self.0.acquire(target).await.map(ClientCall::new)
     }
 
+    /// Sends a packet that asks nothing to a peer whenever it was sent nothing for a while, beginning now, so that a NAT
+    /// between it and us lets its calls in. It ends when what is given is dropped. Several may be held for one peer.
+    pub fn keep_open(&self, peer: SocketAddrV4) -> KeepOpen {
+        KeepOpen::new(&self.0, self.0.peers.get(peer))
+    }
+
     /// Connections of one side, and how many of them are idle.
     #[must_use]
     pub fn connections(&self, side: Side) -> ConnectionCount {
@@ -231,7 +238,7 @@ impl Endpoint {
         counted.collect()
     }
 
-    /// The peers that there are connections to or from, by address.
+    /// The peers that there are connections to or from, or whose way back is kept open, by address.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {
         answer::peers(&self.0)
@@ -381,10 +388,16 @@ async fn drain_outbox(shared: Arc<Shared>) {
 
 async fn fire_timers(shared: Arc<Shared>) {
     loop {
-        for conn in shared.timers.due(|| shared.clock.now()).await {
-            // A dying connection is idle: it has nothing left to time.
-            if let Some((conn, _)) = Ref::get_live(&conn) {
-                conn.expire(shared.clock.now());
+        for due in shared.timers.due(|| shared.clock.now()).await {
+            let now = shared.clock.now();
+            match due {
+                // A dying connection is idle: it has nothing left to time.
+                Due::Connection(conn) => {
+                    if let Some((conn, _)) = Ref::get_live(&conn) {
+                        conn.expire(now);
+                    }
+                }
+                Due::Peer(peer) => way_back::on_timer(&shared, &peer, now),
             }
         }
     }

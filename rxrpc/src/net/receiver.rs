@@ -229,7 +229,10 @@ fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run:
         for packet in run {
             let outcome = turn.state.proto.handle_packet(now, packet);
             turn.touched(outcome.touched);
-            calls.extend(outcome.new_call);
+            if let Some(slot) = outcome.new_call {
+                conn.peer.way_back.on_call(now, !outcome.late);
+                calls.push(slot);
+            }
             rejected.extend(outcome.rejected);
             upgrade_settled |= outcome.upgrade_settled;
         }

@@ -57,6 +57,8 @@ pub struct Connection {
     channels: [Channel; ChannelIndex::COUNT],
     /// The serial used last.
     serial: Serial,
+    /// The highest serial that the peer has used, as far as we know.
+    heard: Serial,
     rtt: RttEstimator,
     mtu: Mtu,
     /// What the last call found of the path.
@@ -83,6 +85,7 @@ impl Connection {
             security: Box::new(Null),
             channels: Default::default(),
             serial: Serial(0),
+            heard: Serial(0),
             rtt: RttEstimator::default(),
             mtu: Mtu::new(),
             congestion: None,

@@ -15,6 +15,8 @@ use crate::proto::{
 pub struct Outcome {
     /// The peer has begun this call.
     pub new_call: Option<Slot>,
+    /// Packets that the peer sent before the one that has begun the call have not come.
+    pub late: bool,
     /// The channels whose applications should look.
     pub touched: [bool; ChannelIndex::COUNT],
     /// The server has said which service it is: all channels may be used.
@@ -46,7 +48,12 @@ impl Connection {
         let Ok(answered) = self.params.upgrade.judge(self.params.service, &header) else {
             return Outcome::rejected(Rejected::ServiceMismatch);
         };
+        let gap = header.serial.after(self.heard.next());
         let mut outcome = self.on_accepted_packet(now, packet);
+        outcome.late = gap && outcome.new_call.is_some();
+        if header.serial.after(self.heard) {
+            self.heard = header.serial;
+        }
         // A packet that has no place here decides nothing.
         if let Some(service) = answered.filter(|_| outcome.rejected.is_none()) {
             self.params.service = service;

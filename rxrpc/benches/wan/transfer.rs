@@ -119,6 +119,7 @@ impl Net {
             upgrade: Upgrade::default(),
             security: SecurityIndex(0),
             window: 255,
+            jumbograms: false,
         };
         let mut client = Connection::new(params(Side::Client));
         let now = self.at();

@@ -237,6 +237,7 @@ impl Shared {
             },
             security: SecurityIndex(0),
             window: self.config.receive_window,
+            jumbograms: self.config.jumbograms,
         };
         Connection::new(
             Arc::clone(self),

@@ -34,7 +34,7 @@ use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
 use crate::proto::debug::PeerSnapshot;
 use crate::proto::{
-    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, ServiceId, Side, Transmit, Upgrade,
+    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, ServiceId, Side, Transmit, Upgrade,
     asks_for_upgrade,
 };
 
@@ -63,6 +63,17 @@ pub struct EndpointConfig {
     pub request_window: u8,
     /// Calls answered at the same time; further ones wait their turn.
     pub max_service_calls: usize,
+    /// Send several DATA packets in one datagram to peers that say they take it, and say that we do. Leave it off unless
+    /// both ends and the network between them are known to be good: the field knows cases of silent corruption, and a
+    /// jumbogram that does not fit the path is lost with any of its fragments.
+    pub jumbograms: bool,
+}
+
+impl EndpointConfig {
+    /// Most DATA packets of a datagram that we take.
+    pub(super) fn parts_max(&self) -> usize {
+        if self.jumbograms { JUMBO_PARTS.into() } else { 1 }
+    }
 }
 
 impl Default for EndpointConfig {
@@ -79,6 +90,7 @@ impl Default for EndpointConfig {
             receive_window: 255,
             request_window: 32,
             max_service_calls: 256,
+            jumbograms: false,
         }
     }
 }

@@ -24,8 +24,8 @@ use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
 use crate::proto::endpoint::{NO_SUCH_SERVICE, busy, raw_abort};
 use crate::proto::{
-    self, ConnectionParams, Header, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side, Unplaced,
-    Upgrade, abort_codes,
+    self, ConnectionParams, Header, Malformed, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side,
+    Unplaced, Upgrade, abort_codes,
 };
 
 /// The task that receives.
@@ -67,6 +67,10 @@ impl Receiver {
 
     fn datagram(&mut self, peer: SocketAddrV4, datagram: Bytes) {
         match proto::parse(datagram) {
+            // No more than the peer was told that we take.
+            Ok(packets) if packets.len() > self.shared.config.parts_max() => {
+                self.shared.dropped(peer, Malformed::JumboTooMany);
+            }
             Ok(packets) => self.batch.extend(packets.map(|packet| (peer, packet))),
             Err(malformed) => self.shared.dropped(peer, malformed),
         }
@@ -204,6 +208,7 @@ fn service_connection(
         upgrade,
         security: SecurityIndex(0),
         window: shared.config.request_window,
+        jumbograms: shared.config.jumbograms,
     };
     let proto = proto::Connection::new(params);
     Connection::new(

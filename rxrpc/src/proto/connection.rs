@@ -48,6 +48,8 @@ pub struct ConnectionParams {
     pub security: SecurityIndex,
     /// Packets of a call that we take ahead of its reader, from 1.
     pub window: u8,
+    /// Several DATA packets may share a datagram, in either direction.
+    pub jumbograms: bool,
 }
 
 /// A connection.
@@ -81,13 +83,13 @@ impl Connection {
     #[must_use]
     pub fn new(params: ConnectionParams) -> Self {
         Self {
+            mtu: Mtu::new(params.jumbograms),
             params,
             security: Box::new(Null),
             channels: Default::default(),
             serial: Serial(0),
             heard: Serial(0),
             rtt: RttEstimator::default(),
-            mtu: Mtu::new(),
             congestion: None,
             fate: Fate::Open,
         }

@@ -28,6 +28,7 @@ mod wire;
 pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
 pub use call::{CallError, CallLimits, Read};
 pub use connection::{CallSnapshot, Connection, ConnectionParams, ConnectionSnapshot, Outcome};
+pub use jumbo::JUMBO_PARTS;
 pub use keep_alive::{KeepAlive, keep_alive};
 pub use malformed::Malformed;
 pub use mtu::{DATAGRAM_LEAST, DATAGRAM_USUAL};

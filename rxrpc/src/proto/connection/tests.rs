@@ -1,5 +1,6 @@
 //! Two connections face to face, without a network: what one lays out the other takes, or not.
 
+mod jumbo;
 mod upgrade;
 
 use std::collections::VecDeque;
@@ -22,6 +23,8 @@ struct Pair {
     /// Datagrams under way, each with the side that it is for.
     wire: VecDeque<(Side, Bytes)>,
     sent: Vec<(Side, Header)>,
+    /// All that was ever put on the wire.
+    datagrams: Vec<Bytes>,
     calls: Vec<Slot>,
     rejected: Vec<Rejected>,
 }
@@ -35,6 +38,7 @@ pub(super) fn params(side: Side) -> ConnectionParams {
         upgrade: Upgrade::default(),
         security: SecurityIndex(0),
         window: 64,
+        jumbograms: false,
     }
 }
 
@@ -46,6 +50,7 @@ fn pair() -> Pair {
         service: Connection::new(params(Side::Service)),
         wire: VecDeque::new(),
         sent: Vec::new(),
+        datagrams: Vec::new(),
         calls: Vec::new(),
         rejected: Vec::new(),
     }
@@ -76,6 +81,7 @@ impl Pair {
                 for datagram in out.chunks(run.segment_size) {
                     let datagram = Bytes::copy_from_slice(datagram);
                     self.sent.push((from, *parse(datagram.clone()).unwrap().header()));
+                    self.datagrams.push(datagram.clone());
                     self.wire.push_back((to, datagram));
                 }
             }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rxrpc::events::Sink;
-use rxrpc::net::{Endpoint, Target};
+use rxrpc::net::{Endpoint, KeepOpen, Target};
 use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
@@ -126,6 +126,7 @@ impl AfsFs {
         );
         let tasks = [
             tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
+            tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
             tokio::spawn(store_leftovers(Arc::clone(&core))).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
@@ -478,6 +479,26 @@ async fn probe_servers(core: Arc<Core>) {
     }
 }
 
+/// Keeps the way open for the callbacks of the servers that have promised us some, at the address that they are called
+/// at. For ever.
+async fn keep_callbacks_open(core: Arc<Core>) {
+    let mut open: HashMap<SocketAddrV4, KeepOpen> = HashMap::new();
+    loop {
+        let now = clock::now();
+        let servers = core.servers.list();
+        let wanted: Vec<_> = servers
+            .iter()
+            .filter(|server| server.may_call_back(now))
+            .filter_map(|server| server.best_address(|_| false))
+            .collect();
+        open.retain(|peer, _| wanted.contains(peer));
+        for peer in wanted {
+            open.entry(peer).or_insert_with(|| core.endpoint.keep_open(peer));
+        }
+        clock::sleep_until(now + KEEP_OPEN_EVERY).await;
+    }
+}
+
 /// Tries again to store what could not be stored when its file was closed, for ever.
 async fn store_leftovers(core: Arc<Core>) {
     loop {
@@ -494,5 +515,7 @@ const FILE_SERVICE: u16 = 1;
 const CALLBACK_SERVICE: u16 = 1;
 const SHORT: Duration = Duration::from_secs(3);
 const PROBE_EVERY: Duration = Duration::from_secs(20);
+/// Less than any NAT's memory.
+const KEEP_OPEN_EVERY: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_mins(1);
 const LEFTOVERS_EVERY: Duration = Duration::from_secs(15);

@@ -79,6 +79,13 @@ pub enum Event<'a> {
         /// From start to end.
         duration: Duration,
     },
+    /// A server that was asked for a newer service has answered.
+    UpgradeAnswered {
+        /// The service that was asked.
+        service: ServiceId,
+        /// The service that answers: the same if the server has no newer one.
+        answered: ServiceId,
+    },
     /// A datagram was taken or sent.
     Packet {
         /// True if we sent it.
@@ -95,6 +102,11 @@ pub enum Event<'a> {
         /// The rule it broke.
         reason: DropReason,
         /// Where it came from.
+        peer: SocketAddrV4,
+    },
+    /// A peer was sent a packet so that its calls find the way to us.
+    KeptAlive {
+        /// The peer.
         peer: SocketAddrV4,
     },
     /// The network gave a datagram back (ICMP).

@@ -8,7 +8,7 @@
 )]
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -182,7 +182,7 @@ async fn aborts_reach_the_other_side() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_peer_is_dead_in_time() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let std::net::SocketAddr::V4(peer) = silent.local_addr().unwrap() else {
+    let SocketAddr::V4(peer) = silent.local_addr().unwrap() else {
         unreachable!()
     };
     let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_closed_port_fails_calls_at_once() {
     let closed = Target {
         peer: {
             let gone = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let std::net::SocketAddr::V4(peer) = gone.local_addr().unwrap() else {
+            let SocketAddr::V4(peer) = gone.local_addr().unwrap() else {
                 unreachable!()
             };
             peer
@@ -249,7 +249,7 @@ async fn a_server_that_vanishes_breaks_the_path() {
     let server = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
-    let std::net::SocketAddr::V4(peer) = server.local_addr().unwrap() else {
+    let SocketAddr::V4(peer) = server.local_addr().unwrap() else {
         unreachable!()
     };
     let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
@@ -378,4 +378,101 @@ async fn version_is_answered() {
     assert!(reply[28..].starts_with(b"hello from a test\0"));
     client.shutdown().await;
     server.shutdown().await;
+}
+
+/// Answers with the number of its service.
+struct Named;
+
+impl Service for Named {
+    fn handle(&self, mut call: ServiceCall) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            while let Ok(Some(_)) = call.recv().await {}
+            let name = Bytes::copy_from_slice(&call.service().0.to_be_bytes());
+            if call.send(name).await.is_ok() {
+                let _ = call.finish();
+            }
+        })
+    }
+}
+
+/// Makes a call; gives which service answered, by its own word and by its packets.
+async fn who_answers(client: &Endpoint, target: &Target) -> Result<(ServiceId, ServiceId), CallError> {
+    let mut call = client.call(target).await?;
+    call.send(pattern(40_000)).await?;
+    call.finish()?;
+    let mut name = Vec::new();
+    while let Some(data) = call.recv().await? {
+        name.extend_from_slice(&data);
+    }
+    let said = ServiceId(u16::from_be_bytes([name[0], name[1]]));
+    Ok((said, call.service()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_service_is_offered_to_those_who_ask() {
+    let (older, newer) = (ServiceId(1), ServiceId(2500));
+    let server = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    server.serve(older, Arc::new(Named));
+    server.serve_upgraded(older, newer, Arc::new(Named));
+    let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    let plain = Target::new(server.local_addr(), older);
+    let asking = Target {
+        upgrade: true,
+        ..plain.clone()
+    };
+    assert_eq!(who_answers(&client, &plain).await.unwrap(), (older, older));
+    // More than there are connections: those that find no open channel wait for one.
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let (client, asking) = (client.clone(), asking.clone());
+            tokio::spawn(async move { who_answers(&client, &asking).await })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), (newer, newer));
+    }
+    assert_eq!(who_answers(&client, &plain).await.unwrap(), (older, older));
+
+    let old_server = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    old_server.serve(older, Arc::new(Named));
+    let asking = Target {
+        upgrade: true,
+        ..Target::new(old_server.local_addr(), older)
+    };
+    assert_eq!(who_answers(&client, &asking).await.unwrap(), (older, older));
+    for endpoint in [client, server, old_server] {
+        endpoint.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_back_is_kept_open_while_somebody_wants_it() {
+    let client = Endpoint::bind(local(), Arc::new(NullSink)).await.unwrap();
+    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let SocketAddr::V4(address) = peer.local_addr().unwrap() else {
+        panic!("not IPv4");
+    };
+    let held = [client.keep_open(address), client.keep_open(address)];
+    peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (packet, len) = tokio::task::spawn_blocking(move || {
+        let mut packet = [0; 100];
+        let len = peer.recv(&mut packet).unwrap();
+        (packet, len)
+    })
+    .await
+    .unwrap();
+    assert_eq!(len, 29);
+    assert_eq!(
+        packet[4..29],
+        *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0d\x04\0\0\0\0\0\0\0"
+    );
+    let [known] = client.peers()[..] else {
+        panic!("one peer");
+    };
+    assert_eq!((known.address, known.connections), (address, 0));
+    assert_eq!(known.keep_alive, Some(Duration::from_secs(20)));
+    assert_eq!(known.keep_alives_sent, 1);
+    drop(held);
+    assert!(client.peers().is_empty());
+    client.shutdown().await;
 }

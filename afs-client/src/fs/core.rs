@@ -131,6 +131,9 @@ impl Core {
                     vnode.volume.kind.is_read_only(),
                 )
             });
+        if let Some(promise) = &promise {
+            promise.server().record_promise(promise.expires_at());
+        }
         vnode.learn(status, promise, clock::now(), &self.all);
         if !vnode.data.is_modified() {
             let now = vnode.status().unwrap_or(status);

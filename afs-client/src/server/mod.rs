@@ -79,6 +79,8 @@ struct Reach {
     capabilities: Option<u32>,
     last_contact: Option<Instant>,
     last_probe: Option<Instant>,
+    /// When the last of its promises ends.
+    promised_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -274,10 +276,24 @@ impl Server {
         self.init_counter.load(Ordering::Acquire)
     }
 
+    /// It has promised something until then.
+    pub fn record_promise(&self, until: Instant) {
+        let mut reach = self.reach.lock();
+        reach.promised_until = reach.promised_until.max(Some(until));
+    }
+
+    /// True if it may have something to tell us of: a promise that has neither ended nor gone.
+    #[must_use]
+    pub fn may_call_back(&self, now: Instant) -> bool {
+        self.reach.lock().promised_until.is_some_and(|until| until > now)
+    }
+
     /// All promises of this server are gone (InitCallBackState): constant time, however many there were.
     pub fn drop_promises(&self) {
         self.init_counter.fetch_add(1, Ordering::AcqRel);
-        self.set_capabilities(None);
+        let mut reach = self.reach.lock();
+        reach.capabilities = None;
+        reach.promised_until = None;
     }
 }
 
@@ -400,7 +416,16 @@ mod tests {
     fn dropped_promises_are_counted() {
         let server = server(&[peer(1)]);
         server.set_capabilities(Some(2));
+        let now = crate::clock::now();
+        server.record_promise(now + Duration::from_secs(9));
+        server.record_promise(now + Duration::from_secs(5));
+        assert!(
+            server.may_call_back(now + Duration::from_secs(8)),
+            "the longest counts"
+        );
+        assert!(!server.may_call_back(now + Duration::from_secs(9)));
         server.drop_promises();
         assert_eq!((server.init_counter(), server.capabilities()), (1, None));
+        assert!(!server.may_call_back(now));
     }
 }

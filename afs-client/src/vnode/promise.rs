@@ -95,6 +95,11 @@ impl Promise {
             .filter(|rest| !rest.is_zero())
     }
 
+    /// When it ends, if nothing ends it before.
+    pub(crate) fn expires_at(&self) -> Instant {
+        self.expires_at
+    }
+
     /// Who gave it.
     pub(crate) fn server(&self) -> &Arc<Server> {
         &self.server

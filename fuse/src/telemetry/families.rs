@@ -173,6 +173,10 @@ families! {
         "Received packets thrown away, by the rule they broke.";
     network_errors: Counter, "afs_rx_network_errors_total", ["reason"], Stable,
         "Datagrams that the network gave back (ICMP), by what it said.";
+    keep_alives: Counter, "afs_rx_keep_alives_total", [], Experimental,
+        "Packets sent to file servers so that a NAT lets their calls in.";
+    upgrades: Counter, "afs_rx_service_upgrades_total", ["service", "outcome"], Experimental,
+        "Answers of servers that were asked for a newer service.";
     rpc_calls: Counter, "afs_rpc_calls_total", ["cell", "service", "result"], Stable,
         "Calls that ended, by result.";
     rpc_duration: Histogram(LATENCIES), "afs_rpc_duration_seconds", ["service", "rpc"], Stable,

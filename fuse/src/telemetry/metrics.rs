@@ -21,6 +21,7 @@ pub struct Metrics {
     ops: OpMetrics,
     wire: Wire,
     retransmits: IntCounter,
+    keep_alives: IntCounter,
     in_flight: IntGauge,
     inodes: IntGauge,
     callback_apply: Histogram,
@@ -58,6 +59,7 @@ impl Metrics {
             ops: OpMetrics::new(families.fuse_requests.clone(), families.fuse_duration.clone()),
             wire: Wire::new(&families),
             retransmits: families.retransmits.with_label_values(empty),
+            keep_alives: families.keep_alives.with_label_values(empty),
             in_flight: families.fuse_in_flight.with_label_values(empty),
             inodes: families.fuse_inodes.with_label_values(empty),
             callback_apply: families.callback_apply.with_label_values(empty),
@@ -273,6 +275,14 @@ impl rxrpc::events::Sink for Metrics {
             Event::NetworkError { errno, .. } => {
                 let error = network_error(*errno);
                 self.families.network_errors.with_label_values(&[error]).inc();
+            }
+            Event::KeptAlive { .. } => self.keep_alives.inc(),
+            Event::UpgradeAnswered { service, answered } => {
+                let outcome = if service == answered { "kept" } else { "upgraded" };
+                self.families
+                    .upgrades
+                    .with_label_values(&[service_name(Side::Client, *service), outcome])
+                    .inc();
             }
             Event::Retransmitted { packets } => self.retransmits.inc_by(*packets),
             _ => {}

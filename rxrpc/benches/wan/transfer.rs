@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rxrpc::proto::{
     CallLimits, Connection, ConnectionId, ConnectionParams, Epoch, PacketType, Read, Rejected, SecurityIndex,
-    ServiceId, Side, Slot, parse,
+    ServiceId, Side, Slot, Upgrade, parse,
 };
 
 use crate::link::{Direction, Link, Random};
@@ -116,8 +116,10 @@ impl Net {
             epoch: Epoch(0x8000_0001),
             cid,
             service: ServiceId(1),
+            upgrade: Upgrade::default(),
             security: SecurityIndex(0),
             window: 255,
+            jumbograms: false,
         };
         let mut client = Connection::new(params(Side::Client));
         let now = self.at();

@@ -57,7 +57,11 @@ fn nth_connection(
 
 /// The peers by address.
 pub(super) fn peers(shared: &Shared) -> Vec<PeerSnapshot> {
-    let mut peers = BTreeMap::new();
+    let held = shared.peers.held();
+    let mut peers: BTreeMap<_, _> = held
+        .iter()
+        .map(|peer| (peer.address(), peer.snapshot()))
+        .collect();
     for conn in shared.connections.snapshot() {
         let peer = peers
             .entry(conn.peer.address())

@@ -3,21 +3,23 @@
 //! The machine: a bundle has so many places as configured, each for one connection of four channels, and as many permits as
 //! channels. A call waits for a permit, then takes the first free channel in the order of the places, so that few
 //! connections are kept busy and the others may idle away. What is found in a place decides: usable and free is used,
-//! unusable is replaced, dying or absent is published anew.
+//! unusable is replaced, dying or absent is published anew. While the server has not said whether it has a newer service
+//! a connection carries one call only; a call that finds all connections of its bundle like that waits for a change.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::client::Target;
 use super::connection::{BundleKey, Connection, Key};
 use super::endpoint::Shared;
 use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
-use crate::proto::{self, CallError, ChannelIndex, ConnectionId, SecurityIndex, Side, Slot};
+use crate::proto::{self, CallError, ChannelIndex, ConnectionId, SecurityIndex, Side, Slot, Upgrade};
 
 /// The bundles of an endpoint.
 pub(crate) struct Bundles {
@@ -26,11 +28,23 @@ pub(crate) struct Bundles {
     places: usize,
 }
 
+#[derive(Debug)]
 struct Bundle {
     permits: Arc<Semaphore>,
     /// Held while a permit is turned into a channel. Calls end without it, so the free channels only grow meanwhile, and
     /// as there are no more permits than channels the search finds one.
     choosing: Mutex<()>,
+    /// A call has ended, or a connection has opened its other channels.
+    changed: Notify,
+}
+
+/// Why a permit could not be turned into a channel.
+#[derive(Clone, Copy, Debug)]
+enum NoChannel {
+    /// All connections that have room wait for the server to name its service.
+    UpgradePending,
+    /// The peer has aborted connection after connection between lookup and use: others go first.
+    Aborted,
 }
 
 /// A channel with a call on it, and the right to have it.
@@ -38,7 +52,20 @@ struct Bundle {
 pub(crate) struct Channel {
     pub(crate) conn: Ref<Connection>,
     pub(crate) slot: Slot,
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) permit: Permit,
+}
+
+/// The right to have a channel of a bundle.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    bundle: Arc<Bundle>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.bundle.changed.notify_waiters();
+    }
 }
 
 impl Bundles {
@@ -54,24 +81,24 @@ impl Bundles {
         let mut bundles = self.all.lock();
         let bundle = bundles.entry(key.clone()).or_insert_with(|| {
             Arc::new(Bundle {
-                permits: Arc::new(Semaphore::new(self.channels())),
+                permits: Arc::new(Semaphore::new(self.places * ChannelIndex::COUNT)),
                 choosing: Mutex::new(()),
+                changed: Notify::new(),
             })
         });
         Arc::clone(bundle)
     }
 
-    /// Calls that a bundle carries at a time.
-    fn channels(&self) -> usize {
-        self.places * ChannelIndex::COUNT
+    /// A connection of this bundle has opened its other channels.
+    pub(crate) fn on_opened(&self, key: &BundleKey) {
+        if let Some(bundle) = self.all.lock().get(key) {
+            bundle.changed.notify_waiters();
+        }
     }
 
     /// Forgets the bundles that no call uses or waits for.
     pub(crate) fn forget_unused(&self) {
-        let channels = self.channels();
-        self.all.lock().retain(|_, bundle| {
-            Arc::strong_count(bundle) > 1 || bundle.permits.available_permits() < channels
-        });
+        self.all.lock().retain(|_, bundle| Arc::strong_count(bundle) > 1);
     }
 }
 
@@ -88,48 +115,75 @@ impl Shared {
             peer: target.peer,
             service: target.service,
             scope: Arc::clone(&target.scope),
+            upgrade: target.upgrade,
         };
-        loop {
-            if self.is_closing() {
-                return Err(CallError::Shutdown);
-            }
-            let bundle = self.bundles.get(&key);
-            let permit = self.permit(&bundle, target).await?;
-            // Only if a peer aborts connection after connection between lookup and use is none found: others go first.
-            let Some((conn, slot, outcome)) = self.choose(&bundle, &key, target) else {
-                drop(permit);
-                tokio::task::yield_now().await;
-                continue;
-            };
-            conn.count_call();
-            self.sink.event(&Event::Acquired {
-                side: Side::Client,
-                scope: &target.scope,
-                service: target.service,
-                outcome,
-            });
-            return Ok(Channel { conn, slot, permit });
+        if self.is_closing() {
+            return Err(CallError::Shutdown);
         }
-    }
-
-    async fn permit(&self, bundle: &Bundle, target: &Target) -> Result<OwnedSemaphorePermit, CallError> {
-        let permits = Arc::clone(&bundle.permits);
-        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-            return Ok(permit);
+        let bundle = self.bundles.get(&key);
+        if let Ok(permit) = Arc::clone(&bundle.permits).try_acquire_owned()
+            && let Ok(channel) = self.begin(&bundle, permit, &key, target)
+        {
+            return Ok(channel);
         }
         let from = self.clock.now();
         let limit = target.limits.hard_in.unwrap_or(target.limits.dead_in);
-        let permit = tokio::time::timeout(limit, permits.acquire_owned()).await;
+        let channel = tokio::time::timeout(limit, self.wait(&bundle, &key, target)).await;
         let waited = self.clock.now().saturating_duration_since(from);
         self.sink.event(&Event::ChannelWaited {
             service: target.service,
             waited,
         });
-        match permit {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_closed)) => Err(CallError::Shutdown),
-            Err(_elapsed) => Err(CallError::TimedOut),
+        channel.unwrap_or(Err(CallError::TimedOut))
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        bundle: &Arc<Bundle>,
+        key: &BundleKey,
+        target: &Target,
+    ) -> Result<Channel, CallError> {
+        loop {
+            // From here on no change is missed.
+            let mut changed = pin!(bundle.changed.notified());
+            changed.as_mut().enable();
+            let permit = Arc::clone(&bundle.permits).acquire_owned().await;
+            let permit = permit.map_err(|_closed| CallError::Shutdown)?;
+            if self.is_closing() {
+                return Err(CallError::Shutdown);
+            }
+            match self.begin(bundle, permit, key, target) {
+                Ok(channel) => return Ok(channel),
+                Err(NoChannel::UpgradePending) => changed.await,
+                Err(NoChannel::Aborted) => tokio::task::yield_now().await,
+            }
         }
+    }
+
+    /// Turns a permit into a channel with a call on it.
+    fn begin(
+        self: &Arc<Self>,
+        bundle: &Arc<Bundle>,
+        permit: OwnedSemaphorePermit,
+        key: &BundleKey,
+        target: &Target,
+    ) -> Result<Channel, NoChannel> {
+        let (conn, slot, outcome) = self.choose(bundle, key, target)?;
+        conn.count_call();
+        self.sink.event(&Event::Acquired {
+            side: Side::Client,
+            scope: &target.scope,
+            service: target.service,
+            outcome,
+        });
+        Ok(Channel {
+            conn,
+            slot,
+            permit: Permit {
+                bundle: Arc::clone(bundle),
+                _permit: permit,
+            },
+        })
     }
 
     fn choose(
@@ -137,27 +191,35 @@ impl Shared {
         bundle: &Bundle,
         key: &BundleKey,
         target: &Target,
-    ) -> Option<(Ref<Connection>, Slot, Acquire)> {
+    ) -> Result<(Ref<Connection>, Slot, Acquire), NoChannel> {
         let _choosing = bundle.choosing.lock();
+        let mut none = NoChannel::Aborted;
         for place in 0..self.bundles.places {
             let make = |life| self.client_connection(life, key, place);
             let at = || (key.clone(), place);
             let (conn, outcome) = self.connections.publish_client(at(), &make);
             let now = self.clock.now();
-            let start = |conn: &Ref<Connection>| {
-                conn.turn(now, |turn| turn.state.proto.start_call(now, target.limits))
+            let mut start = |conn: &Ref<Connection>| {
+                conn.turn(now, |turn| {
+                    let proto = &mut turn.state.proto;
+                    let slot = proto.start_call(now, target.limits);
+                    if slot.is_none() && proto.awaits_upgrade() {
+                        none = NoChannel::UpgradePending;
+                    }
+                    slot
+                })
             };
             if let Some(slot) = start(&conn) {
-                return Some((conn, slot, outcome));
+                return Ok((conn, slot, outcome));
             }
             if !conn.usable() {
                 let (conn, outcome) = self.connections.replace_client(at(), &conn, &make);
                 if let Some(slot) = start(&conn) {
-                    return Some((conn, slot, outcome));
+                    return Ok((conn, slot, outcome));
                 }
             }
         }
-        None
+        Err(none)
     }
 
     fn client_connection(self: &Arc<Self>, life: Life, key: &BundleKey, slot: usize) -> Connection {
@@ -168,8 +230,14 @@ impl Shared {
             epoch: self.epoch,
             cid,
             service: key.service,
+            upgrade: if key.upgrade {
+                Upgrade::Asked
+            } else {
+                Upgrade::Fixed
+            },
             security: SecurityIndex(0),
             window: self.config.receive_window,
+            jumbograms: self.config.jumbograms,
         };
         Connection::new(
             Arc::clone(self),

@@ -4,9 +4,8 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::bundle::Channel;
+use super::bundle::{Channel, Permit};
 use super::call::Call;
 use crate::events::CallResult;
 use crate::proto::{AbortCode, CallError, CallLimits, ServiceId};
@@ -22,6 +21,9 @@ pub struct Target {
     pub scope: Arc<str>,
     /// How long the call may take.
     pub limits: CallLimits,
+    /// The server is asked for a newer service, which [`ClientCall::service`] then names; one that has none goes on as
+    /// ever. Until it has answered the first call of a connection, that carries one call at a time.
+    pub upgrade: bool,
 }
 
 impl Target {
@@ -33,6 +35,7 @@ impl Target {
             service,
             scope: Arc::from(""),
             limits: CallLimits::default(),
+            upgrade: false,
         }
     }
 }
@@ -42,7 +45,7 @@ impl Target {
 pub struct ClientCall {
     /// Before the permit: the channel is free before somebody is told so.
     call: Call,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl ClientCall {
@@ -57,6 +60,13 @@ impl ClientCall {
     #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {
         self.call.connection().peer.address()
+    }
+
+    /// Which of its services answers. If the target asks for an upgrade, that may change until the first of the reply has
+    /// come; then it is settled.
+    #[must_use]
+    pub fn service(&self) -> ServiceId {
+        self.call.connection().service_now()
     }
 
     /// Queues a part of the request, waiting until all of it fits into the window. Not cancel safe: a cancelled send may

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::endpoint::Shared;
 use super::peer::Peer;
+use super::timers::Alarm;
 use super::traffic::Way;
 use crate::cache::{Cached, Life, Ref};
 use crate::events::CloseReason;
@@ -25,6 +26,7 @@ pub(crate) struct Connection {
     pub(super) life: Life,
     pub(super) key: Key,
     pub(super) peer: Arc<Peer>,
+    /// The service that it was made for: a client may have been offered another since.
     pub(super) service: ServiceId,
     pub(super) scope: Arc<str>,
     pub(super) born: Instant,
@@ -62,6 +64,8 @@ pub(crate) struct BundleKey {
     pub(super) peer: SocketAddrV4,
     pub(super) service: ServiceId,
     pub(super) scope: Arc<str>,
+    /// The service is asked for a newer one.
+    pub(super) upgrade: bool,
 }
 
 /// How a received packet names its service connection.
@@ -156,6 +160,11 @@ impl Connection {
         self.state.lock().proto.usable()
     }
 
+    /// The service that it speaks to now.
+    pub(super) fn service_now(&self) -> ServiceId {
+        self.state.lock().proto.service()
+    }
+
     /// The round trip to the peer, if it was measured.
     pub(super) fn rtt(&self) -> Option<RoundTrip> {
         self.state.lock().proto.rtt()
@@ -181,6 +190,9 @@ impl Ref<Connection> {
         let result = work(&mut turn);
 
         let sent = shared.transmit(&self.peer, |buffer| turn.state.proto.poll_transmit(now, buffer));
+        if !sent.is_empty() {
+            self.peer.way_back.on_sent(now);
+        }
         if let Some(errno) = sent.unreachable {
             let touched = turn.state.proto.unreachable(now, errno, None);
             turn.touched(touched);
@@ -201,7 +213,8 @@ impl Ref<Connection> {
         drop(state);
 
         if let Some(at) = alarm {
-            shared.timers.set(at, Self::shared(self));
+            let conn = Arc::downgrade(Self::shared(self));
+            shared.timers.set(at, Alarm::Connection(conn));
         }
         if let Some(released) = released {
             Self::put_at(released, shared.clock.millis(now));

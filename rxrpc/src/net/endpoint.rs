@@ -20,18 +20,23 @@ use tokio::task::AbortHandle;
 use super::answer;
 use super::bundle::Bundles;
 use super::clock::Clock;
+use super::connection::{Connection, Key};
 use super::connections::Connections;
 use super::network_errors;
 use super::peer::{Peer, Peers};
 use super::receiver::Receiver;
 use super::socket::{SendError, Socket};
-use super::timers::Timers;
+use super::timers::{Due, Timers};
 use super::traffic::{Totals, Traffic, Way};
+use super::way_back::{self, KeepOpen};
 use super::{ClientCall, Service, Target};
 use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
 use crate::proto::debug::PeerSnapshot;
-use crate::proto::{CallError, DATAGRAM_USUAL, DropReason, Epoch, ServiceId, Side, Transmit};
+use crate::proto::{
+    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, ServiceId, Side, Transmit, Upgrade,
+    asks_for_upgrade,
+};
 
 /// How an endpoint is set up.
 #[derive(Clone, Debug)]
@@ -58,6 +63,17 @@ pub struct EndpointConfig {
     pub request_window: u8,
     /// Calls answered at the same time; further ones wait their turn.
     pub max_service_calls: usize,
+    /// Send several DATA packets in one datagram to peers that say they take it, and say that we do. Leave it off unless
+    /// both ends and the network between them are known to be good: the field knows cases of silent corruption, and a
+    /// jumbogram that does not fit the path is lost with any of its fragments.
+    pub jumbograms: bool,
+}
+
+impl EndpointConfig {
+    /// Most DATA packets of a datagram that we take.
+    pub(super) fn parts_max(&self) -> usize {
+        if self.jumbograms { JUMBO_PARTS.into() } else { 1 }
+    }
 }
 
 impl Default for EndpointConfig {
@@ -74,6 +90,7 @@ impl Default for EndpointConfig {
             receive_window: 255,
             request_window: 32,
             max_service_calls: 256,
+            jumbograms: false,
         }
     }
 }
@@ -102,6 +119,8 @@ pub(crate) struct Shared {
     pub(super) bundles: Bundles,
     pub(super) peers: Peers,
     pub(super) services: RwLock<HashMap<ServiceId, Arc<dyn Service>>>,
+    /// The newer services that are offered instead of older ones.
+    upgrades: RwLock<HashMap<ServiceId, ServiceId>>,
     /// Calls being answered.
     pub(super) answering: Arc<Semaphore>,
     pub(super) totals: Totals,
@@ -150,6 +169,7 @@ impl Endpoint {
             bundles: Bundles::new(config.connections_per_bundle),
             peers: Peers::default(),
             services: RwLock::default(),
+            upgrades: RwLock::default(),
             answering: Arc::new(Semaphore::new(config.max_service_calls)),
             epoch: Epoch((epoch | RANDOM_EPOCH) & !RESERVED_EPOCH),
             next_cid: AtomicU32::new(cid & !3),
@@ -185,6 +205,13 @@ impl Endpoint {
         self.0.services.write().insert(service, handler);
     }
 
+    /// Answers calls to `newer` from now on, as [`serve`](Self::serve) does, and offers it to the clients of `older` that
+    /// ask for a newer service when they make a connection. Those that do not are served by what `older` is served by.
+    pub fn serve_upgraded(&self, older: ServiceId, newer: ServiceId, handler: Arc<dyn Service>) {
+        self.serve(newer, handler);
+        self.0.upgrades.write().insert(older, newer);
+    }
+
     /// Starts a call, waiting for a channel if all to this target are busy. Cancel safe.
     ///
     /// # Errors
@@ -192,6 +219,12 @@ impl Endpoint {
     /// No channel became free in the time the call may take, or the endpoint is shut down.
     pub async fn call(&self, target: &Target) -> Result<ClientCall, CallError> {
         self.0.acquire(target).await.map(ClientCall::new)
+    }
+
+    /// Sends a packet that asks nothing to a peer whenever it was sent nothing for a while, beginning now, so that a NAT
+    /// between it and us lets its calls in. It ends when what is given is dropped. Several may be held for one peer.
+    pub fn keep_open(&self, peer: SocketAddrV4) -> KeepOpen {
+        KeepOpen::new(&self.0, self.0.peers.get(peer))
     }
 
     /// Connections of one side, and how many of them are idle.
@@ -217,7 +250,7 @@ impl Endpoint {
         counted.collect()
     }
 
-    /// The peers that there are connections to or from, by address.
+    /// The peers that there are connections to or from, or whose way back is kept open, by address.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {
         answer::peers(&self.0)
@@ -305,6 +338,28 @@ impl Shared {
         traffic
     }
 
+    /// The service that a connection made by this packet is to speak to.
+    pub(super) fn service_asked(&self, header: &Header) -> (ServiceId, Upgrade) {
+        let newer = asks_for_upgrade(header)
+            .then(|| self.upgrades.read().get(&header.service).copied())
+            .flatten();
+        match newer {
+            Some(newer) => (newer, Upgrade::From(header.service)),
+            None => (header.service, Upgrade::Fixed),
+        }
+    }
+
+    /// The server has said which of its services a connection of ours speaks to.
+    pub(super) fn upgrade_settled(&self, conn: &Connection) {
+        if let Key::Client { bundle, .. } = &conn.key {
+            self.bundles.on_opened(bundle);
+        }
+        self.sink.event(&Event::UpgradeAnswered {
+            service: conn.service,
+            answered: conn.service_now(),
+        });
+    }
+
     /// Sends one datagram that belongs to no connection.
     pub(super) fn answer(&self, peer: SocketAddrV4, datagram: &[u8]) {
         let mut traffic = Traffic::default();
@@ -345,10 +400,16 @@ async fn drain_outbox(shared: Arc<Shared>) {
 
 async fn fire_timers(shared: Arc<Shared>) {
     loop {
-        for conn in shared.timers.due(|| shared.clock.now()).await {
-            // A dying connection is idle: it has nothing left to time.
-            if let Some((conn, _)) = Ref::get_live(&conn) {
-                conn.expire(shared.clock.now());
+        for due in shared.timers.due(|| shared.clock.now()).await {
+            let now = shared.clock.now();
+            match due {
+                // A dying connection is idle: it has nothing left to time.
+                Due::Connection(conn) => {
+                    if let Some((conn, _)) = Ref::get_live(&conn) {
+                        conn.expire(now);
+                    }
+                }
+                Due::Peer(peer) => way_back::on_timer(&shared, &peer, now),
             }
         }
     }

@@ -19,7 +19,9 @@ mod service;
 mod socket;
 mod timers;
 mod traffic;
+mod way_back;
 
 pub use client::{ClientCall, Target};
 pub use endpoint::{BindError, ConnectionCount, Counted, Endpoint, EndpointConfig};
 pub use service::{Service, ServiceCall};
+pub use way_back::KeepOpen;

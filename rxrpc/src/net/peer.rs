@@ -1,6 +1,6 @@
 //! Peers: what all connections to and from one address share.
 //!
-//! The machine: a peer is made with the first of its connections and goes with the last. It counts packets, and it knows
+//! The machine: a peer is made with the first of its connections and goes with the last, unless its way back is kept open. It counts packets, and it knows
 //! how large a datagram travels to it in one piece: the route says so when it is made, and ICMP when some router on the
 //! way takes less.
 
@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use super::socket;
 use super::traffic::Traffic;
+use super::way_back::WayBack;
 use crate::proto::debug::PeerSnapshot;
 use crate::proto::{DATAGRAM_LEAST, DATAGRAM_USUAL};
 
@@ -29,6 +30,7 @@ pub(crate) struct Peer {
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
     errors: AtomicU32,
+    pub(super) way_back: WayBack,
 }
 
 /// The peers of an endpoint.
@@ -55,7 +57,14 @@ impl Peers {
         self.0.read().get(&address).and_then(Weak::upgrade)
     }
 
-    /// Forgets those without connections.
+    /// Those whose way back to us is kept open.
+    pub(super) fn held(&self) -> Vec<Arc<Peer>> {
+        let all = self.0.read();
+        let alive = all.values().filter_map(Weak::upgrade);
+        alive.filter(|peer| peer.way_back.interval().is_some()).collect()
+    }
+
+    /// Forgets those that nobody holds.
     pub(crate) fn forget_unused(&self) {
         self.0.write().retain(|_, peer| peer.strong_count() > 0);
     }
@@ -79,6 +88,7 @@ impl Peer {
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             errors: AtomicU32::new(0),
+            way_back: WayBack::default(),
         };
         peer.ask_route();
         peer
@@ -136,6 +146,8 @@ impl Peer {
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
+            keep_alive: self.way_back.interval(),
+            keep_alives_sent: self.way_back.sent(),
         }
     }
 }

@@ -24,8 +24,8 @@ use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
 use crate::proto::endpoint::{NO_SUCH_SERVICE, busy, raw_abort};
 use crate::proto::{
-    self, ConnectionParams, Header, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side, Unplaced,
-    abort_codes,
+    self, ConnectionParams, Header, Malformed, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side,
+    Unplaced, Upgrade, abort_codes,
 };
 
 /// The task that receives.
@@ -67,6 +67,10 @@ impl Receiver {
 
     fn datagram(&mut self, peer: SocketAddrV4, datagram: Bytes) {
         match proto::parse(datagram) {
+            // No more than the peer was told that we take.
+            Ok(packets) if packets.len() > self.shared.config.parts_max() => {
+                self.shared.dropped(peer, Malformed::JumboTooMany);
+            }
             Ok(packets) => self.batch.extend(packets.map(|packet| (peer, packet))),
             Err(malformed) => self.shared.dropped(peer, malformed),
         }
@@ -165,7 +169,8 @@ fn find_service(
     if header.packet_type != PacketType::Data {
         return Err(Unplaced::NoConnection);
     }
-    let refusal = if !shared.services.read().contains_key(&header.service) {
+    let (service, upgrade) = shared.service_asked(header);
+    let refusal = if !shared.services.read().contains_key(&service) {
         Some((Unplaced::UnknownService, raw_abort(header, NO_SUCH_SERVICE)))
     } else if header.security != SecurityIndex(0) {
         Some((Unplaced::UnknownSecurity, raw_abort(header, NO_SUCH_SERVICE)))
@@ -182,20 +187,28 @@ fn find_service(
         }
         return Err(reason);
     }
-    Ok(shared
-        .connections
-        .publish_service(key, &|life| service_connection(shared, life, key, header.service)))
+    Ok(shared.connections.publish_service(key, &|life| {
+        service_connection(shared, life, key, service, upgrade)
+    }))
 }
 
-fn service_connection(shared: &Arc<Shared>, life: Life, key: ServiceKey, service: ServiceId) -> Connection {
+fn service_connection(
+    shared: &Arc<Shared>,
+    life: Life,
+    key: ServiceKey,
+    service: ServiceId,
+    upgrade: Upgrade,
+) -> Connection {
     let now = shared.clock.now();
     let params = ConnectionParams {
         side: Side::Service,
         epoch: key.epoch,
         cid: key.cid,
         service,
+        upgrade,
         security: SecurityIndex(0),
         window: shared.config.request_window,
+        jumbograms: shared.config.jumbograms,
     };
     let proto = proto::Connection::new(params);
     Connection::new(
@@ -213,6 +226,7 @@ fn service_connection(shared: &Arc<Shared>, life: Life, key: ServiceKey, service
 fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run: Vec<Packet>, now: Instant) {
     let mut calls = Vec::new();
     let mut rejected = Vec::new();
+    let mut upgrade_settled = false;
     let bytes = run.iter().map(|packet| Header::LEN + packet.body.len());
     conn.peer
         .on_received(run.len() as u64, bytes.sum::<usize>() as u64);
@@ -220,10 +234,17 @@ fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run:
         for packet in run {
             let outcome = turn.state.proto.handle_packet(now, packet);
             turn.touched(outcome.touched);
-            calls.extend(outcome.new_call);
+            if let Some(slot) = outcome.new_call {
+                conn.peer.way_back.on_call(now, !outcome.late);
+                calls.push(slot);
+            }
             rejected.extend(outcome.rejected);
+            upgrade_settled |= outcome.upgrade_settled;
         }
     });
+    if upgrade_settled {
+        shared.upgrade_settled(conn);
+    }
     for reason in rejected {
         shared.dropped(conn.peer.address(), reason);
     }

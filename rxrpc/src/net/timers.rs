@@ -1,6 +1,6 @@
 //! The timer queue of an endpoint.
 //!
-//! The machine: a heap of (instant, connection). A connection puts itself in only when its next deadline is earlier than
+//! The machine: a heap of (instant, connection or peer). Either puts itself in only when its next deadline is earlier than
 //! the entry it already has; deadlines that move later are noticed when the entry fires. So a bulk transfer, whose
 //! deadlines move with every packet, costs one heap operation for each period of its timeout.
 
@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
+use super::peer::Peer;
 
-/// Connections by the instant at which they want to be looked at.
+/// Connections and peers by the instant at which they want to be looked at.
 #[derive(Default)]
 pub(crate) struct Timers {
     heap: Mutex<BinaryHeap<Entry>>,
@@ -22,28 +23,41 @@ pub(crate) struct Timers {
     earlier: Notify,
 }
 
+/// Who wants to be looked at.
+pub(super) enum Alarm {
+    /// A connection.
+    Connection(Weak<Connection>),
+    /// A peer.
+    Peer(Weak<Peer>),
+}
+
+/// Whose time has come.
+pub(super) enum Due {
+    /// A connection.
+    Connection(Arc<Connection>),
+    /// A peer.
+    Peer(Arc<Peer>),
+}
+
 struct Entry {
     at: Instant,
-    connection: Weak<Connection>,
+    alarm: Alarm,
 }
 
 impl Timers {
-    /// Has `connection` looked at when `at` comes.
-    pub(super) fn set(&self, at: Instant, connection: &Arc<Connection>) {
+    /// Has somebody looked at when `at` comes.
+    pub(super) fn set(&self, at: Instant, alarm: Alarm) {
         let mut heap = self.heap.lock();
         let first = heap.peek().map(|entry| entry.at);
-        heap.push(Entry {
-            at,
-            connection: Arc::downgrade(connection),
-        });
+        heap.push(Entry { at, alarm });
         drop(heap);
         if first.is_none_or(|first| at < first) {
             self.earlier.notify_one();
         }
     }
 
-    /// Waits for the next deadline and gives the connections that are due. Cancel safe.
-    pub(super) async fn due(&self, now: impl Fn() -> Instant) -> Vec<Arc<Connection>> {
+    /// Waits for the next deadline and gives those that are due. Cancel safe.
+    pub(super) async fn due(&self, now: impl Fn() -> Instant) -> Vec<Due> {
         loop {
             let (due, next) = self.take(now());
             if !due.is_empty() {
@@ -62,15 +76,25 @@ impl Timers {
         }
     }
 
-    fn take(&self, now: Instant) -> (Vec<Arc<Connection>>, Option<Instant>) {
+    fn take(&self, now: Instant) -> (Vec<Due>, Option<Instant>) {
         let mut due = Vec::new();
         let mut heap = self.heap.lock();
         loop {
             match heap.peek() {
                 None => return (due, None),
                 Some(entry) if entry.at > now => return (due, Some(entry.at)),
-                Some(_) => due.extend(heap.pop().and_then(|entry| entry.connection.upgrade())),
+                Some(_) => due.extend(heap.pop().and_then(|entry| entry.alarm.upgrade())),
             }
+        }
+    }
+}
+
+impl Alarm {
+    /// `None` if it is gone.
+    fn upgrade(&self) -> Option<Due> {
+        match self {
+            Self::Connection(conn) => conn.upgrade().map(Due::Connection),
+            Self::Peer(peer) => peer.upgrade().map(Due::Peer),
         }
     }
 }

@@ -54,6 +54,11 @@ impl Traffic {
         }
     }
 
+    /// True if nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_type.iter().all(|(packets, _)| *packets == 0)
+    }
+
     /// Packets and bytes of all types.
     pub(crate) fn total(&self) -> (u64, u64) {
         self.by_type

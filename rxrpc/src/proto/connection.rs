@@ -35,7 +35,7 @@ use super::rtt::RttEstimator;
 use super::send_run::{Run, Transmit};
 use super::{
     AbortCode, CallError, CallLimits, ChannelIndex, ConnectionId, Epoch, PacketSecurity, RoundTrip,
-    SecurityIndex, Serial, ServiceId, Side, Slot, abort_codes,
+    SecurityIndex, Serial, ServiceId, Side, Slot, Upgrade, abort_codes,
 };
 use crate::security::Null;
 
@@ -50,10 +50,14 @@ pub struct ConnectionParams {
     pub cid: ConnectionId,
     /// The service it speaks to.
     pub service: ServiceId,
+    /// Whether that may still change.
+    pub upgrade: Upgrade,
     /// Its security class.
     pub security: SecurityIndex,
     /// Packets of a call that we take ahead of its reader, from 1.
     pub window: u8,
+    /// Several DATA packets may share a datagram, in either direction.
+    pub jumbograms: bool,
 }
 
 /// A connection.
@@ -63,6 +67,8 @@ pub struct Connection {
     channels: [Channel; ChannelIndex::COUNT],
     /// The serial used last.
     serial: Serial,
+    /// The highest serial that the peer has used, as far as we know.
+    heard: Serial,
     rtt: RttEstimator,
     mtu: Mtu,
     /// What the last call found of the path.
@@ -85,12 +91,13 @@ impl Connection {
     #[must_use]
     pub fn new(params: ConnectionParams) -> Self {
         Self {
+            mtu: Mtu::new(params.jumbograms),
             params,
             security: Box::new(Null),
             channels: Default::default(),
             serial: Serial(0),
+            heard: Serial(0),
             rtt: RttEstimator::default(),
-            mtu: Mtu::new(),
             congestion: None,
             fate: Fate::Open,
         }
@@ -108,10 +115,16 @@ impl Connection {
         matches!(self.fate, Fate::Aborted(_))
     }
 
-    /// The service it speaks to.
+    /// The service it speaks to: after an upgrade, the one that the server has offered.
     #[must_use]
     pub fn service(&self) -> ServiceId {
         self.params.service
+    }
+
+    /// True while the server was asked for a newer service and has said nothing: calls may begin on channel 0 only.
+    #[must_use]
+    pub fn awaits_upgrade(&self) -> bool {
+        self.params.upgrade.is_asked()
     }
 
     /// The path to the peer carries `datagram` bytes of UDP payload in one piece.
@@ -130,8 +143,13 @@ impl Connection {
         if !self.usable() || self.params.side != Side::Client {
             return None;
         }
-        let channels = ChannelIndex::ALL.into_iter().zip(&mut self.channels);
-        let (index, channel) = channels.into_iter().find(|(_, channel)| channel.is_free())?;
+        let open = if self.awaits_upgrade() {
+            1
+        } else {
+            ChannelIndex::COUNT
+        };
+        let mut channels = ChannelIndex::ALL.into_iter().zip(&mut self.channels).take(open);
+        let (index, channel) = channels.find(|(_, channel)| channel.is_free())?;
         channel.number = channel.number.next();
         let slot = channel.slot(index);
         channel.call = Some(Call::new(

@@ -48,7 +48,8 @@ pub struct Totals {
     pub peers: u32,
 }
 
-/// What is known of a peer. All counts are from the making of the first of its connections that is still there.
+/// What is known of a peer. All counts are from the making of the first of its connections that is still there, or from
+/// when its way back was first kept open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSnapshot {
     /// Its address.
@@ -71,6 +72,10 @@ pub struct PeerSnapshot {
     pub bytes_received: u64,
     /// How often the network said that it cannot be reached.
     pub errors: u32,
+    /// The longest silence of ours, if its way back to us is kept open.
+    pub keep_alive: Option<Duration>,
+    /// Packets sent to keep it open.
+    pub keep_alives_sent: u64,
 }
 
 impl Question {

@@ -1,9 +1,13 @@
-//! Several DATA packets in one datagram. They are only received: we never send them.
+//! Several DATA packets in one datagram (rxrpc.md 9).
+//!
+//! They are taken as strictly as they are defined, and in no greater number than the peer was told. They are sent only by
+//! an endpoint that was set up to, because silent corruption of what came in jumbograms is known from the field, and only
+//! to a peer that says how many it takes: full packets that are sent for the first time.
 //!
 //! All parts but the last carry exactly 1412 bytes and are followed by a header of 4 bytes (flags, padding,
 //! checksum) of the next part, which inherits the rest of its header: sequence number and serial count up.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::malformed::Malformed;
 use super::wire::{Flags, Header, PacketType};
@@ -13,7 +17,11 @@ pub(super) const PART_LEN: usize = 1412;
 /// Most parts of a jumbogram: no more full ones fit a datagram.
 pub(super) const MAX_PARTS: usize = 46;
 
-const HEADER_LEN: usize = 4;
+/// Most parts of a datagram that we send or ask for (OpenAFS asks for as many, rxrpc.md 9.2).
+pub const JUMBO_PARTS: u8 = 4;
+
+/// Bytes between two parts.
+pub(super) const HEADER_LEN: usize = 4;
 
 /// Walks the framing of a datagram's body to its end: how many packets it carries.
 pub(super) fn count(header: &Header, body: &[u8]) -> Result<usize, Malformed> {
@@ -45,6 +53,18 @@ pub(super) fn count(header: &Header, body: &[u8]) -> Result<usize, Malformed> {
         (flags, rest) = (next, after);
     }
     Ok(parts)
+}
+
+/// Bytes of a datagram of so many parts, of which the last is full too.
+pub(super) const fn datagram_len(parts: usize) -> usize {
+    Header::LEN + parts * (PART_LEN + HEADER_LEN) - HEADER_LEN
+}
+
+/// Appends what stands before the body of a part but the first.
+pub(super) fn encode_header(flags: Flags, cksum: u16, out: &mut Vec<u8>) {
+    out.put_u8(flags.bits());
+    out.put_u8(0);
+    out.put_u16(cksum);
 }
 
 /// Takes the body of the packet `header` off a jumbogram of which more parts follow, and makes the header of the next.

@@ -12,6 +12,7 @@ mod connection;
 pub mod debug;
 pub mod endpoint;
 mod jumbo;
+mod keep_alive;
 mod malformed;
 mod mtu;
 mod reason;
@@ -21,11 +22,14 @@ mod secure;
 mod send_run;
 mod seq;
 mod unplaced;
+mod upgrade;
 mod wire;
 
 pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
 pub use call::{CallError, CallLimits, Held, Read};
 pub use connection::{CallSnapshot, Connection, ConnectionParams, ConnectionSnapshot, Outcome};
+pub use jumbo::JUMBO_PARTS;
+pub use keep_alive::{KeepAlive, keep_alive};
 pub use malformed::Malformed;
 pub use mtu::{DATAGRAM_LEAST, DATAGRAM_USUAL};
 pub use reason::DropReason;
@@ -38,4 +42,5 @@ pub use seq::{
     Slot,
 };
 pub use unplaced::Unplaced;
+pub use upgrade::{Upgrade, asks_for_upgrade};
 pub use wire::{Flags, Header, Packet, PacketType, Packets, parse};

@@ -1,8 +1,9 @@
 //! A run of datagrams of one size, as one system call can send it.
 
+use super::jumbo;
 use super::mtu::Mtu;
 use super::wire::{Flags, Header, PacketType};
-use super::{AckPacket, AckTrailer, ConnectionParams, Seq, Serial, Slot};
+use super::{AckPacket, ConnectionParams, Seq, Serial, Slot};
 
 /// What [`poll_transmit`](super::Connection::poll_transmit) laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,17 @@ pub struct Transmit {
     pub count: usize,
     /// How many of them are DATA sent again.
     pub resent: usize,
+}
+
+/// A DATA packet to be laid out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgoing<'a> {
+    pub(super) flags: Flags,
+    pub(super) seq: Seq,
+    pub(super) cksum: u16,
+    pub(super) body: &'a [u8],
+    /// It was sent before.
+    pub(super) again: bool,
 }
 
 /// The run that is being laid out.
@@ -26,6 +38,19 @@ pub(super) struct Run<'a> {
     count: usize,
     resent: usize,
     closed: bool,
+    /// The datagram laid out last, if another packet may still become a part of it.
+    open: Option<Open>,
+}
+
+/// A datagram of DATA that goes on as a jumbogram if another packet fits.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Where it begins in the output.
+    start: usize,
+    /// Where the flags of its last part are.
+    flags_at: usize,
+    slot: Slot,
+    parts: usize,
 }
 
 impl<'a> Run<'a> {
@@ -44,12 +69,86 @@ impl<'a> Run<'a> {
             count: 0,
             resent: 0,
             closed: false,
+            open: None,
         }
     }
 
     /// True if a datagram with a body of `len` bytes may be added.
     pub(super) fn has_room(&self, len: usize) -> bool {
-        !self.closed && self.count < RUN_MAX && (self.count == 0 || Header::LEN + len <= self.segment)
+        !self.closed
+            && self.count < RUN_MAX
+            && self.out.len() < RUN_BYTES
+            && (self.count == 0 || Header::LEN + len <= self.segment)
+    }
+
+    /// True if DATA with a body of `len` bytes may be added.
+    pub(super) fn has_room_for_data(&self, slot: Slot, len: usize, again: bool) -> bool {
+        self.has_room(len) || self.joins(slot, len, again).is_some()
+    }
+
+    /// The datagram that DATA may become a part of: what is sent again never does (rxrpc.md 9.2).
+    fn joins(&self, slot: Slot, len: usize, again: bool) -> Option<Open> {
+        let open = self.open?;
+        let total = self.out.len() - open.start + jumbo::HEADER_LEN + len;
+        let fits = !again
+            && open.slot == slot
+            && open.parts < self.mtu.parts()
+            && len <= jumbo::PART_LEN
+            && (self.count == 1 || total <= self.segment)
+            // The serial of a part is that of the part before it and 1.
+            && self.next_serial() == self.serial.next();
+        fits.then_some(open)
+    }
+
+    /// Adds DATA, as a part of the last datagram if it may be one; gives its serial.
+    pub(super) fn data(&mut self, slot: Slot, packet: &Outgoing<'_>) -> Serial {
+        let Outgoing {
+            flags,
+            seq,
+            cksum,
+            body,
+            again,
+        } = *packet;
+        let joined = self.joins(slot, body.len(), again);
+        let (start, flags_at, serial, parts) = match joined {
+            Some(open) => {
+                let serial = self.next_serial();
+                *self.serial = serial;
+                if let Some(before) = self.out.get_mut(open.flags_at) {
+                    *before |= Flags::JUMBO_PACKET.bits();
+                }
+                let flags_at = self.out.len();
+                jumbo::encode_header(flags | Flags::sent_by(self.params.side), cksum, self.out);
+                self.out.extend_from_slice(body);
+                self.measure(open.start);
+                (open.start, flags_at, serial, open.parts + 1)
+            }
+            None => {
+                let start = self.out.len();
+                let serial = self.packet(slot, PacketType::Data, flags, seq, cksum, |out| {
+                    out.extend_from_slice(body);
+                });
+                (start, start + Header::FLAGS_AT, serial, 1)
+            }
+        };
+        let full = body.len() == jumbo::PART_LEN && !flags.last() && !again;
+        self.open = full.then_some(Open {
+            start,
+            flags_at,
+            slot,
+            parts,
+        });
+        self.resent += usize::from(again);
+        serial
+    }
+
+    /// The last datagram, which begins at `start`, decides about the size of the run or about its end.
+    fn measure(&mut self, start: usize) {
+        let len = self.out.len() - start;
+        if self.count == 1 {
+            self.segment = len;
+        }
+        self.closed = len < self.segment;
     }
 
     /// The serial of the next packet.
@@ -83,38 +182,28 @@ impl<'a> Run<'a> {
             serial,
             packet_type,
             flags: flags | Flags::sent_by(self.params.side),
-            user_status: 0,
+            user_status: self.params.upgrade.user_status(packet_type, seq),
             security: self.params.security,
             cksum,
             service: self.params.service,
         };
         header.encode(self.out);
         body(self.out);
-        let len = self.out.len() - before;
-        if self.count == 0 {
-            self.segment = len;
-        } else if len < self.segment {
-            self.closed = true;
-        }
         self.count += 1;
+        self.open = None;
+        self.measure(before);
         serial
     }
 
     /// Adds an ACK that tells the peer of a receive window of `window` packets; gives its serial.
     pub(super) fn ack(&mut self, slot: Slot, ack: AckPacket, window: u8) -> Serial {
-        let mtu = self.mtu.advertised();
-        let trailer = AckTrailer::new(mtu, mtu, window, PACKETS_PER_DATAGRAM);
+        let trailer = self.mtu.advertised(window);
         let ack = AckPacket { trailer, ..ack };
         let mut flags = Flags::SLOW_START_OK;
         if ack.reason == super::AckReason::Ping {
             flags = flags | Flags::REQUEST_ACK;
         }
         self.packet(slot, PacketType::Ack, flags, Seq(0), 0, |out| ack.encode(out))
-    }
-
-    /// Notes whether the last packet was sent before.
-    pub(super) fn resent(&mut self, again: bool) {
-        self.resent += usize::from(again);
     }
 
     /// What was laid out, if anything.
@@ -129,5 +218,5 @@ impl<'a> Run<'a> {
 
 /// So many full datagrams fit the largest run that the kernel takes at once.
 const RUN_MAX: usize = 44;
-/// More would invite jumbograms; 0 would promise path MTU discovery (rxrpc.md 22).
-const PACKETS_PER_DATAGRAM: u8 = 1;
+/// No datagram is begun after so many bytes.
+const RUN_BYTES: usize = 60_000;

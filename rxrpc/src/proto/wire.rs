@@ -223,6 +223,9 @@ impl Header {
     /// Bytes of a header.
     pub const LEN: usize = 28;
 
+    /// Where the flags stand.
+    pub(super) const FLAGS_AT: usize = 21;
+
     /// Reads a header. Its type must be one that is sent.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, Malformed> {
         // The gets read 28 bytes in all.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::pacing::Pace;
 use super::{AckDue, Call, Exempt, Path, Phase};
-use crate::proto::send_run::Run;
-use crate::proto::{AckPacket, AckReason, Flags, PacketType, Side};
+use crate::proto::send_run::{Outgoing, Run};
+use crate::proto::{AckPacket, AckReason, Flags, Side};
 
 impl Call {
     /// Lays out the ACK that is due, if one is.
@@ -58,10 +58,10 @@ impl Call {
                 break;
             };
             let (body, checksum, last) = (packet.body.clone(), packet.checksum, packet.last);
-            if !run.has_room(body.len()) {
+            let (seq, again) = (self.send.seq(index), self.send.was_sent(index));
+            if !run.has_room_for_data(self.slot, body.len(), again) {
                 break;
             }
-            let (seq, again) = (self.send.seq(index), self.send.was_sent(index));
             if self.exposed.is_none() {
                 self.exposed = Some(path.now);
                 self.heard = path.now;
@@ -87,10 +87,16 @@ impl Call {
                 flags = flags | Flags::REQUEST_ACK;
                 self.asked_at = Some(path.now);
             }
-            run.packet(self.slot, PacketType::Data, flags, seq, checksum, |out| {
-                out.extend_from_slice(&body);
-            });
-            run.resent(again);
+            run.data(
+                self.slot,
+                &Outgoing {
+                    flags,
+                    seq,
+                    cksum: checksum,
+                    body: &body,
+                    again,
+                },
+            );
             any = true;
         }
         if any {

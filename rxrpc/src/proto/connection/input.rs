@@ -7,7 +7,7 @@ use crate::proto::call::{Call, Path, Taken};
 use crate::proto::rejected::Rejected;
 use crate::proto::wire::{Packet, PacketType};
 use crate::proto::{
-    AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, ServiceId, Side, Slot,
+    AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, ServiceId, Side, Slot, Upgrade,
 };
 
 /// What a packet, or time, has led to.
@@ -15,8 +15,12 @@ use crate::proto::{
 pub struct Outcome {
     /// The peer has begun this call.
     pub new_call: Option<Slot>,
+    /// Packets that the peer sent before the one that has begun the call have not come.
+    pub late: bool,
     /// The channels whose applications should look.
     pub touched: [bool; ChannelIndex::COUNT],
+    /// The server has said which service it is: all channels may be used.
+    pub upgrade_settled: bool,
     /// Why the packet changed nothing, or did harm to its call.
     pub rejected: Option<Rejected>,
 }
@@ -38,12 +42,29 @@ impl Connection {
         if header.security != self.params.security && !raw {
             return Outcome::rejected(Rejected::SecurityMismatch);
         }
-        if header.service != self.params.service && !raw {
-            return Outcome::rejected(Rejected::ServiceMismatch);
-        }
         if self.is_aborted() {
             return Outcome::rejected(Rejected::ConnectionDead);
         }
+        let Ok(answered) = self.params.upgrade.judge(self.params.service, &header) else {
+            return Outcome::rejected(Rejected::ServiceMismatch);
+        };
+        let gap = header.serial.after(self.heard.next());
+        let mut outcome = self.on_accepted_packet(now, packet);
+        outcome.late = gap && outcome.new_call.is_some();
+        if header.serial.after(self.heard) {
+            self.heard = header.serial;
+        }
+        // A packet that has no place here decides nothing.
+        if let Some(service) = answered.filter(|_| outcome.rejected.is_none()) {
+            self.params.service = service;
+            self.params.upgrade = Upgrade::Fixed;
+            outcome.upgrade_settled = true;
+        }
+        outcome
+    }
+
+    fn on_accepted_packet(&mut self, now: Instant, packet: Packet) -> Outcome {
+        let header = packet.header;
         if header.call.0 == 0 {
             return match abort_code(&packet) {
                 Some(code) => self.on_connection_abort(now, code),

@@ -1,5 +1,8 @@
 //! Two connections face to face, without a network: what one lays out the other takes, or not.
 
+mod jumbo;
+mod upgrade;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -18,6 +21,8 @@ struct Pair {
     /// Datagrams under way, each with the side that it is for.
     wire: VecDeque<(Side, Bytes)>,
     sent: Vec<(Side, Header)>,
+    /// All that was ever put on the wire.
+    datagrams: Vec<Bytes>,
     calls: Vec<Slot>,
     rejected: Vec<Rejected>,
 }
@@ -28,8 +33,10 @@ pub(super) fn params(side: Side) -> ConnectionParams {
         epoch: Epoch(0x8000_0001),
         cid: ConnectionId(0x10),
         service: ServiceId(1),
+        upgrade: Upgrade::default(),
         security: SecurityIndex(0),
         window: 64,
+        jumbograms: false,
     }
 }
 
@@ -41,6 +48,7 @@ fn pair() -> Pair {
         service: Connection::new(params(Side::Service)),
         wire: VecDeque::new(),
         sent: Vec::new(),
+        datagrams: Vec::new(),
         calls: Vec::new(),
         rejected: Vec::new(),
     }
@@ -71,6 +79,7 @@ impl Pair {
                 for datagram in out.chunks(run.segment_size) {
                     let datagram = Bytes::copy_from_slice(datagram);
                     self.sent.push((from, *parse(datagram.clone()).unwrap().header()));
+                    self.datagrams.push(datagram.clone());
                     self.wire.push_back((to, datagram));
                 }
             }

@@ -14,6 +14,8 @@ mod connections;
 mod endpoint;
 mod network_errors;
 mod peer;
+mod places;
+mod proven;
 mod receiver;
 mod service;
 mod socket;
@@ -22,4 +24,5 @@ mod traffic;
 
 pub use client::{ClientCall, Target};
 pub use endpoint::{BindError, ConnectionCount, Counted, Endpoint, EndpointConfig};
+pub use places::Limit;
 pub use service::{Service, ServiceCall};

@@ -13,12 +13,16 @@ use crate::proto::{
 /// What a packet, or time, has led to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The peer has begun this call.
-    pub new_call: Option<Slot>,
+    /// The peer has begun a call.
+    pub begun: bool,
+    /// The calls that are to be executed from now on.
+    pub ready: [Option<Slot>; ChannelIndex::COUNT],
     /// The channels whose applications should look.
     pub touched: [bool; ChannelIndex::COUNT],
     /// Why the packet changed nothing, or did harm to its call.
     pub rejected: Option<Rejected>,
+    /// The connection has nothing to show for itself and should be forgotten.
+    pub given_up: bool,
 }
 
 impl Outcome {
@@ -44,13 +48,32 @@ impl Connection {
         if self.is_aborted() {
             return Outcome::rejected(Rejected::ConnectionDead);
         }
+        let proven = self.probation.is_proof(&header, &packet.body, self.serial);
+        let ready = if proven {
+            self.believe(now)
+        } else {
+            Default::default()
+        };
         if header.call.0 == 0 {
             return match abort_code(&packet) {
                 Some(code) => self.on_connection_abort(now, code),
                 None => Outcome::rejected(Rejected::Unexpected),
             };
         }
-        self.on_call_packet(now, packet)
+        let mut outcome = self.on_call_packet(now, packet);
+        for (ready, held) in outcome.ready.iter_mut().zip(ready) {
+            *ready = ready.or(held);
+        }
+        outcome
+    }
+
+    /// True if the packet begins a call that would be executed at once.
+    #[must_use]
+    pub fn begins_call(&self, header: &Header) -> bool {
+        let channel = self.channels.get(header.channel.index());
+        !self.is_doubted()
+            && self.may_begin(header)
+            && channel.is_some_and(|channel| header.call.after(channel.number))
     }
 
     fn on_connection_abort(&mut self, now: Instant, code: AbortCode) -> Outcome {
@@ -79,8 +102,22 @@ impl Connection {
             if !self.may_begin(&header) {
                 return Outcome::rejected(Rejected::UnknownCall);
             }
-            outcome.new_call = Some(self.begin(now, &header, &mut outcome.touched));
+            if self.probation.is_too_much(&header, &packet.body) {
+                return Outcome::rejected(Rejected::Doubted);
+            }
+            let slot = self.begin(now, &header, &mut outcome.touched);
+            outcome.begun = true;
+            let doubted = self.is_doubted();
+            let place = header.channel.index();
+            if let Some(held) = self.probation.held.get_mut(place) {
+                *held = doubted;
+            }
+            if let Some(ready) = outcome.ready.get_mut(place) {
+                *ready = (!doubted).then_some(slot);
+            }
         }
+        let too_much = self.probation.is_too_much(&header, &packet.body);
+        let doubted = self.is_doubted();
         let Some(channel) = self.channels.get_mut(header.channel.index()) else {
             return outcome;
         };
@@ -102,6 +139,10 @@ impl Connection {
                 }
             }
             Some(call) => match (header.packet_type, abort_code(&packet)) {
+                (PacketType::Data, _) if too_much => Taken {
+                    woke: false,
+                    rejected: Some(Rejected::Doubted),
+                },
                 (PacketType::Data, _) => call.on_data(&mut path, &header, packet.body),
                 (PacketType::Ack, _) => call.on_ack(&mut path, &header, &packet.body),
                 (PacketType::AckAll, _) => call.on_ack_all(&path),
@@ -120,6 +161,9 @@ impl Connection {
             *touched |= taken.woke;
         }
         outcome.rejected = taken.rejected;
+        if doubted && let Some(call) = &mut channel.call {
+            call.owe_ping();
+        }
         channel.settle(self.params.side, now);
         outcome
     }

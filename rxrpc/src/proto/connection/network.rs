@@ -188,7 +188,7 @@ impl Network {
                 self.client.handle_packet(self.now, packet);
             } else {
                 let outcome = self.service.handle_packet(self.now, packet);
-                if let Some(slot) = outcome.new_call {
+                for slot in outcome.ready.into_iter().flatten() {
                     self.answering.retain(|call| call.slot.channel != slot.channel);
                     self.answering.push(Answering {
                         slot,

@@ -355,6 +355,7 @@ impl Call {
 
     /// Has a PING sent with the next output, whatever else was to be said.
     pub(super) fn owe_ping(&mut self) {
+        self.answer = None;
         self.ack = (!self.is_over()).then_some(AckDue {
             reason: AckReason::Ping,
             serial: Serial(0),

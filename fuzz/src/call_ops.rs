@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rxrpc::proto::{
     AbortCode, CallLimits, CallNumber, ChannelIndex, Connection, ConnectionId, ConnectionParams, Epoch,
-    Flags, Header, PacketType, Read, SecurityIndex, Seq, Serial, ServiceId, Side, Slot, parse,
+    Flags, Header, PacketType, Read, SecurityIndex, Seq, Serial, ServiceId, Side, Slot, Upgrade, parse,
 };
 
 use crate::input::Input;
@@ -188,7 +188,7 @@ impl Pair {
             self.allowance += ARRIVAL_ALLOWANCE;
             let end = self.end(side);
             let outcome = end.connection.handle_packet(now, packet);
-            if let Some(slot) = outcome.new_call {
+            for slot in outcome.ready.into_iter().flatten() {
                 assert_eq!(side, Side::Service, "only a service is called");
                 end.hold(slot);
             }
@@ -406,8 +406,10 @@ fn params(side: Side) -> ConnectionParams {
         epoch: Epoch(0x8000_0001),
         cid: ConnectionId(0x10),
         service: ServiceId(1),
+        upgrade: Upgrade::Fixed,
         security: SecurityIndex(0),
         window: WINDOW,
+        jumbograms: false,
     }
 }
 

@@ -176,9 +176,7 @@ impl Net {
         let pair = &mut self.pairs[pair];
         for packet in parse(Bytes::from(datagram)).expect("it was well made") {
             let outcome = pair.ends[end].handle_packet(now, packet);
-            if outcome.new_call.is_some() {
-                pair.service_slot = outcome.new_call;
-            }
+            pair.service_slot = outcome.ready.into_iter().flatten().next().or(pair.service_slot);
             if outcome.rejected == Some(Rejected::Duplicate) {
                 self.report.spurious += 1;
             }

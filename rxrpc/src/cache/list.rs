@@ -124,6 +124,7 @@ impl<T: Cached> List<T> {
             lost: 0,
             next_ms: None,
             left: 0,
+            shortest_ms: u64::MAX,
         };
         let mut at = 0;
         while let Some(next) = self.slice(at, now_ms, expiry, retire, &mut reaped) {
@@ -131,7 +132,9 @@ impl<T: Cached> List<T> {
         }
         if let Some(due_ms) = reaped.next_ms {
             self.bell.unask();
-            let soonest = now_ms.saturating_add(expiry.grain(reaped.left));
+            // Connections that fall due one after the other are reaped together, at most a sixteenth of the expiry late,
+            // so that walking costs nothing in the long run.
+            let soonest = now_ms.saturating_add((reaped.shortest_ms / 16).max(1));
             reaped.next_ms = Some(due_ms.max(soonest));
         }
         reaped
@@ -170,6 +173,7 @@ impl<T: Cached> List<T> {
                 at += 1;
             } else if due_ms > now_ms && !entries.draining {
                 reaped.next_ms = Some(reaped.next_ms.map_or(due_ms, |next| next.min(due_ms)));
+                reaped.shortest_ms = reaped.shortest_ms.min(expiry_ms);
                 at += 1;
             } else if retire(life, seen).is_ok() {
                 life.listed.test_and_clear();
@@ -200,6 +204,11 @@ impl<T: Cached> List<T> {
             .count()
     }
 
+    /// The connection at a place of the list, for looking at. Others may move there when one is taken off.
+    pub fn nth(&self, place: usize) -> Option<Arc<T>> {
+        lock(&self.entries).conns.get(place).cloned()
+    }
+
     /// All connections, for looking at: taking part in their life needs [`Ref::get_live`].
     pub fn snapshot(&self) -> Vec<Arc<T>> {
         lock(&self.entries).conns.clone()
@@ -219,8 +228,8 @@ impl<T> fmt::Debug for List<T> {
 pub struct Expiry {
     /// The ordinary expiry.
     pub idle_ms: u64,
-    /// The expiry while more than `soft_limit` connections are on the list, and of a connection in neither tree, which
-    /// nobody can find any more.
+    /// The expiry while more than `soft_limit` connections are on the list, of a connection in neither tree, which nobody
+    /// can find any more, and of one that its owner has [hurried](Life::hurry).
     pub fast_ms: u64,
     /// See `fast_ms`.
     pub soft_limit: usize,
@@ -229,22 +238,11 @@ pub struct Expiry {
 impl Expiry {
     fn of(self, life: &Life, total: usize) -> u64 {
         let findable = life.in_client() || life.in_service();
-        if findable && total <= self.soft_limit {
+        if findable && !life.is_brief() && total <= self.soft_limit {
             self.idle_ms
         } else {
             self.fast_ms.min(self.idle_ms)
         }
-    }
-
-    /// The shortest time between walks, a sixteenth of the expiry: connections that fall due one after the other are
-    /// reaped together, at most that much late, so that walking costs nothing in the long run.
-    fn grain(self, total: usize) -> u64 {
-        let expiry_ms = if total <= self.soft_limit {
-            self.idle_ms
-        } else {
-            self.fast_ms.min(self.idle_ms)
-        };
-        (expiry_ms / 16).max(1)
     }
 }
 
@@ -259,6 +257,8 @@ pub struct Reaped<T> {
     pub next_ms: Option<u64>,
     /// How many are still on the list.
     pub left: usize,
+    /// The shortest expiry of those that are idle and not due.
+    shortest_ms: u64,
 }
 
 impl<T> fmt::Debug for Reaped<T> {

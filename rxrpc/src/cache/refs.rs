@@ -115,6 +115,8 @@ pub struct Life {
     pub(super) in_service: Flag,
     /// On the list. Changed only under the list's lock.
     pub(super) listed: Flag,
+    /// Changed only by its owner, under a lock of the owner's.
+    brief: Flag,
     born_ms: u64,
     bell: StdArc<Bell>,
 }
@@ -126,6 +128,7 @@ impl Life {
             in_client: Flag::new(),
             in_service: Flag::new(),
             listed: Flag::new(),
+            brief: Flag::new(),
             born_ms: now_ms,
             bell,
         }
@@ -164,6 +167,21 @@ impl Life {
     /// True while it is the one in the service tree.
     pub fn in_service(&self) -> bool {
         self.in_service.is_set()
+    }
+
+    /// Has it reaped after the fast expiry, until [`keep`](Self::keep).
+    pub fn hurry(&self) {
+        self.brief.set();
+    }
+
+    /// Takes back [`hurry`](Self::hurry).
+    pub fn keep(&self) {
+        self.brief.test_and_clear();
+    }
+
+    /// True while the fast expiry is for it.
+    pub fn is_brief(&self) -> bool {
+        self.brief.is_set()
     }
 
     /// True while it is on its list.

@@ -1,35 +1,54 @@
 //! Questions that need no connection: who are you, and what are you doing.
+//!
+//! The machine: a VERSION or DEBUG question is answered on the spot, as often as a [`Limiter`] allows: the answers are
+//! larger than the questions, and anybody can ask in another's name. The rates let rxdebug walk hundreds of connections,
+//! one question for each; one that gets no answer it repeats after a second, and then later.
 
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::Connection;
 use super::endpoint::Shared;
 use crate::proto::debug::{self, PeerSnapshot, Question, Totals};
 use crate::proto::endpoint::version_reply;
-use crate::proto::{ConnectionSnapshot, Header, Packet, PacketType, Side};
+use crate::proto::{ConnectionSnapshot, Header, Limiter, Packet, PacketType, Rate, Side, Unplaced};
 
 /// True for a packet that [`question`] answers or ignores.
 pub(super) fn is_question(header: &Header) -> bool {
     matches!(header.packet_type, PacketType::Version | PacketType::Debug)
 }
 
-/// Answers a VERSION or DEBUG packet. What is no question (a keep-alive, an answer) is ignored.
-pub(super) fn question(shared: &Shared, peer: SocketAddrV4, packet: &Packet) {
+/// What decides how often [`question`] answers.
+pub(super) fn limiter(now: Instant) -> Limiter {
+    Limiter::new(now, EACH_HOST, ALL_HOSTS, RandomState::new())
+}
+
+/// Answers a VERSION or DEBUG packet. VERSION from a service is ignored: it keeps the way open (rxrpc.md 11.3).
+pub(super) fn question(shared: &Shared, peer: SocketAddrV4, packet: &Packet) -> Result<(), Unplaced> {
     let header = &packet.header;
-    let reply = match Question::parse(packet) {
-        None => version_reply(header, &shared.config.version),
-        Some(Question::Endpoint) => Some(debug::endpoint(header, &totals(shared))),
-        Some(Question::Totals) => Some(debug::totals(header, &totals(shared))),
-        Some(Question::Connection(index)) => Some(nth_connection(shared, header, index, |_| true)),
-        Some(Question::Busy(index)) => Some(nth_connection(shared, header, index, debug::is_busy)),
-        Some(Question::Peer(index)) => Some(debug::peer(header, peers(shared).get(index))),
-        Some(Question::Unknown) => Some(debug::unknown(header)),
+    let about = match header.packet_type {
+        PacketType::Version if !header.flags.client_initiated() => return Ok(()),
+        PacketType::Version => None,
+        _ if !shared.config.answer_debug => return Err(Unplaced::DebugDisabled),
+        _ => Some(Question::parse(packet).ok_or(Unplaced::NoQuestion)?),
     };
-    if let Some(reply) = reply {
-        shared.answer(peer, &reply);
+    if !shared.questions.lock().allows(shared.clock.now(), *peer.ip()) {
+        return Err(Unplaced::TooManyQuestions);
     }
+    let reply = match about {
+        None => version_reply(header, &shared.config.version),
+        Some(Question::Endpoint) => debug::endpoint(header, &totals(shared)),
+        Some(Question::Totals) => debug::totals(header, &totals(shared)),
+        Some(Question::Connection(index)) => told(header, shared.connections.nth(index).as_ref()),
+        Some(Question::Busy(index)) => told(header, nth_busy(shared, index).as_ref()),
+        Some(Question::Peer(index)) => debug::peer(header, nth_peer(shared, index).as_ref()),
+        Some(Question::Unknown) => debug::unknown(header),
+    };
+    shared.answer(peer, &reply);
+    Ok(())
 }
 
 fn totals(shared: &Shared) -> Totals {
@@ -37,22 +56,30 @@ fn totals(shared: &Shared) -> Totals {
     Totals {
         client_connections: count(Side::Client),
         service_connections: count(Side::Service),
-        peers: u32::try_from(peers(shared).len()).unwrap_or(u32::MAX),
+        peers: u32::try_from(shared.peers.all().len()).unwrap_or(u32::MAX),
         ..shared.totals.read()
     }
 }
 
 /// An index may skip or repeat a connection when others come and go between two questions: rxdebug lives with that.
-fn nth_connection(
-    shared: &Shared,
-    question: &Header,
-    index: usize,
-    which: impl Fn(&ConnectionSnapshot) -> bool,
-) -> Vec<u8> {
+fn told(question: &Header, conn: Option<&Arc<Connection>>) -> Vec<u8> {
+    let shown: Option<(SocketAddrV4, ConnectionSnapshot)> =
+        conn.map(|conn| (conn.peer.address(), conn.snapshot()));
+    debug::connection(question, shown.as_ref().map(|(peer, conn)| (*peer, conn)))
+}
+
+fn nth_busy(shared: &Shared, index: usize) -> Option<Arc<Connection>> {
     let all = shared.connections.snapshot();
-    let shown = |conn: &Arc<Connection>| (conn.peer.address(), conn.snapshot());
-    let found = all.iter().map(shown).filter(|(_, conn)| which(conn)).nth(index);
-    debug::connection(question, found.as_ref().map(|(peer, conn)| (*peer, conn)))
+    all.into_iter()
+        .filter(|conn| debug::is_busy(&conn.snapshot()))
+        .nth(index)
+}
+
+fn nth_peer(shared: &Shared, index: usize) -> Option<PeerSnapshot> {
+    let peer = shared.peers.all().into_iter().nth(index)?;
+    let all = shared.connections.snapshot();
+    let of_peer = all.iter().filter(|conn| Arc::ptr_eq(&conn.peer, &peer));
+    Some(of_peer.fold(peer.snapshot(), with_connection))
 }
 
 /// The peers by address.
@@ -66,8 +93,25 @@ pub(super) fn peers(shared: &Shared) -> Vec<PeerSnapshot> {
         let peer = peers
             .entry(conn.peer.address())
             .or_insert_with(|| conn.peer.snapshot());
-        peer.connections = peer.connections.saturating_add(1);
-        peer.rtt = peer.rtt.or_else(|| conn.rtt());
+        *peer = with_connection(*peer, &conn);
     }
     peers.into_values().collect()
 }
+
+fn with_connection(peer: PeerSnapshot, conn: &Arc<Connection>) -> PeerSnapshot {
+    PeerSnapshot {
+        connections: peer.connections.saturating_add(1),
+        rtt: peer.rtt.or_else(|| conn.rtt()),
+        ..peer
+    }
+}
+
+/// A victim in whose name somebody asks gets no more than 312 bytes of UDP payload for each.
+const EACH_HOST: Rate = Rate {
+    per_second: 20,
+    burst: 200,
+};
+const ALL_HOSTS: Rate = Rate {
+    per_second: 200,
+    burst: 400,
+};

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::endpoint::Shared;
 use super::peer::Peer;
+use super::places::Place;
 use super::timers::Alarm;
 use super::traffic::Way;
 use crate::cache::{Cached, Life, Ref};
@@ -31,6 +32,8 @@ pub(crate) struct Connection {
     pub(super) scope: Arc<str>,
     pub(super) born: Instant,
     calls: AtomicU64,
+    /// Among the service connections.
+    _place: Option<Place>,
     pub(super) shared: Arc<Shared>,
     state: Mutex<State>,
 }
@@ -84,6 +87,8 @@ pub(super) struct State {
     armed: Option<Instant>,
     /// The reference that a busy connection holds to itself.
     hold: Option<Ref<Connection>>,
+    /// While it is doubted.
+    half_open: Option<Place>,
 }
 
 #[derive(Default)]
@@ -116,14 +121,24 @@ impl Connection {
             scope,
             born: now,
             calls: AtomicU64::new(0),
+            _place: None,
             shared,
             state: Mutex::new(State {
                 proto,
                 channels: Default::default(),
                 armed: None,
                 hold: None,
+                half_open: None,
             }),
         }
+    }
+
+    /// Counts a new one among the service connections and, as long as it is doubted, among those that are half open.
+    pub(super) fn counted(mut self, place: Option<Place>, half_open: Option<Place>) -> Self {
+        self._place = place;
+        self.state.get_mut().half_open = half_open;
+        self.life.hurry();
+        self
     }
 
     pub(super) fn side(&self) -> Side {
@@ -210,7 +225,13 @@ impl Ref<Connection> {
             }
             _ => None,
         };
+        let doubted = state.proto.is_doubted();
+        let trusted = state.half_open.take_if(|_| !doubted);
+        if self.life.is_brief() && !state.proto.is_on_probation() {
+            self.life.keep();
+        }
         drop(state);
+        drop(trusted);
 
         if let Some(at) = alarm {
             let conn = Arc::downgrade(Self::shared(self));
@@ -240,13 +261,14 @@ impl Ref<Connection> {
         });
     }
 
-    /// The timer that was armed for `at` has fired.
-    pub(super) fn expire(&self, now: Instant) {
+    /// The timer that was armed for `at` has fired. True if the connection should be forgotten.
+    pub(super) fn expire(&self, now: Instant) -> bool {
         self.turn(now, |turn| {
             turn.state.armed = None;
             let outcome = turn.state.proto.handle_timeout(now);
             turn.touched(outcome.touched);
-        });
+            outcome.given_up
+        })
     }
 }
 

@@ -141,6 +141,20 @@ impl Connections {
         all
     }
 
+    /// One of all connections, in the order of [`snapshot`](Self::snapshot).
+    pub(crate) fn nth(&self, place: usize) -> Option<Arc<Connection>> {
+        let after = place.checked_sub(self.client.list.len());
+        match after {
+            None => self.client.list.nth(place),
+            Some(place) => self.service.list.nth(place),
+        }
+    }
+
+    /// Has the reaper of one side walk soon.
+    pub(crate) fn ring(&self, side: Side) {
+        self.flock(side).bell.notify_one();
+    }
+
     /// Reaps one side for ever; calls `after` after each walk that retired something. Cancel safe.
     pub(crate) async fn reap(&self, side: Side, after: impl Fn()) {
         let flock = self.flock(side);

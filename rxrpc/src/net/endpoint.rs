@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use super::connection::{Connection, Key};
 use super::connections::Connections;
 use super::network_errors;
 use super::peer::{Peer, Peers};
+use super::places::{Limit, Places};
+use super::proven::Proven;
 use super::receiver::Receiver;
 use super::socket::{SendError, Socket};
 use super::timers::{Due, Timers};
@@ -34,8 +37,8 @@ use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
 use crate::proto::debug::PeerSnapshot;
 use crate::proto::{
-    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, ServiceId, Side, Transmit, Upgrade,
-    asks_for_upgrade,
+    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, Limiter, Packet, ServiceId, Side,
+    Transmit, Upgrade, asks_for_upgrade,
 };
 
 /// How an endpoint is set up.
@@ -55,14 +58,23 @@ pub struct EndpointConfig {
     pub fast_idle: Duration,
     /// Connections that calls to the same target are spread over, from 1; each carries four calls at a time.
     pub connections_per_bundle: usize,
-    /// Peers that want another service connection beyond this many are told that we are busy.
-    pub max_service_connections: usize,
+    /// Service connections; who wants another one is told that we are busy.
+    pub max_service_connections: Limit,
+    /// Service connections from addresses that have not answered us yet; who wants another one is told that we are busy.
+    pub max_half_open: Limit,
+    /// Calls that are answered or wait for that; who begins another one is told that we are busy.
+    pub max_calls: Limit,
+    /// Whether calls from an address that has not answered us yet must wait until it has. Without, anybody can have calls
+    /// executed in another's name, unless their service asks for a security class.
+    pub check_reach: bool,
     /// Packets of a reply that may wait for their reader, from 1 to 255. OpenAFS never sends more than 32 ahead.
     pub receive_window: u8,
     /// The same for requests that we are to answer.
     pub request_window: u8,
     /// Calls answered at the same time; further ones wait their turn.
     pub max_service_calls: usize,
+    /// Whether rxdebug is told about connections, peers and counters. The version is always told.
+    pub answer_debug: bool,
     /// Send several DATA packets in one datagram to peers that say they take it, and say that we do. Leave it off unless
     /// both ends and the network between them are known to be good: the field knows cases of silent corruption, and a
     /// jumbogram that does not fit the path is lost with any of its fragments.
@@ -86,10 +98,23 @@ impl Default for EndpointConfig {
             soft_limit: 900,
             fast_idle: Duration::from_secs(2),
             connections_per_bundle: 4,
-            max_service_connections: 20_000,
+            max_service_connections: Limit {
+                in_all: 20_000,
+                per_host: 5_000,
+            },
+            max_half_open: Limit {
+                in_all: 512,
+                per_host: 32,
+            },
+            max_calls: Limit {
+                in_all: 4096,
+                per_host: 1024,
+            },
+            check_reach: true,
             receive_window: 255,
             request_window: 32,
-            max_service_calls: 256,
+            max_service_calls: 2048,
+            answer_debug: true,
             jumbograms: false,
         }
     }
@@ -121,6 +146,15 @@ pub(crate) struct Shared {
     pub(super) services: RwLock<HashMap<ServiceId, Arc<dyn Service>>>,
     /// The newer services that are offered instead of older ones.
     upgrades: RwLock<HashMap<ServiceId, ServiceId>>,
+    /// How often questions are answered without a connection.
+    pub(super) questions: Mutex<Limiter>,
+    /// Service connections, those of them that are doubted, and calls to be answered.
+    pub(super) open: Arc<Places>,
+    pub(super) half_open: Arc<Places>,
+    pub(super) calls: Arc<Places>,
+    pub(super) proven: Proven,
+    /// Where the serials of doubted connections begin.
+    pub(super) secret: RandomState,
     /// Calls being answered.
     pub(super) answering: Arc<Semaphore>,
     pub(super) totals: Totals,
@@ -170,6 +204,12 @@ impl Endpoint {
             peers: Peers::default(),
             services: RwLock::default(),
             upgrades: RwLock::default(),
+            questions: Mutex::new(answer::limiter(clock.now())),
+            open: Places::new(config.max_service_connections),
+            half_open: Places::new(config.max_half_open),
+            calls: Places::new(config.max_calls),
+            proven: Proven::default(),
+            secret: RandomState::new(),
             answering: Arc::new(Semaphore::new(config.max_service_calls)),
             epoch: Epoch((epoch | RANDOM_EPOCH) & !RESERVED_EPOCH),
             next_cid: AtomicU32::new(cid & !3),
@@ -360,6 +400,13 @@ impl Shared {
         });
     }
 
+    /// Refuses a packet, if the refusal is no longer than it is.
+    pub(super) fn refuse(&self, peer: SocketAddrV4, packet: &Packet, refusal: &[u8]) {
+        if refusal.len() <= Header::LEN + packet.body.len() {
+            self.answer(peer, refusal);
+        }
+    }
+
     /// Sends one datagram that belongs to no connection.
     pub(super) fn answer(&self, peer: SocketAddrV4, datagram: &[u8]) {
         let mut traffic = Traffic::default();
@@ -406,7 +453,11 @@ async fn fire_timers(shared: Arc<Shared>) {
                 // A dying connection is idle: it has nothing left to time.
                 Due::Connection(conn) => {
                     if let Some((conn, _)) = Ref::get_live(&conn) {
-                        conn.expire(now);
+                        let given_up = conn.expire(now);
+                        drop(conn);
+                        if given_up {
+                            shared.connections.ring(Side::Service);
+                        }
                     }
                 }
                 Due::Peer(peer) => way_back::on_timer(&shared, &peer, now),

@@ -14,6 +14,8 @@ mod connections;
 mod endpoint;
 mod network_errors;
 mod peer;
+mod places;
+mod proven;
 mod receiver;
 mod service;
 mod socket;
@@ -23,5 +25,6 @@ mod way_back;
 
 pub use client::{ClientCall, Target};
 pub use endpoint::{BindError, ConnectionCount, Counted, Endpoint, EndpointConfig};
+pub use places::Limit;
 pub use service::{Service, ServiceCall};
 pub use way_back::KeepOpen;

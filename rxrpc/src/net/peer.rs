@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     bytes_received: AtomicU64,
     errors: AtomicU32,
     pub(super) way_back: WayBack,
+    /// When it was last noted as proven, in milliseconds; 0 if it never was.
+    noted_ms: AtomicU64,
 }
 
 /// The peers of an endpoint.
@@ -64,6 +66,13 @@ impl Peers {
         alive.filter(|peer| peer.way_back.interval().is_some()).collect()
     }
 
+    /// Those that a connection to or from is there, by address.
+    pub(crate) fn all(&self) -> Vec<Arc<Peer>> {
+        let mut all: Vec<_> = self.0.read().values().filter_map(Weak::upgrade).collect();
+        all.sort_unstable_by_key(|peer| peer.address);
+        all
+    }
+
     /// Forgets those that nobody holds.
     pub(crate) fn forget_unused(&self) {
         self.0.write().retain(|_, peer| peer.strong_count() > 0);
@@ -89,6 +98,7 @@ impl Peer {
             bytes_received: AtomicU64::new(0),
             errors: AtomicU32::new(0),
             way_back: WayBack::default(),
+            noted_ms: AtomicU64::new(0),
         };
         peer.ask_route();
         peer
@@ -133,6 +143,16 @@ impl Peer {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// True, now and then, for one that has answered: it should be noted as proven, again if it was.
+    pub(crate) fn is_news(&self, now_ms: u64) -> bool {
+        let last = self.noted_ms.load(Ordering::Relaxed);
+        let due = last == 0 || now_ms.saturating_sub(last) >= NOTE_EVERY_MS;
+        if due {
+            self.noted_ms.store(now_ms.max(1), Ordering::Relaxed);
+        }
+        due
+    }
+
     /// What it says of itself, before its connections are looked at.
     pub(crate) fn snapshot(&self) -> PeerSnapshot {
         PeerSnapshot {
@@ -160,6 +180,7 @@ fn datagram_of(mtu: u32) -> u16 {
         .clamp(DATAGRAM_LEAST, DATAGRAM_USUAL)
 }
 
+const NOTE_EVERY_MS: u64 = 60_000;
 /// Bytes of both headers (IPv4 without options).
 const IP_AND_UDP: u32 = 28;
 

@@ -5,7 +5,12 @@
 //! published in the same turn: no call is ever turned away because a connection is dying. A packet from a server is
 //! looked up by connection id. Whatever fits nothing is dropped and counted; a few questions that need no connection
 //! (version, debug, calls to unknown services) are answered on the spot.
+//!
+//! Everything that a packet makes us keep has a [place](super::places): a connection, one more while it is
+//! [doubted](super::proven), a call. When there is none for its host, the packet is answered by BUSY and nothing is kept.
 
+use std::cell::Cell;
+use std::hash::BuildHasher;
 use std::iter;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -17,6 +22,7 @@ use tokio::sync::Semaphore;
 use super::answer;
 use super::connection::{Connection, Key, ServiceKey};
 use super::endpoint::Shared;
+use super::places::Place;
 use super::service::{Service, ServiceCall};
 use super::socket::Inbox;
 use super::traffic::{Traffic, Way};
@@ -24,8 +30,8 @@ use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
 use crate::proto::endpoint::{NO_SUCH_SERVICE, busy, raw_abort};
 use crate::proto::{
-    self, ConnectionParams, Header, Malformed, Packet, PacketType, SecurityIndex, Seq, ServiceId, Side,
-    Unplaced, Upgrade, abort_codes,
+    self, ConnectionParams, Header, Malformed, Packet, PacketType, Rejected, SecurityIndex, Seq, Serial,
+    ServiceId, Side, Slot, Unplaced, Upgrade, abort_codes,
 };
 
 /// The task that receives.
@@ -82,7 +88,7 @@ impl Receiver {
         let mut packets = self.batch.drain(..).peekable();
         while let Some((peer, packet)) = packets.next() {
             let destination = Destination::of(peer, &packet.header);
-            let Some((conn, acquired)) = find(&self.shared, peer, &packet) else {
+            let Some(found) = find(&self.shared, peer, &packet) else {
                 continue;
             };
             let mut run = vec![packet];
@@ -91,7 +97,7 @@ impl Receiver {
             {
                 run.push(packet);
             }
-            deliver(&self.shared, &conn, acquired, run, now);
+            deliver(&self.shared, found, peer, run, now);
         }
     }
 }
@@ -122,11 +128,12 @@ impl Destination {
 fn find(shared: &Arc<Shared>, peer: SocketAddrV4, packet: &Packet) -> Option<(Ref<Connection>, Acquire)> {
     let header = &packet.header;
     if answer::is_question(header) {
-        answer::question(shared, peer, packet);
+        let answered = answer::question(shared, peer, packet);
+        answered.unwrap_or_else(|reason| shared.dropped(peer, reason));
         return None;
     }
     let found = if header.flags.client_initiated() {
-        find_service(shared, peer, header)
+        find_service(shared, peer, packet)
     } else {
         find_client(shared, peer, header)
     };
@@ -155,8 +162,9 @@ fn find_client(
 fn find_service(
     shared: &Arc<Shared>,
     peer: SocketAddrV4,
-    header: &Header,
+    packet: &Packet,
 ) -> Result<(Ref<Connection>, Acquire), Unplaced> {
+    let header = &packet.header;
     let key = ServiceKey {
         peer,
         epoch: header.epoch,
@@ -169,35 +177,66 @@ fn find_service(
     if header.packet_type != PacketType::Data {
         return Err(Unplaced::NoConnection);
     }
-    let (service, upgrade) = shared.service_asked(header);
-    let refusal = if !shared.services.read().contains_key(&service) {
-        Some((Unplaced::UnknownService, raw_abort(header, NO_SUCH_SERVICE)))
-    } else if header.security != SecurityIndex(0) {
-        Some((Unplaced::UnknownSecurity, raw_abort(header, NO_SUCH_SERVICE)))
-    } else if shared.is_closing() {
-        Some((Unplaced::Closing, raw_abort(header, abort_codes::RX_CALL_DEAD)))
-    } else if shared.connections.len(Side::Service) >= shared.config.max_service_connections {
-        Some((Unplaced::TooManyConnections, busy(header)))
-    } else {
-        None
-    };
-    if let Some((reason, reply)) = refusal {
-        if header.seq == Seq(1) {
-            shared.answer(peer, &reply);
-        }
-        return Err(reason);
+    let speaks = shared.service_asked(header);
+    admit(shared, peer, header, speaks.0)
+        .map(|places| {
+            let places = Cell::new(Some(places));
+            shared.connections.publish_service(key, &|life| {
+                service_connection(shared, life, key, speaks, places.take())
+            })
+        })
+        .inspect_err(|reason| {
+            if header.seq == Seq(1) {
+                shared.refuse(peer, packet, &refusal(header, *reason));
+            }
+        })
+}
+
+/// The places that a new service connection takes.
+struct Admission {
+    open: Place,
+    /// If the address has not answered us yet.
+    half_open: Option<Place>,
+}
+
+fn admit(
+    shared: &Shared,
+    peer: SocketAddrV4,
+    header: &Header,
+    service: ServiceId,
+) -> Result<Admission, Unplaced> {
+    if !shared.services.read().contains_key(&service) {
+        return Err(Unplaced::UnknownService);
     }
-    Ok(shared.connections.publish_service(key, &|life| {
-        service_connection(shared, life, key, service, upgrade)
-    }))
+    if header.security != SecurityIndex(0) {
+        return Err(Unplaced::UnknownSecurity);
+    }
+    if shared.is_closing() {
+        return Err(Unplaced::Closing);
+    }
+    let host = *peer.ip();
+    let doubted = shared.config.check_reach && !shared.proven.holds(shared.clock.now(), peer);
+    let half_open = doubted
+        .then(|| shared.half_open.take(host).ok_or(Unplaced::TooManyHalfOpen))
+        .transpose()?;
+    let open = shared.open.take(host).ok_or(Unplaced::TooManyConnections)?;
+    Ok(Admission { open, half_open })
+}
+
+fn refusal(header: &Header, reason: Unplaced) -> Vec<u8> {
+    match reason {
+        Unplaced::UnknownService | Unplaced::UnknownSecurity => raw_abort(header, NO_SUCH_SERVICE),
+        Unplaced::Closing => raw_abort(header, abort_codes::RX_CALL_DEAD),
+        _ => busy(header),
+    }
 }
 
 fn service_connection(
     shared: &Arc<Shared>,
     life: Life,
     key: ServiceKey,
-    service: ServiceId,
-    upgrade: Upgrade,
+    (service, upgrade): (ServiceId, Upgrade),
+    places: Option<Admission>,
 ) -> Connection {
     let now = shared.clock.now();
     let params = ConnectionParams {
@@ -210,7 +249,9 @@ fn service_connection(
         window: shared.config.request_window,
         jumbograms: shared.config.jumbograms,
     };
-    let proto = proto::Connection::new(params);
+    let (open, half_open) = places.map_or((None, None), |places| (Some(places.open), places.half_open));
+    let mut proto = proto::Connection::new(params);
+    proto.put_on_probation(now, half_open.as_ref().map(|_| secret_serial(shared, &key, now)));
     Connection::new(
         Arc::clone(shared),
         life,
@@ -220,63 +261,135 @@ fn service_connection(
         proto,
         now,
     )
+    .counted(open, half_open)
+}
+
+/// A number that nobody can guess. It leaves room for serials: Linux takes those of the upper half for old ones.
+fn secret_serial(shared: &Shared, key: &ServiceKey, now: Instant) -> Serial {
+    let [.., a, b, c, d] = shared.secret.hash_one((key, now)).to_le_bytes();
+    Serial(u32::from_le_bytes([a, b, c, d]) >> 2)
 }
 
 /// Gives a run of packets to their connection in one turn, and new calls to their service.
-fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run: Vec<Packet>, now: Instant) {
-    let mut calls = Vec::new();
-    let mut rejected = Vec::new();
-    let mut upgrade_settled = false;
+fn deliver(
+    shared: &Arc<Shared>,
+    (conn, acquired): (Ref<Connection>, Acquire),
+    from: SocketAddrV4,
+    run: Vec<Packet>,
+    now: Instant,
+) {
+    let peer = conn.peer.address();
     let bytes = run.iter().map(|packet| Header::LEN + packet.body.len());
     conn.peer
         .on_received(run.len() as u64, bytes.sum::<usize>() as u64);
+    let mut came = Came::default();
     conn.turn(now, |turn| {
+        if turn.state.proto.is_doubted() && shared.proven.holds(now, peer) {
+            let ready = turn.state.proto.believe(now).into_iter().flatten();
+            came.ready.extend(ready.map(|slot| (slot, None)));
+        }
         for packet in run {
+            let mut place = None;
+            if turn.state.proto.begins_call(&packet.header) {
+                place = shared.calls.take(*peer.ip());
+                if place.is_none() {
+                    came.turned_away.push(packet);
+                    continue;
+                }
+            }
+            let speaks = matches!(packet.header.packet_type, PacketType::Data | PacketType::Ack);
             let outcome = turn.state.proto.handle_packet(now, packet);
             turn.touched(outcome.touched);
-            if let Some(slot) = outcome.new_call {
+            if outcome.begun {
+                came.begun += 1;
                 conn.peer.way_back.on_call(now, !outcome.late);
-                calls.push(slot);
             }
-            rejected.extend(outcome.rejected);
-            upgrade_settled |= outcome.upgrade_settled;
+            came.upgrade_settled |= outcome.upgrade_settled;
+            came.answer |= speaks && outcome.rejected.is_none();
+            came.rejected.extend(outcome.rejected);
+            let ready = outcome.ready.into_iter().flatten();
+            came.ready.extend(ready.map(|slot| (slot, place.take())));
         }
+        // A server may answer from another address than it was asked at, which proves neither.
+        came.answer &= from == peer && !turn.state.proto.is_doubted();
     });
-    if upgrade_settled {
-        shared.upgrade_settled(conn);
+    if shared.config.check_reach && came.answer && conn.peer.is_news(shared.clock.millis(now)) {
+        shared.proven.note(now, peer);
     }
-    for reason in rejected {
-        shared.dropped(conn.peer.address(), reason);
+    if came.upgrade_settled {
+        shared.upgrade_settled(&conn);
     }
-    // One acquisition for each call; a new connection is one even if its packet begins none.
-    let acquisitions = calls.len().max(usize::from(acquired != Acquire::Reused));
-    for outcome in iter::once(acquired)
-        .chain(iter::repeat(Acquire::Reused))
-        .take(acquisitions)
-    {
-        shared.sink.event(&Event::Acquired {
-            side: Side::Service,
-            scope: &conn.scope,
-            service: conn.service,
-            outcome,
-        });
+    came.report(shared, &conn, acquired);
+    for packet in came.turned_away {
+        shared.refuse(peer, &packet, &busy(&packet.header));
     }
-    for slot in calls {
-        conn.count_call();
-        shared.totals.add_answered();
-        let handler = shared.services.read().get(&conn.service).cloned();
-        let call = ServiceCall::new(conn.clone(), slot);
-        match handler {
-            Some(handler) => drop(tokio::spawn(serve(Arc::clone(&shared.answering), handler, call))),
-            None => call.abort(abort_codes::RX_INVALID_OPERATION),
+    for (slot, place) in came.ready {
+        // What has waited for proof of its address was counted with the half-open connections.
+        let place = place.unwrap_or_else(|| shared.calls.take_anyway(*peer.ip()));
+        begin(shared, &conn, slot, place);
+    }
+}
+
+/// What came of a run of packets.
+#[derive(Default)]
+struct Came {
+    /// Calls begun, executed or not.
+    begun: usize,
+    /// Calls to be executed.
+    ready: Vec<(Slot, Option<Place>)>,
+    /// They would have begun a call more than there may be.
+    turned_away: Vec<Packet>,
+    rejected: Vec<Rejected>,
+    /// The peer receives what we send it.
+    answer: bool,
+    /// The server has said which of its services it is.
+    upgrade_settled: bool,
+}
+
+impl Came {
+    fn report(&self, shared: &Shared, conn: &Connection, acquired: Acquire) {
+        let peer = conn.peer.address();
+        for reason in &self.rejected {
+            shared.dropped(peer, *reason);
+        }
+        for _ in &self.turned_away {
+            shared.dropped(peer, Unplaced::TooManyCalls);
+        }
+        // One acquisition for each call; a new connection is one even if its packet begins none.
+        let acquisitions = self.begun.max(usize::from(acquired != Acquire::Reused));
+        for outcome in iter::once(acquired)
+            .chain(iter::repeat(Acquire::Reused))
+            .take(acquisitions)
+        {
+            shared.sink.event(&Event::Acquired {
+                side: Side::Service,
+                scope: &conn.scope,
+                service: conn.service,
+                outcome,
+            });
         }
     }
 }
 
-/// Waits for its turn, so that a flood of calls is answered one after the other; the calls that wait are bounded by the
-/// number of service connections.
-async fn serve(answering: Arc<Semaphore>, handler: Arc<dyn Service>, call: ServiceCall) {
+/// Gives a call to its service.
+fn begin(shared: &Arc<Shared>, conn: &Ref<Connection>, slot: Slot, place: Place) {
+    conn.count_call();
+    shared.totals.add_answered();
+    let handler = shared.services.read().get(&conn.service).cloned();
+    let call = ServiceCall::new(conn.clone(), slot);
+    match handler {
+        Some(handler) => {
+            let answering = Arc::clone(&shared.answering);
+            drop(tokio::spawn(serve(answering, handler, call, place)));
+        }
+        None => call.abort(abort_codes::RX_INVALID_OPERATION),
+    }
+}
+
+/// Waits for its turn, so that a flood of calls is answered one after the other. A handler that panics ends its task: the
+/// call is aborted when it is dropped, and its place and its turn are given back.
+async fn serve(answering: Arc<Semaphore>, handler: Arc<dyn Service>, call: ServiceCall, place: Place) {
     let permit = answering.acquire_owned().await;
     handler.handle(call).await;
-    drop(permit);
+    drop((permit, place));
 }

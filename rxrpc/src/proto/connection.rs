@@ -9,6 +9,8 @@
 mod acks;
 #[cfg(test)]
 mod by_hand;
+#[cfg(test)]
+mod doubt;
 mod input;
 #[cfg(test)]
 mod interop;
@@ -31,6 +33,7 @@ use super::call::{Call, Path, Read};
 use super::channel::Channel;
 use super::congestion::Seen;
 use super::mtu::Mtu;
+use super::probation::Probation;
 use super::rtt::RttEstimator;
 use super::send_run::{Run, Transmit};
 use super::{
@@ -74,6 +77,7 @@ pub struct Connection {
     /// What the last call found of the path.
     congestion: Option<Seen>,
     fate: Fate,
+    probation: Probation,
 }
 
 /// Whether a connection can still carry calls.
@@ -100,6 +104,57 @@ impl Connection {
             rtt: RttEstimator::default(),
             congestion: None,
             fate: Fate::Open,
+            probation: Probation::NONE,
+        }
+    }
+
+    /// Has a new service connection show that it is worth its keep; see `probation`. If `secret` is given, its address has
+    /// never answered us: calls wait until it does, and our serials begin after that number, of which nobody must know.
+    pub fn put_on_probation(&mut self, now: Instant, secret: Option<Serial>) {
+        self.probation = Probation::begin(now, secret);
+        self.serial = secret.unwrap_or(self.serial);
+    }
+
+    /// True while its address has never answered us.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.probation.is_doubted()
+    }
+
+    /// True until its calls were answered.
+    #[must_use]
+    pub fn is_on_probation(&self) -> bool {
+        self.probation.until().is_some()
+    }
+
+    /// The address has answered, on this connection or another. Gives the calls that have waited for that.
+    pub fn believe(&mut self, now: Instant) -> [Option<Slot>; ChannelIndex::COUNT] {
+        self.probation.on_proof(now);
+        self.take_held()
+    }
+
+    fn take_held(&mut self) -> [Option<Slot>; ChannelIndex::COUNT] {
+        let held = std::mem::take(&mut self.probation.held);
+        let mut slots = [None; ChannelIndex::COUNT];
+        for (((index, channel), held), slot) in ChannelIndex::ALL
+            .into_iter()
+            .zip(&self.channels)
+            .zip(held)
+            .zip(&mut slots)
+        {
+            *slot = held.then(|| channel.slot(index));
+        }
+        slots
+    }
+
+    /// Forgets the calls that no application has, and tells nobody.
+    fn drop_held(&mut self, now: Instant) {
+        for slot in self.take_held().into_iter().flatten() {
+            let _ = self.with(now, slot, |call, _| {
+                call.fail(CallError::PeerDead, None);
+                call.release();
+                Ok(())
+            });
         }
     }
 
@@ -179,7 +234,9 @@ impl Connection {
     ///
     /// As those of [`write`](Self::write).
     pub fn finish(&mut self, now: Instant, slot: Slot) -> Result<(), CallError> {
-        self.with(now, slot, |call, path| call.finish(path))
+        self.with(now, slot, |call, path| call.finish(path))?;
+        self.probation.on_served();
+        Ok(())
     }
 
     /// Takes the next payload of the peer's direction.
@@ -204,10 +261,14 @@ impl Connection {
     /// Gives a call up; the peer is told `code` if it may know of the call.
     pub fn abort(&mut self, now: Instant, slot: Slot, code: AbortCode) {
         // A slot that is out of date names nothing to abort.
-        let _ = self.with(now, slot, |call, _| {
+        let lived = self.with(now, slot, |call, _| {
+            let lived = !call.is_over();
             call.fail(CallError::LocalAbort(code), Some(code));
-            Ok(())
+            Ok(lived)
         });
+        if lived == Ok(true) {
+            self.probation.on_served();
+        }
     }
 
     /// The application is done with a call: if its own part of it is not, the call is aborted. A reply that is written to
@@ -230,6 +291,7 @@ impl Connection {
         errno: i32,
         refused: Option<Slot>,
     ) -> [bool; ChannelIndex::COUNT] {
+        self.drop_held(now);
         self.end_all(now, |call| {
             call.unreachable(now, errno, refused == Some(call.slot()));
             true
@@ -242,6 +304,7 @@ impl Connection {
         if self.fate == Fate::Open {
             self.fate = Fate::Closed;
         }
+        self.drop_held(now);
         self.channels.iter_mut().for_each(Channel::hurry);
         let unsent = |call: &Call| !(call.is_released() && call.is_replying());
         self.fail_all(now, CallError::Shutdown, Some(abort_codes::RX_CALL_DEAD), unsent)
@@ -250,12 +313,21 @@ impl Connection {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.channels.iter().filter_map(Channel::next_timeout).min()
+        let calls = self.channels.iter().filter_map(Channel::next_timeout);
+        // Nothing is sent on a timer to an address that may be forged.
+        let calls = calls.filter(|_| !self.is_doubted());
+        calls.chain(self.probation.until()).min()
     }
 
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) -> Outcome {
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            given_up: self.ends_probation(now),
+            ..Outcome::default()
+        };
+        if self.is_doubted() {
+            return outcome;
+        }
         for (channel, touched) in self.channels.iter_mut().zip(&mut outcome.touched) {
             channel.on_timeout(now);
             if let Some(call) = &mut channel.call {
@@ -270,6 +342,19 @@ impl Connection {
             channel.settle(self.params.side, now);
         }
         outcome
+    }
+
+    /// True if its probation is over and it has nothing to show.
+    fn ends_probation(&mut self, now: Instant) -> bool {
+        if self.probation.until().is_none_or(|until| now < until) {
+            return false;
+        }
+        // Until it is forgotten, or packets come for it after all.
+        self.probation.extend(now);
+        if self.is_doubted() {
+            self.drop_held(now);
+        }
+        self.is_idle()
     }
 
     /// True when there is no call and nothing left to say about one.

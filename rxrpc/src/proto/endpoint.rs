@@ -4,24 +4,21 @@ use super::abort_codes::RX_INVALID_OPERATION;
 use super::wire::{Flags, Header, PacketType};
 use super::{AbortCode, SecurityIndex, Seq, Serial, Side};
 
-/// The answer to a VERSION packet: `version`, cut to 64 bytes and padded with NUL to 65 (rxrpc.md 14; OpenAFS
-/// `rxi_ReceiveVersionPacket`). `None` for what is no question.
+/// The answer to a VERSION question: `version`, cut to 64 bytes and padded with NUL to 65 (rxrpc.md 14; OpenAFS
+/// `rxi_ReceiveVersionPacket`).
 #[must_use]
-pub fn version_reply(question: &Header, version: &str) -> Option<Vec<u8>> {
-    if question.packet_type != PacketType::Version || !question.flags.client_initiated() {
-        return None;
-    }
+pub fn version_reply(question: &Header, version: &str) -> Vec<u8> {
     let mut text = [0; VERSION_BYTES];
     for (place, byte) in text.iter_mut().zip(version.bytes().take(VERSION_BYTES - 1)) {
         *place = byte;
     }
-    Some(datagram(
+    datagram(
         &Header {
             flags: question.flags.without(Flags::CLIENT_INITIATED),
             ..*question
         },
         &text,
-    ))
+    )
 }
 
 /// Refuses the call of a packet that belongs to no connection.
@@ -77,22 +74,18 @@ mod tests {
     }
 
     #[test]
-    fn version_is_told_to_clients_only() {
+    fn version_is_padded_and_cut() {
         let asked = question(&hex!(
             "000003e7 00000000 00000065 00000000 00000000 0d050000 00000000 00"
         ));
-        let reply = version_reply(&asked, "afs-fuse").unwrap();
+        let reply = version_reply(&asked, "afs-fuse");
         assert_eq!(reply.len(), 28 + 65);
         assert_eq!(
             &reply[..28],
             hex!("000003e7 00000000 00000065 00000000 00000000 0d040000 00000000")
         );
         assert_eq!(&reply[28..37], b"afs-fuse\0");
-        let keepalive = question(&hex!(
-            "000003e7 00000000 00000000 00000000 00000000 0d040000 00000000 00"
-        ));
-        assert_eq!(version_reply(&keepalive, "afs-fuse"), None);
-        let long = version_reply(&asked, &"x".repeat(100)).unwrap();
+        let long = version_reply(&asked, &"x".repeat(100));
         assert_eq!((long.len(), long.last()), (28 + 65, Some(&0)));
     }
 

@@ -25,6 +25,8 @@ reasons! {
         Duplicate = "duplicate",
         /// DATA that may not be sent yet.
         BeyondWindow = "beyond_window",
+        /// DATA that is not queued before its sender has shown that it can be reached.
+        Doubted = "doubted",
         /// DATA that contradicts other DATA about where the stream ends.
         EndMoved = "end_moved",
         /// DATA of a reply before the end of the request was sent.

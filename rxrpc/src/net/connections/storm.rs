@@ -24,7 +24,7 @@ use self::outgoing::call_out;
 use self::peers::{Orders, Tally, call_all};
 use super::*;
 use crate::net::endpoint::Shared;
-use crate::net::{Endpoint, EndpointConfig, Service, ServiceCall};
+use crate::net::{Endpoint, EndpointConfig, Limit, Service, ServiceCall};
 use crate::proto::ServiceId;
 
 /// How connections of callers are reaped.
@@ -84,6 +84,12 @@ async fn storm(scheme: Scheme, calls: u64, events: &Arc<Events>) -> Report {
             Scheme::Naive => Duration::from_hours(1),
         },
         soft_limit: usize::MAX,
+        // The callers answer nothing.
+        check_reach: false,
+        max_calls: Limit {
+            in_all: usize::MAX,
+            per_host: usize::MAX,
+        },
         ..EndpointConfig::default()
     };
     let endpoint = Endpoint::bind(config, Arc::clone(events) as Arc<dyn Sink>)

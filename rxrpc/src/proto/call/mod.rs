@@ -379,6 +379,15 @@ impl Call {
         true
     }
 
+    /// Has a PING sent with the next output, whatever else was to be said.
+    pub(super) fn owe_ping(&mut self) {
+        self.answer = None;
+        self.ack = (!self.is_over()).then_some(AckDue {
+            reason: AckReason::Ping,
+            serial: Serial(0),
+        });
+    }
+
     /// Has an ACK sent with the next output. Of several the one that says most wins; of equals the newest.
     fn owe(&mut self, reason: AckReason, serial: Serial) {
         if self.ack.is_none_or(|due| weight(reason) >= weight(due.reason)) {

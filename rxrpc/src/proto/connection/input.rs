@@ -13,19 +13,29 @@ use crate::proto::{
 /// What a packet, or time, has led to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The peer has begun this call.
-    pub new_call: Option<Slot>,
+    /// The peer has begun a call.
+    pub begun: bool,
     /// Packets that the peer sent before the one that has begun the call have not come.
     pub late: bool,
+    /// The calls that are to be executed from now on.
+    pub ready: [Option<Slot>; ChannelIndex::COUNT],
     /// The channels whose applications should look.
     pub touched: [bool; ChannelIndex::COUNT],
     /// The server has said which service it is: all channels may be used.
     pub upgrade_settled: bool,
     /// Why the packet changed nothing, or did harm to its call.
     pub rejected: Option<Rejected>,
+    /// The connection has nothing to show for itself and should be forgotten.
+    pub given_up: bool,
 }
 
 impl Outcome {
+    /// The first call that is to be executed.
+    #[cfg(test)]
+    pub(super) fn new_call(&self) -> Option<Slot> {
+        self.ready.into_iter().flatten().next()
+    }
+
     fn rejected(reason: Rejected) -> Self {
         Self {
             rejected: Some(reason),
@@ -50,7 +60,7 @@ impl Connection {
         };
         let gap = header.serial.after(self.heard.next());
         let mut outcome = self.on_accepted_packet(now, packet);
-        outcome.late = gap && outcome.new_call.is_some();
+        outcome.late = gap && outcome.begun;
         if header.serial.after(self.heard) {
             self.heard = header.serial;
         }
@@ -65,13 +75,32 @@ impl Connection {
 
     fn on_accepted_packet(&mut self, now: Instant, packet: Packet) -> Outcome {
         let header = packet.header;
+        let proven = self.probation.is_proof(&header, &packet.body, self.serial);
+        let ready = if proven {
+            self.believe(now)
+        } else {
+            Default::default()
+        };
         if header.call.0 == 0 {
             return match abort_code(&packet) {
                 Some(code) => self.on_connection_abort(now, code),
                 None => Outcome::rejected(Rejected::Unexpected),
             };
         }
-        self.on_call_packet(now, packet)
+        let mut outcome = self.on_call_packet(now, packet);
+        for (ready, held) in outcome.ready.iter_mut().zip(ready) {
+            *ready = ready.or(held);
+        }
+        outcome
+    }
+
+    /// True if the packet begins a call that would be executed at once.
+    #[must_use]
+    pub fn begins_call(&self, header: &Header) -> bool {
+        let channel = self.channels.get(header.channel.index());
+        !self.is_doubted()
+            && self.may_begin(header)
+            && channel.is_some_and(|channel| header.call.after(channel.number))
     }
 
     fn on_connection_abort(&mut self, now: Instant, code: AbortCode) -> Outcome {
@@ -100,8 +129,22 @@ impl Connection {
             if !self.may_begin(&header) {
                 return Outcome::rejected(Rejected::UnknownCall);
             }
-            outcome.new_call = Some(self.begin(now, &header, &mut outcome.touched));
+            if self.probation.is_too_much(&header, &packet.body) {
+                return Outcome::rejected(Rejected::Doubted);
+            }
+            let slot = self.begin(now, &header, &mut outcome.touched);
+            outcome.begun = true;
+            let doubted = self.is_doubted();
+            let place = header.channel.index();
+            if let Some(held) = self.probation.held.get_mut(place) {
+                *held = doubted;
+            }
+            if let Some(ready) = outcome.ready.get_mut(place) {
+                *ready = (!doubted).then_some(slot);
+            }
         }
+        let too_much = self.probation.is_too_much(&header, &packet.body);
+        let doubted = self.is_doubted();
         let Some(channel) = self.channels.get_mut(header.channel.index()) else {
             return outcome;
         };
@@ -123,6 +166,10 @@ impl Connection {
                 }
             }
             Some(call) => match (header.packet_type, abort_code(&packet)) {
+                (PacketType::Data, _) if too_much => Taken {
+                    woke: false,
+                    rejected: Some(Rejected::Doubted),
+                },
                 (PacketType::Data, _) => call.on_data(&mut path, &header, packet.body),
                 (PacketType::Ack, _) => call.on_ack(&mut path, &header, &packet.body),
                 (PacketType::AckAll, _) => call.on_ack_all(&path),
@@ -141,6 +188,9 @@ impl Connection {
             *touched |= taken.woke;
         }
         outcome.rejected = taken.rejected;
+        if doubted && let Some(call) = &mut channel.call {
+            call.owe_ping();
+        }
         channel.settle(self.params.side, now);
         outcome
     }

@@ -300,7 +300,7 @@ fn windows_close_shrink_and_open() {
 fn a_request_may_begin_with_its_second_packet() {
     let mut script = Script::against(Side::Service);
     let begun = script.says(PacketType::Data, Flags::LAST_PACKET, 2, b"second");
-    let slot = begun.new_call.unwrap();
+    let slot = begun.new_call().unwrap();
     let said = ack_of(&script.hears()[0]);
     assert_eq!(
         (said.reason, said.first, said.previous),
@@ -381,7 +381,7 @@ fn a_client_that_restarts_under_its_old_name_gets_no_old_answer() {
     script.call = 5;
     let slot = script
         .says(PacketType::Data, Flags::LAST_PACKET, 1, b"old")
-        .new_call
+        .new_call()
         .unwrap();
     let mut reply = Bytes::from_static(b"an old reply");
     assert_eq!(script.reads(slot), b"old");
@@ -395,19 +395,22 @@ fn a_client_that_restarts_under_its_old_name_gets_no_old_answer() {
         script.call = call;
         let outcome = script.says(PacketType::Data, Flags::LAST_PACKET, 1, b"new");
         assert_eq!(
-            (outcome.new_call, outcome.rejected),
+            (outcome.new_call(), outcome.rejected),
             (None, Some(Rejected::StaleCall))
         );
         assert_eq!(script.hears_for(10 * SECOND).len(), 0);
     }
     script.call = 5;
     let outcome = script.says(PacketType::Data, Flags::LAST_PACKET, 1, b"new");
-    assert_eq!((outcome.new_call, script.hears_for(10 * SECOND).len()), (None, 0));
+    assert_eq!(
+        (outcome.new_call(), script.hears_for(10 * SECOND).len()),
+        (None, 0)
+    );
     script.call = 6;
     assert!(
         script
             .says(PacketType::Data, Flags::LAST_PACKET, 1, b"new")
-            .new_call
+            .new_call()
             .is_some()
     );
 }
@@ -439,7 +442,7 @@ fn a_call_given_up_before_it_was_sent_leaves_a_gap_in_the_numbers() {
     assert!(
         script
             .says(PacketType::Data, Flags::LAST_PACKET, 1, b"x")
-            .new_call
+            .new_call()
             .is_some()
     );
 }
@@ -461,7 +464,7 @@ fn an_ack_of_the_end_of_a_reply_is_asked_for_in_retransmissions_only() {
     let mut script = Script::against(Side::Service);
     let slot = script
         .says(PacketType::Data, Flags::LAST_PACKET, 1, b"request")
-        .new_call
+        .new_call()
         .unwrap();
     script.reads(slot);
     script.ours.finish(script.now, slot).unwrap();

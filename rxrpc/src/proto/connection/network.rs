@@ -255,7 +255,8 @@ impl Network {
             self.tell_path();
         }
         for serving in self.serving.iter_mut().filter(|serving| serving.epoch == epoch) {
-            if let Some(slot) = serving.connection.handle_packet(now, packet.clone()).new_call {
+            let outcome = serving.connection.handle_packet(now, packet.clone());
+            for slot in outcome.ready.into_iter().flatten() {
                 serving.answering.retain(|call| call.slot.channel != slot.channel);
                 serving.answering.push(Answering::new(slot));
             }

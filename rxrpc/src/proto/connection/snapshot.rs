@@ -34,7 +34,7 @@ pub struct CallSnapshot {
     pub state: u8,
     /// 1 sending, 2 receiving, 3 failed, 4 at the end.
     pub mode: u8,
-    /// 1 the reader waits.
+    /// 1 the reader waits, 16 the call waits for a thread.
     pub flags: u8,
     /// 1 packets to be read are queued, 2 packets to be sent.
     pub other: u8,
@@ -56,8 +56,13 @@ impl Connection {
     #[must_use]
     pub fn snapshot(&self) -> ConnectionSnapshot {
         let mut calls = [CallSnapshot::default(); ChannelIndex::COUNT];
-        for (snapshot, channel) in calls.iter_mut().zip(&self.channels) {
+        for ((snapshot, channel), held) in calls.iter_mut().zip(&self.channels).zip(self.probation.held) {
             *snapshot = match &channel.call {
+                Some(call) if held => CallSnapshot {
+                    state: PRECALL,
+                    flags: WAIT_PROC,
+                    ..of_call(call)
+                },
                 Some(call) => of_call(call),
                 None => CallSnapshot {
                     state: if channel.memory.is_some() { DALLY } else { 0 },
@@ -102,6 +107,7 @@ fn of_call(call: &Call) -> CallSnapshot {
     }
 }
 
+const PRECALL: u8 = 1;
 const ACTIVE: u8 = 2;
 const DALLY: u8 = 3;
 const HOLD: u8 = 4;
@@ -109,3 +115,4 @@ const SENDING: u8 = 1;
 const RECEIVING: u8 = 2;
 const ERROR: u8 = 3;
 const EOF: u8 = 4;
+const WAIT_PROC: u8 = 16;

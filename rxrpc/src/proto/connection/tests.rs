@@ -90,7 +90,7 @@ impl Pair {
         let now = self.now;
         for packet in parse(datagram).unwrap() {
             let outcome = self.side(side).handle_packet(now, packet);
-            self.calls.extend(outcome.new_call);
+            self.calls.extend(outcome.ready.into_iter().flatten());
             self.rejected.extend(outcome.rejected);
         }
     }

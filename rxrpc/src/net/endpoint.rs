@@ -301,7 +301,9 @@ impl Shared {
                 }
             }
         });
-        peer.on_sent(&traffic);
+        if !traffic.is_empty() {
+            peer.on_sent(&traffic);
+        }
         traffic
     }
 
@@ -316,8 +318,10 @@ impl Shared {
 
     /// Reports packets that came or went. Under no lock.
     pub(super) fn report(&self, traffic: &Traffic, way: Way) {
-        self.totals.add(traffic, way);
-        traffic.report(way, &*self.sink);
+        if !traffic.is_empty() {
+            self.totals.add(traffic, way);
+            traffic.report(way, &*self.sink);
+        }
     }
 
     /// Reports a packet that was thrown away.

@@ -81,13 +81,11 @@ impl Receiver {
             let Some((conn, acquired)) = find(&self.shared, peer, &packet) else {
                 continue;
             };
-            let mut run = vec![packet];
-            while let Some((_, packet)) =
-                packets.next_if(|(peer, packet)| Destination::of(*peer, &packet.header) == destination)
-            {
-                run.push(packet);
-            }
-            deliver(&self.shared, &conn, acquired, run, now);
+            let same = |(peer, packet): &(SocketAddrV4, Packet)| {
+                Destination::of(*peer, &packet.header) == destination
+            };
+            let more = iter::from_fn(|| packets.next_if(same).map(|(_, packet)| packet));
+            deliver(&self.shared, &conn, acquired, iter::once(packet).chain(more), now);
         }
     }
 }
@@ -210,20 +208,27 @@ fn service_connection(shared: &Arc<Shared>, life: Life, key: ServiceKey, service
 }
 
 /// Gives a run of packets to their connection in one turn, and new calls to their service.
-fn deliver(shared: &Arc<Shared>, conn: &Ref<Connection>, acquired: Acquire, run: Vec<Packet>, now: Instant) {
+fn deliver(
+    shared: &Arc<Shared>,
+    conn: &Ref<Connection>,
+    acquired: Acquire,
+    run: impl Iterator<Item = Packet>,
+    now: Instant,
+) {
     let mut calls = Vec::new();
     let mut rejected = Vec::new();
-    let bytes = run.iter().map(|packet| Header::LEN + packet.body.len());
-    conn.peer
-        .on_received(run.len() as u64, bytes.sum::<usize>() as u64);
+    let (mut packets, mut bytes) = (0, 0);
     conn.turn(now, |turn| {
         for packet in run {
+            packets += 1;
+            bytes += (Header::LEN + packet.body.len()) as u64;
             let outcome = turn.state.proto.handle_packet(now, packet);
             turn.touched(outcome.touched);
             calls.extend(outcome.new_call);
             rejected.extend(outcome.rejected);
         }
     });
+    conn.peer.on_received(packets, bytes);
     for reason in rejected {
         shared.dropped(conn.peer.address(), reason);
     }

@@ -76,7 +76,7 @@ pub(crate) struct ServiceKey {
 pub(super) struct State {
     pub(super) proto: proto::Connection,
     channels: [ChannelWakers; 4],
-    /// The earliest entry of ours in the timer queue.
+    /// Where our entry in the timer queue stands.
     armed: Option<Instant>,
     /// The reference that a busy connection holds to itself.
     hold: Option<Ref<Connection>>,
@@ -194,14 +194,14 @@ impl Ref<Connection> {
         let alarm = match (state.proto.next_timeout(), state.armed) {
             (Some(next), armed) if armed.is_none_or(|armed| next < armed) => {
                 state.armed = Some(next);
-                Some(next)
+                Some((next, armed))
             }
             _ => None,
         };
         drop(state);
 
-        if let Some(at) = alarm {
-            shared.timers.set(at, Self::shared(self));
+        if let Some((at, before)) = alarm {
+            shared.timers.set(at, before, Self::shared(self));
         }
         if let Some(released) = released {
             Self::put_at(released, shared.clock.millis(now));
@@ -228,9 +228,10 @@ impl Ref<Connection> {
     }
 
     /// The timer that was armed for `at` has fired.
-    pub(super) fn expire(&self, now: Instant) {
+    pub(super) fn expire(&self, now: Instant, at: Instant) {
         self.turn(now, |turn| {
-            turn.state.armed = None;
+            // Meanwhile it may have been armed anew.
+            turn.state.armed = turn.state.armed.filter(|armed| *armed != at);
             let outcome = turn.state.proto.handle_timeout(now);
             turn.touched(outcome.touched);
         });

@@ -349,10 +349,10 @@ async fn drain_outbox(shared: Arc<Shared>) {
 
 async fn fire_timers(shared: Arc<Shared>) {
     loop {
-        for conn in shared.timers.due(|| shared.clock.now()).await {
+        for (at, conn) in shared.timers.due(|| shared.clock.now()).await {
             // A dying connection is idle: it has nothing left to time.
             if let Some((conn, _)) = Ref::get_live(&conn) {
-                conn.expire(shared.clock.now());
+                conn.expire(shared.clock.now(), at);
             }
         }
     }

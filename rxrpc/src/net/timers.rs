@@ -1,11 +1,10 @@
 //! The timer queue of an endpoint.
 //!
-//! The machine: a heap of (instant, connection). A connection puts itself in only when its next deadline is earlier than
-//! the entry it already has; deadlines that move later are noticed when the entry fires. So a bulk transfer, whose
-//! deadlines move with every packet, costs one heap operation for each period of its timeout.
+//! The machine: the connections in the order of the instants at which they want to be looked at, each once. A connection
+//! moves its entry only when its next deadline is earlier; deadlines that move later are noticed when the entry fires. So a
+//! bulk transfer, whose deadlines move with every packet, costs one move for each period of its timeout.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -17,33 +16,32 @@ use super::connection::Connection;
 /// Connections by the instant at which they want to be looked at.
 #[derive(Default)]
 pub(crate) struct Timers {
-    heap: Mutex<BinaryHeap<Entry>>,
+    entries: Mutex<BTreeMap<Key, Weak<Connection>>>,
     /// The first entry has become earlier.
     earlier: Notify,
 }
 
-struct Entry {
-    at: Instant,
-    connection: Weak<Connection>,
-}
+/// An instant, and the address of the connection: its memory is kept from being used again by the entry.
+type Key = (Instant, usize);
 
 impl Timers {
-    /// Has `connection` looked at when `at` comes.
-    pub(super) fn set(&self, at: Instant, connection: &Arc<Connection>) {
-        let mut heap = self.heap.lock();
-        let first = heap.peek().map(|entry| entry.at);
-        heap.push(Entry {
-            at,
-            connection: Arc::downgrade(connection),
-        });
-        drop(heap);
+    /// Has `connection` looked at when `at` comes, and not any more when `before` comes.
+    pub(super) fn set(&self, at: Instant, before: Option<Instant>, connection: &Arc<Connection>) {
+        let address = Arc::as_ptr(connection).addr();
+        let mut entries = self.entries.lock();
+        if let Some(before) = before {
+            entries.remove(&(before, address));
+        }
+        let first = entries.first_key_value().map(|((first, _), _)| *first);
+        entries.insert((at, address), Arc::downgrade(connection));
+        drop(entries);
         if first.is_none_or(|first| at < first) {
             self.earlier.notify_one();
         }
     }
 
-    /// Waits for the next deadline and gives the connections that are due. Cancel safe.
-    pub(super) async fn due(&self, now: impl Fn() -> Instant) -> Vec<Arc<Connection>> {
+    /// Waits for the next deadline and gives the connections that are due, with the instants they asked for. Cancel safe.
+    pub(super) async fn due(&self, now: impl Fn() -> Instant) -> Vec<(Instant, Arc<Connection>)> {
         loop {
             let (due, next) = self.take(now());
             if !due.is_empty() {
@@ -62,36 +60,16 @@ impl Timers {
         }
     }
 
-    fn take(&self, now: Instant) -> (Vec<Arc<Connection>>, Option<Instant>) {
+    fn take(&self, now: Instant) -> (Vec<(Instant, Arc<Connection>)>, Option<Instant>) {
         let mut due = Vec::new();
-        let mut heap = self.heap.lock();
-        loop {
-            match heap.peek() {
-                None => return (due, None),
-                Some(entry) if entry.at > now => return (due, Some(entry.at)),
-                Some(_) => due.extend(heap.pop().and_then(|entry| entry.connection.upgrade())),
+        let mut entries = self.entries.lock();
+        while let Some(entry) = entries.first_entry() {
+            let (at, _) = *entry.key();
+            if at > now {
+                return (due, Some(at));
             }
+            due.extend(entry.remove().upgrade().map(|connection| (at, connection)));
         }
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// The earliest is the greatest: `BinaryHeap` gives the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.at.cmp(&self.at)
+        (due, None)
     }
 }

@@ -19,9 +19,8 @@ use bytes::Bytes;
 use rxrpc::events::Sink;
 use rxrpc::net::{Endpoint, EndpointConfig, Limit, Service, ServiceCall, Target};
 use rxrpc::proto::{
-    AbortCode, AckPacket, AckReason, CallError, CallLimits, CallNumber, ConnectionId, DropReason, Epoch,
-    Flags, Header, Malformed, Packet, PacketType, Rejected, SecurityIndex, Seq, Serial, ServiceId, Side,
-    Unplaced,
+    AbortCode, AckPacket, AckReason, CallError, CallNumber, ConnectionId, DropReason, Epoch, Flags, Header,
+    Malformed, Packet, PacketType, Rejected, SecurityIndex, Seq, Serial, ServiceId, Side, Unplaced,
 };
 
 use common::stranger::Stranger;

@@ -374,7 +374,9 @@ impl Shared {
                 }
             }
         });
-        peer.on_sent(&traffic);
+        if !traffic.is_empty() {
+            peer.on_sent(&traffic);
+        }
         traffic
     }
 
@@ -418,8 +420,10 @@ impl Shared {
 
     /// Reports packets that came or went. Under no lock.
     pub(super) fn report(&self, traffic: &Traffic, way: Way) {
-        self.totals.add(traffic, way);
-        traffic.report(way, &*self.sink);
+        if !traffic.is_empty() {
+            self.totals.add(traffic, way);
+            traffic.report(way, &*self.sink);
+        }
     }
 
     /// Reports a packet that was thrown away.
@@ -447,13 +451,13 @@ async fn drain_outbox(shared: Arc<Shared>) {
 
 async fn fire_timers(shared: Arc<Shared>) {
     loop {
-        for due in shared.timers.due(|| shared.clock.now()).await {
+        for (at, due) in shared.timers.due(|| shared.clock.now()).await {
             let now = shared.clock.now();
             match due {
                 // A dying connection is idle: it has nothing left to time.
                 Due::Connection(conn) => {
                     if let Some((conn, _)) = Ref::get_live(&conn) {
-                        let given_up = conn.expire(now);
+                        let given_up = conn.expire(now, at);
                         drop(conn);
                         if given_up {
                             shared.connections.ring(Side::Service);

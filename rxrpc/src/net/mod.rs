@@ -5,6 +5,7 @@
 //! The [connection cache](crate::cache) decides who lives; the `timers` say when to look again.
 
 mod answer;
+mod buffers;
 mod bundle;
 mod call;
 mod client;

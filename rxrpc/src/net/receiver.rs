@@ -91,13 +91,11 @@ impl Receiver {
             let Some(found) = find(&self.shared, peer, &packet) else {
                 continue;
             };
-            let mut run = vec![packet];
-            while let Some((_, packet)) =
-                packets.next_if(|(peer, packet)| Destination::of(*peer, &packet.header) == destination)
-            {
-                run.push(packet);
-            }
-            deliver(&self.shared, found, peer, run, now);
+            let same = |(peer, packet): &(SocketAddrV4, Packet)| {
+                Destination::of(*peer, &packet.header) == destination
+            };
+            let more = iter::from_fn(|| packets.next_if(same).map(|(_, packet)| packet));
+            deliver(&self.shared, found, peer, iter::once(packet).chain(more), now);
         }
     }
 }
@@ -275,13 +273,11 @@ fn deliver(
     shared: &Arc<Shared>,
     (conn, acquired): (Ref<Connection>, Acquire),
     from: SocketAddrV4,
-    run: Vec<Packet>,
+    run: impl Iterator<Item = Packet>,
     now: Instant,
 ) {
     let peer = conn.peer.address();
-    let bytes = run.iter().map(|packet| Header::LEN + packet.body.len());
-    conn.peer
-        .on_received(run.len() as u64, bytes.sum::<usize>() as u64);
+    let (mut packets, mut bytes) = (0, 0);
     let mut came = Came::default();
     conn.turn(now, |turn| {
         if turn.state.proto.is_doubted() && shared.proven.holds(now, peer) {
@@ -289,6 +285,8 @@ fn deliver(
             came.ready.extend(ready.map(|slot| (slot, None)));
         }
         for packet in run {
+            packets += 1;
+            bytes += (Header::LEN + packet.body.len()) as u64;
             let mut place = None;
             if turn.state.proto.begins_call(&packet.header) {
                 place = shared.calls.take(*peer.ip());
@@ -313,6 +311,7 @@ fn deliver(
         // A server may answer from another address than it was asked at, which proves neither.
         came.answer &= from == peer && !turn.state.proto.is_doubted();
     });
+    conn.peer.on_received(packets, bytes);
     if shared.config.check_reach && came.answer && conn.peer.is_news(shared.clock.millis(now)) {
         shared.proven.note(now, peer);
     }

@@ -1,15 +1,15 @@
 //! The UDP socket: batches in, batches out.
 //!
 //! The machine: one receiver reads up to 32 datagrams, or runs of them that the kernel merged (GRO), in one system call,
-//! and hands out each as a slice of shared memory. Senders on any thread hand in a run of equal datagrams, which leaves in one system call
-//! (GSO). A run that meets a full socket buffer goes to the outbox, and one task sends it when the socket has room: no
-//! sender ever waits here.
+//! and hands out each in a buffer of its own. Senders on any thread hand in a run of equal datagrams, which leaves in one
+//! system call (GSO). A run that meets a full socket buffer goes to the outbox, and one task sends it when the socket has
+//! room: no sender ever waits here.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 
+use super::buffers::Buffers;
 use super::network_errors::{self, NetworkError};
 
 /// A bound UDP socket with batched input and output.
@@ -62,8 +63,7 @@ pub(crate) enum SendError {
 pub(crate) struct Inbox {
     /// The kernel writes here; of each slot only what it has written ever is resident memory.
     slots: [Vec<u8>; BATCH_SIZE],
-    /// Datagrams are copied here, end to end, so that a slow reader pins no more than it was sent.
-    kept: BytesMut,
+    buffers: Buffers,
 }
 
 impl Socket {
@@ -125,25 +125,31 @@ impl Socket {
         mut each: impl FnMut(SocketAddrV4, Bytes),
     ) -> io::Result<()> {
         let mut meta = [RecvMeta::default(); BATCH_SIZE];
-        let got = loop {
+        let mut got = 0;
+        while got == 0 {
             self.io.readable().await?;
             let attempt = self.io.try_io(Interest::READABLE, || {
                 let mut slices = inbox.slots.each_mut().map(|slot| IoSliceMut::new(slot));
-                self.state
-                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut meta)
+                got = self
+                    .state
+                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut meta)?;
+                // A batch that is not full has emptied the socket: to ask it again would be in vain.
+                if got < BATCH_SIZE {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
             });
             match attempt {
-                Ok(got) => break got,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
             }
-        };
+        }
+        inbox.buffers.collect();
         for (meta, slot) in meta.iter().zip(&inbox.slots).take(got) {
             let SocketAddr::V4(peer) = meta.addr else { continue };
             let merged = slot.get(..meta.len).unwrap_or(slot);
             for datagram in merged.chunks(meta.stride.max(1)) {
-                inbox.kept.extend_from_slice(datagram);
-                each(peer, inbox.kept.split().freeze());
+                each(peer, inbox.buffers.keep(datagram));
             }
         }
         Ok(())
@@ -252,7 +258,7 @@ impl Inbox {
     pub(crate) fn new() -> Self {
         Self {
             slots: std::array::from_fn(|_| vec![0; MERGED_BYTES]),
-            kept: BytesMut::with_capacity(MERGED_BYTES),
+            buffers: Buffers::default(),
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::proto::{PacketType, Transmit, debug};
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     by_type: [(u64, u64); TYPES],
+    packets: u64,
+    bytes: u64,
     resent: u64,
     /// There is no way to the peer (an `errno`).
     pub(crate) unreachable: Option<i32>,
@@ -51,19 +53,19 @@ impl Traffic {
         if let Some((packets, bytes)) = number.and_then(|number| self.by_type.get_mut(number)) {
             *packets += 1;
             *bytes += datagram.len() as u64;
+            self.packets += 1;
+            self.bytes += datagram.len() as u64;
         }
-    }
-
-    /// True if nothing was counted.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_type.iter().all(|(packets, _)| *packets == 0)
     }
 
     /// Packets and bytes of all types.
     pub(crate) fn total(&self) -> (u64, u64) {
-        self.by_type
-            .iter()
-            .fold((0, 0), |sum, of_type| (sum.0 + of_type.0, sum.1 + of_type.1))
+        (self.packets, self.bytes)
+    }
+
+    /// True if nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets == 0
     }
 
     /// DATA packets sent again.

@@ -24,7 +24,7 @@ pub struct KeepOpen(Arc<Peer>);
 impl KeepOpen {
     pub(super) fn new(shared: &Shared, peer: Arc<Peer>) -> Self {
         if let Some(at) = peer.way_back.hold(shared.clock.now()) {
-            shared.timers.set(at, Alarm::Peer(Arc::downgrade(&peer)));
+            shared.timers.set(at, None, Alarm::Peer(Arc::downgrade(&peer)));
         }
         Self(peer)
     }
@@ -146,7 +146,7 @@ pub(super) fn on_timer(shared: &Shared, peer: &Arc<Peer>, now: Instant) {
         shared.sink.event(&Event::KeptAlive { peer: peer.address() });
     }
     if let Some(at) = peer.way_back.rearm(now) {
-        shared.timers.set(at, Alarm::Peer(Arc::downgrade(peer)));
+        shared.timers.set(at, None, Alarm::Peer(Arc::downgrade(peer)));
     }
 }
 

@@ -16,7 +16,8 @@ use super::{AbortCode, AckPacket, AckReason, CallError, CallNumber, ChannelIndex
 pub(super) struct Channel {
     /// The last call begun.
     pub(super) number: CallNumber,
-    pub(super) call: Option<Call>,
+    /// Boxed, because most channels of most connections are idle.
+    pub(super) call: Option<Box<Call>>,
     pub(super) memory: Option<Memory>,
 }
 
@@ -52,7 +53,7 @@ impl Channel {
     /// The call that `slot` names, if it is still here.
     pub(super) fn call_mut(&mut self, slot: Slot) -> Result<&mut Call, CallError> {
         self.call
-            .as_mut()
+            .as_deref_mut()
             .filter(|call| call.slot() == slot)
             .ok_or(CallError::Released)
     }
@@ -116,7 +117,7 @@ impl Channel {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let call = self.call.as_ref().and_then(Call::next_timeout);
+        let call = self.call.as_deref().and_then(Call::next_timeout);
         let later = self.memory.and_then(|memory| memory.later);
         call.into_iter().chain(later).min()
     }

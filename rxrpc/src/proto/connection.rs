@@ -207,14 +207,14 @@ impl Connection {
         let (index, channel) = channels.find(|(_, channel)| channel.is_free())?;
         channel.number = channel.number.next();
         let slot = channel.slot(index);
-        channel.call = Some(Call::new(
+        channel.call = Some(Box::new(Call::new(
             Side::Client,
             slot,
             limits,
             self.congestion,
             self.params.window,
             now,
-        ));
+        )));
         Some(slot)
     }
 
@@ -419,7 +419,7 @@ impl Connection {
             security: &*self.security,
         };
         let result = work(channel.call_mut(slot)?, &mut path);
-        self.congestion = channel.call.as_ref().map(Call::congestion);
+        self.congestion = channel.call.as_deref().map(Call::congestion);
         channel.settle(self.params.side, now);
         result
     }
@@ -448,7 +448,7 @@ impl Connection {
     ) -> [bool; ChannelIndex::COUNT] {
         let mut touched = [false; ChannelIndex::COUNT];
         for (channel, touched) in self.channels.iter_mut().zip(&mut touched) {
-            *touched = channel.call.as_mut().is_some_and(&mut end);
+            *touched = channel.call.as_deref_mut().is_some_and(&mut end);
             channel.settle(self.params.side, now);
         }
         touched

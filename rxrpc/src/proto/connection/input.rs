@@ -219,14 +219,14 @@ impl Connection {
             }
             channel.memory = None;
             channel.number = slot.call;
-            channel.call = Some(Call::new(
+            channel.call = Some(Box::new(Call::new(
                 Side::Service,
                 slot,
                 CallLimits::default(),
                 self.congestion,
                 self.params.window,
                 now,
-            ));
+            )));
         }
         slot
     }

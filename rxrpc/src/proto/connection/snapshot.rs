@@ -44,7 +44,7 @@ impl Connection {
     /// What it keeps for its calls.
     #[must_use]
     pub fn held(&self) -> Held {
-        let calls = self.channels.iter().filter_map(|channel| channel.call.as_ref());
+        let calls = self.channels.iter().filter_map(|channel| channel.call.as_deref());
         calls.map(Call::held).fold(Held::default(), |all, one| Held {
             incoming: all.incoming + one.incoming,
             outgoing: all.outgoing + one.outgoing,

@@ -273,8 +273,7 @@ mod tests {
 
     #[test]
     fn chains() {
-        type Known<'a> = ([u8; 8], u64, &'a [u8], &'a [u8]);
-        let known: [Known<'_>; 3] = [
+        let known: [([u8; 8], u64, &[u8], &[u8]); 3] = [
             (
                 hex!("f0e1d2c3b4a59687"),
                 0xfedc_ba98_7654_3210,

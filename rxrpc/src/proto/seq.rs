@@ -105,12 +105,6 @@ impl ChannelIndex {
         Self((cid & 3) as u8)
     }
 
-    /// The number itself.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        self.0
-    }
-
     /// Its place in an array of four.
     #[must_use]
     pub const fn index(self) -> usize {

@@ -1,6 +1,5 @@
 //! The security classes.
 
 mod null;
-pub mod rxkad;
 
 pub use null::Null;

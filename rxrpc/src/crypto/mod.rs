@@ -1,4 +1,3 @@
 //! Ciphers that the security classes and Kerberos need.
 
-pub mod fcrypt;
 pub mod krb5;

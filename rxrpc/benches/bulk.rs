@@ -27,7 +27,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use report::{Table, cpu, median};
 use rxrpc::events::NullSink;
 use rxrpc::net::{Endpoint, EndpointConfig, Service, ServiceCall, Target};
-use rxrpc::proto::{CallLimits, Header, ServiceId};
+use rxrpc::proto::{Header, ServiceId};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
@@ -143,12 +143,7 @@ impl Bench {
         let source = Source(pattern.clone());
         server.serve(BULK, Arc::new(source));
         let client = bind().await.expect("a port is free");
-        let target = Target {
-            peer: server.local_addr(),
-            service: BULK,
-            scope: Arc::from("bench"),
-            limits: CallLimits::default(),
-        };
+        let target = Target::new(server.local_addr(), BULK);
         let mut bench = Self {
             pattern,
             client,

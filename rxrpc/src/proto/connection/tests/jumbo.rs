@@ -15,7 +15,7 @@ fn willing(client: bool, service: bool) -> Pair {
 
 /// One call whose datagrams `lose` decides about; gives those that were sent, as packets.
 fn datagrams(pair: &mut Pair, len: usize, lose: impl FnMut(Side) -> bool) -> Vec<Vec<Packet>> {
-    let request: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+    let request: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();
     assert!(echo(pair, &request, lose) == request, "{pair:?}");
     pair.datagrams
         .iter()

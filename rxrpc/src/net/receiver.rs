@@ -208,6 +208,7 @@ fn service_connection(
         upgrade,
         security: SecurityIndex(0),
         window: shared.config.request_window,
+        datagram: shared.config.max_datagram,
         jumbograms: shared.config.jumbograms,
     };
     let proto = proto::Connection::new(params);

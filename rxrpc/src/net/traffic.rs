@@ -13,6 +13,7 @@ use crate::proto::{PacketType, Transmit, debug};
 pub(crate) struct Traffic {
     by_type: [(u64, u64); TYPES],
     resent: u64,
+    probes: u64,
     /// There is no way to the peer (an `errno`).
     pub(crate) unreachable: Option<i32>,
 }
@@ -43,6 +44,7 @@ impl Traffic {
             self.count(datagram);
         }
         self.resent += run.resent as u64;
+        self.probes += u64::from(run.probe);
     }
 
     /// Counts one datagram by the type in its first header.
@@ -64,6 +66,11 @@ impl Traffic {
         self.by_type
             .iter()
             .fold((0, 0), |sum, of_type| (sum.0 + of_type.0, sum.1 + of_type.1))
+    }
+
+    /// PINGs that tried the size of the path.
+    pub(crate) fn probes(&self) -> u64 {
+        self.probes
     }
 
     /// DATA packets sent again.

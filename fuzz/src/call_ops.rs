@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rxrpc::proto::{
-    AbortCode, CallLimits, CallNumber, ChannelIndex, Connection, ConnectionId, ConnectionParams, Epoch,
-    Flags, Header, PacketType, Read, SecurityIndex, Seq, Serial, ServiceId, Side, Slot, Upgrade, parse,
+    AbortCode, CallLimits, CallNumber, ChannelIndex, Connection, ConnectionId, ConnectionParams,
+    DATAGRAM_USUAL, Epoch, Flags, Header, PacketType, Read, SecurityIndex, Seq, Serial, ServiceId, Side,
+    Slot, Upgrade, parse,
 };
 
 use crate::input::Input;
@@ -161,7 +162,10 @@ impl Pair {
                 }
                 1 => drop(self.end(side).connection.close(now)),
                 2 => drop(self.end(side).connection.unreachable(now, 113, None)),
-                mtu => self.end(side).connection.set_path_mtu(u16::from(mtu) * 8),
+                mtu => self
+                    .end(side)
+                    .connection
+                    .set_path_mtu(u16::from(mtu) * 8, DATAGRAM_USUAL),
             },
         }
         Some(())
@@ -409,6 +413,7 @@ fn params(side: Side) -> ConnectionParams {
         upgrade: Upgrade::Fixed,
         security: SecurityIndex(0),
         window: WINDOW,
+        datagram: DATAGRAM_USUAL,
         jumbograms: false,
     }
 }

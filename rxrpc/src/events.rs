@@ -109,6 +109,15 @@ pub enum Event<'a> {
         /// The peer.
         peer: SocketAddrV4,
     },
+    /// A search, or a black hole, has changed how large datagrams to a peer may be.
+    PathChanged {
+        /// The peer.
+        peer: SocketAddrV4,
+        /// Bytes of UDP payload that travel in one piece now.
+        datagram: u16,
+        /// Larger ones vanished without a word.
+        black_hole: bool,
+    },
     /// The network gave a datagram back (ICMP).
     NetworkError {
         /// Whom it was for.

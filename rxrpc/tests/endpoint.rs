@@ -375,3 +375,37 @@ async fn a_way_back_is_kept_open_while_somebody_wants_it() {
     assert!(client.peers().is_empty());
     client.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_datagrams_are_searched_for_where_both_sides_want_them() {
+    let config = EndpointConfig {
+        max_datagram: 16_000,
+        ..local()
+    };
+    for (config, most) in [(config, 16_000), (local(), 1444)] {
+        let (client, server, target, _) = pair(config).await;
+        let request = pattern(8_000_000);
+        assert!(echo(&client, &target, request.clone()).await.unwrap() == request);
+        let [known] = client.peers()[..] else {
+            panic!("one peer");
+        };
+        assert_eq!(known.datagram, most, "{known:?}");
+        assert_eq!(known.path_probes > 0, most > 1444, "{known:?}");
+        client.shutdown().await;
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jumbograms_carry_what_was_sent_if_they_are_wanted() {
+    let (client, server, target, counts) = pair(EndpointConfig {
+        jumbograms: true,
+        ..local()
+    })
+    .await;
+    let request = pattern(8_000_000);
+    assert!(echo(&client, &target, request.clone()).await.unwrap() == request);
+    assert!(!counts.dropped.lock().unwrap().contains(&"jumbo_too_many"));
+    client.shutdown().await;
+    server.shutdown().await;
+}

@@ -175,6 +175,8 @@ families! {
         "Datagrams that the network gave back (ICMP), by what it said.";
     keep_alives: Counter, "afs_rx_keep_alives_total", [], Experimental,
         "Packets sent to file servers so that a NAT lets their calls in.";
+    path_changes: Counter, "afs_rx_path_changes_total", ["reason"], Experimental,
+        "Changes of the datagram size to a peer: proved by a search, or after packets had vanished.";
     upgrades: Counter, "afs_rx_service_upgrades_total", ["service", "outcome"], Experimental,
         "Answers of servers that were asked for a newer service.";
     rpc_calls: Counter, "afs_rpc_calls_total", ["cell", "service", "result"], Stable,

@@ -277,6 +277,10 @@ impl rxrpc::events::Sink for Metrics {
                 self.families.network_errors.with_label_values(&[error]).inc();
             }
             Event::KeptAlive { .. } => self.keep_alives.inc(),
+            Event::PathChanged { black_hole, .. } => {
+                let reason = if *black_hole { "black_hole" } else { "search" };
+                self.families.path_changes.with_label_values(&[reason]).inc();
+            }
             Event::UpgradeAnswered { service, answered } => {
                 let outcome = if service == answered { "kept" } else { "upgraded" };
                 self.families

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rxrpc::proto::{
-    CallLimits, Connection, ConnectionId, ConnectionParams, Epoch, PacketType, Read, Rejected, SecurityIndex,
-    ServiceId, Side, Slot, Upgrade, parse,
+    CallLimits, Connection, ConnectionId, ConnectionParams, DATAGRAM_USUAL, Epoch, PacketType, Read,
+    Rejected, SecurityIndex, ServiceId, Side, Slot, Upgrade, parse,
 };
 
 use crate::link::{Direction, Link, Random};
@@ -119,6 +119,7 @@ impl Net {
             upgrade: Upgrade::default(),
             security: SecurityIndex(0),
             window: 255,
+            datagram: DATAGRAM_USUAL,
             jumbograms: false,
         };
         let mut client = Connection::new(params(Side::Client));

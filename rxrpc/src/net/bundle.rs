@@ -237,6 +237,7 @@ impl Shared {
             },
             security: SecurityIndex(0),
             window: self.config.receive_window,
+            datagram: self.config.max_datagram,
             jumbograms: self.config.jumbograms,
         };
         Connection::new(

@@ -201,13 +201,15 @@ impl Ref<Connection> {
             state: &mut state,
             wakes: &mut woken,
         };
-        turn.state.proto.set_path_mtu(self.peer.datagram());
+        let (most, proven) = self.peer.path();
+        turn.state.proto.set_path_mtu(most, proven);
         let result = work(&mut turn);
 
         let sent = shared.transmit(&self.peer, |buffer| turn.state.proto.poll_transmit(now, buffer));
         if !sent.is_empty() {
             self.peer.way_back.on_sent(now);
         }
+        let found = (turn.state.proto.proven_mtu(), turn.state.proto.take_black_hole());
         if let Some(errno) = sent.unreachable {
             let touched = turn.state.proto.unreachable(now, errno, None);
             turn.touched(touched);
@@ -242,6 +244,9 @@ impl Ref<Connection> {
         }
         woken.wake();
         shared.report(&sent, Way::Out);
+        if found != (proven, false) {
+            shared.path_changed(&self.peer, found.0, found.1);
+        }
         result
     }
 

@@ -37,8 +37,8 @@ use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
 use crate::proto::debug::PeerSnapshot;
 use crate::proto::{
-    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, Limiter, Packet, ServiceId, Side,
-    Transmit, Upgrade, asks_for_upgrade,
+    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, JUMBO_PARTS_MAX, Limiter, Packet,
+    ServiceId, Side, Transmit, Upgrade, asks_for_upgrade,
 };
 
 /// How an endpoint is set up.
@@ -75,6 +75,10 @@ pub struct EndpointConfig {
     pub max_service_calls: usize,
     /// Whether rxdebug is told about connections, peers and counters. The version is always told.
     pub answer_debug: bool,
+    /// The largest datagram that peers are told we take, in bytes of UDP payload. If it is more than the usual 1444, they are
+    /// told as well that they may search for what the path takes, as Linux does. To peers that take more we send more
+    /// whatever this says, as soon as a search has proved that the path does.
+    pub max_datagram: u16,
     /// Send several DATA packets in one datagram to peers that say they take it, and say that we do. Leave it off unless
     /// both ends and the network between them are known to be good: the field knows cases of silent corruption, and a
     /// jumbogram that does not fit the path is lost with any of its fragments.
@@ -84,7 +88,14 @@ pub struct EndpointConfig {
 impl EndpointConfig {
     /// Most DATA packets of a datagram that we take.
     pub(super) fn parts_max(&self) -> usize {
-        if self.jumbograms { JUMBO_PARTS.into() } else { 1 }
+        if self.jumbograms {
+            JUMBO_PARTS.into()
+        } else if self.max_datagram > DATAGRAM_USUAL {
+            // Linux fills what it may send with parts.
+            JUMBO_PARTS_MAX
+        } else {
+            1
+        }
     }
 }
 
@@ -115,6 +126,7 @@ impl Default for EndpointConfig {
             request_window: 32,
             max_service_calls: 2048,
             answer_debug: true,
+            max_datagram: DATAGRAM_USUAL,
             jumbograms: false,
         }
     }
@@ -389,6 +401,19 @@ impl Shared {
             Some(newer) => (newer, Upgrade::From(header.service)),
             None => (header.service, Upgrade::Fixed),
         }
+    }
+
+    /// A connection has found out how large datagrams to its peer may be, or that those it sends vanish.
+    pub(super) fn path_changed(&self, peer: &Peer, proven: u16, black_hole: bool) {
+        peer.set_proven(proven);
+        if black_hole {
+            self.socket.allow_fragments();
+        }
+        self.sink.event(&Event::PathChanged {
+            peer: peer.address(),
+            datagram: peer.datagram(),
+            black_hole,
+        });
     }
 
     /// The server has said which of its services a connection of ours speaks to.

@@ -1,8 +1,8 @@
 //! Peers: what all connections to and from one address share.
 //!
 //! The machine: a peer is made with the first of its connections and goes with the last, unless its way back is kept open. It counts packets, and it knows
-//! how large a datagram travels to it in one piece: the route says so when it is made, and ICMP when some router on the
-//! way takes less.
+//! how large a datagram travels to it in one piece: the route says so when it is made, ICMP when some router on the
+//! way takes less, and the searches of its connections what has arrived. One that a black hole swallows says nothing.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,8 +22,11 @@ use crate::proto::{DATAGRAM_LEAST, DATAGRAM_USUAL};
 #[derive(Debug)]
 pub(crate) struct Peer {
     address: SocketAddrV4,
-    /// Bytes of UDP payload that travel in one piece.
-    datagram: AtomicU16,
+    /// The route and ICMP know of nothing narrower than so many bytes of UDP payload.
+    most: AtomicU16,
+    /// So many have arrived, or are usual.
+    proven: AtomicU16,
+    path_probes: AtomicU64,
     packets_sent: AtomicU64,
     packets_resent: AtomicU64,
     packets_received: AtomicU64,
@@ -90,7 +93,9 @@ impl Peer {
     fn new(address: SocketAddrV4) -> Self {
         let peer = Self {
             address,
-            datagram: AtomicU16::new(DATAGRAM_USUAL),
+            most: AtomicU16::new(DATAGRAM_MOST),
+            proven: AtomicU16::new(DATAGRAM_USUAL),
+            path_probes: AtomicU64::new(0),
             packets_sent: AtomicU64::new(0),
             packets_resent: AtomicU64::new(0),
             packets_received: AtomicU64::new(0),
@@ -110,7 +115,21 @@ impl Peer {
 
     /// Bytes of UDP payload that travel to it in one piece.
     pub(crate) fn datagram(&self) -> u16 {
-        self.datagram.load(Ordering::Relaxed)
+        let (most, proven) = self.path();
+        most.min(proven)
+    }
+
+    /// How many bytes of UDP payload may be tried, and how many are known to arrive if those may.
+    pub(super) fn path(&self) -> (u16, u16) {
+        (
+            self.most.load(Ordering::Relaxed),
+            self.proven.load(Ordering::Relaxed),
+        )
+    }
+
+    /// So many bytes are known to arrive.
+    pub(super) fn set_proven(&self, datagram: u16) {
+        self.proven.store(datagram, Ordering::Relaxed);
     }
 
     /// The route to it may take less than it did. One that cannot be asked is as it was.
@@ -122,13 +141,16 @@ impl Peer {
 
     /// Some router on the way takes no IP packets larger than `mtu`.
     pub(crate) fn on_mtu(&self, mtu: u32) {
-        self.datagram.fetch_min(datagram_of(mtu), Ordering::Relaxed);
+        self.most.fetch_min(datagram_of(mtu), Ordering::Relaxed);
     }
 
     pub(crate) fn on_sent(&self, traffic: &Traffic) {
         let (packets, bytes) = traffic.total();
         self.packets_sent.fetch_add(packets, Ordering::Relaxed);
         self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        if traffic.probes() > 0 {
+            self.path_probes.fetch_add(traffic.probes(), Ordering::Relaxed);
+        }
         if traffic.resent() > 0 {
             self.packets_resent.fetch_add(traffic.resent(), Ordering::Relaxed);
         }
@@ -160,6 +182,7 @@ impl Peer {
             connections: 0,
             rtt: None,
             datagram: self.datagram(),
+            path_probes: self.path_probes.load(Ordering::Relaxed),
             packets_sent: self.packets_sent.load(Ordering::Relaxed),
             packets_resent: self.packets_resent.load(Ordering::Relaxed),
             packets_received: self.packets_received.load(Ordering::Relaxed),
@@ -177,10 +200,12 @@ fn datagram_of(mtu: u32) -> u16 {
     let room = mtu.saturating_sub(IP_AND_UDP);
     u16::try_from(room)
         .unwrap_or(u16::MAX)
-        .clamp(DATAGRAM_LEAST, DATAGRAM_USUAL)
+        .clamp(DATAGRAM_LEAST, DATAGRAM_MOST)
 }
 
 const NOTE_EVERY_MS: u64 = 60_000;
+/// The largest UDP payload of an IPv4 packet.
+const DATAGRAM_MOST: u16 = 65_507;
 /// Bytes of both headers (IPv4 without options).
 const IP_AND_UDP: u32 = 28;
 
@@ -195,6 +220,8 @@ mod tests {
         let peer = peers.get(address);
         assert!(Arc::ptr_eq(&peer, &peers.get(address)));
         assert_eq!(peer.datagram(), DATAGRAM_USUAL);
+        peer.set_proven(9000);
+        assert_eq!(peer.datagram(), 9000);
         peer.on_mtu(1400);
         peer.on_mtu(1450);
         assert_eq!(peer.datagram(), 1372, "the narrowest place counts");

@@ -245,6 +245,7 @@ fn service_connection(
         upgrade,
         security: SecurityIndex(0),
         window: shared.config.request_window,
+        datagram: shared.config.max_datagram,
         jumbograms: shared.config.jumbograms,
     };
     let (open, half_open) = places.map_or((None, None), |places| (Some(places.open), places.half_open));

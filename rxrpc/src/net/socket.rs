@@ -72,7 +72,8 @@ impl Socket {
         let socket = std::net::UdpSocket::bind(addr)?;
         socket.set_nonblocking(true)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        // What does not fit the path leaves in fragments, and ICMP tells how large a datagram may be.
+        // What fits the route, as far as the kernel knows it, leaves with DF set: ICMP tells if it is too large further on, and
+        // a probe of the path that is answered has travelled whole. What does not fit leaves in fragments.
         sockopt::set_ip_mtu_discover(&socket, sockopt::Ipv4PathMtuDiscovery::WANT)?;
         network_errors::enable(&socket)?;
         // Best effort: the kernel clamps these to net.core.{r,w}mem_max.
@@ -92,6 +93,14 @@ impl Socket {
             outbox: Mutex::default(),
             outbox_filled: Notify::new(),
         })
+    }
+
+    /// From now on what is sent may be cut to pieces on the way, as OpenAFS has it always: some router drops what it cannot
+    /// pass on whole and does not say so.
+    pub(crate) fn allow_fragments(&self) {
+        if let Err(error) = sockopt::set_ip_mtu_discover(&self.io, sockopt::Ipv4PathMtuDiscovery::DONT) {
+            tracing::debug!(%error, "fragments cannot be allowed");
+        }
     }
 
     /// The bound address.

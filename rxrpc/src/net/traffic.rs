@@ -15,6 +15,7 @@ pub(crate) struct Traffic {
     packets: u64,
     bytes: u64,
     resent: u64,
+    probes: u64,
     /// There is no way to the peer (an `errno`).
     pub(crate) unreachable: Option<i32>,
 }
@@ -45,6 +46,7 @@ impl Traffic {
             self.count(datagram);
         }
         self.resent += run.resent as u64;
+        self.probes += u64::from(run.probe);
     }
 
     /// Counts one datagram by the type in its first header.
@@ -66,6 +68,11 @@ impl Traffic {
     /// True if nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.packets == 0
+    }
+
+    /// PINGs that tried the size of the path.
+    pub(crate) fn probes(&self) -> u64 {
+        self.probes
     }
 
     /// DATA packets sent again.

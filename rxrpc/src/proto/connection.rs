@@ -59,6 +59,8 @@ pub struct ConnectionParams {
     pub security: SecurityIndex,
     /// Packets of a call that we take ahead of its reader, from 1.
     pub window: u8,
+    /// The largest datagram that we take, in bytes; the peer may search the path up to it if it is more than usual.
+    pub datagram: u16,
     /// Several DATA packets may share a datagram, in either direction.
     pub jumbograms: bool,
 }
@@ -74,6 +76,7 @@ pub struct Connection {
     heard: Serial,
     rtt: RttEstimator,
     mtu: Mtu,
+    black_hole: bool,
     /// What the last call found of the path.
     congestion: Option<Seen>,
     fate: Fate,
@@ -95,7 +98,8 @@ impl Connection {
     #[must_use]
     pub fn new(params: ConnectionParams) -> Self {
         Self {
-            mtu: Mtu::new(params.jumbograms),
+            mtu: Mtu::new(params.datagram, params.jumbograms),
+            black_hole: false,
             params,
             security: Box::new(Null),
             channels: Default::default(),
@@ -182,9 +186,21 @@ impl Connection {
         self.params.upgrade.is_asked()
     }
 
-    /// The path to the peer carries `datagram` bytes of UDP payload in one piece.
-    pub fn set_path_mtu(&mut self, datagram: u16) {
-        self.mtu.set_path(datagram);
+    /// The route and ICMP know of nothing on the way to the peer that is narrower than `most` bytes of UDP payload, and
+    /// datagrams of `proven` bytes have arrived.
+    pub fn set_path_mtu(&mut self, most: u16, proven: u16) {
+        self.mtu.set_path(most, proven);
+    }
+
+    /// The size of datagrams that have arrived, if it is more than usual.
+    #[must_use]
+    pub fn proven_mtu(&self) -> u16 {
+        self.mtu.proven()
+    }
+
+    /// True, once, if packets as large as we send them vanish on the way: they must be allowed to travel in fragments.
+    pub fn take_black_hole(&mut self) -> bool {
+        std::mem::take(&mut self.black_hole)
     }
 
     /// The round trip to the peer, if it was measured.
@@ -338,6 +354,10 @@ impl Connection {
                     security: &*self.security,
                 };
                 *touched |= call.on_timeout(&path);
+                if call.is_in_black_hole() {
+                    self.mtu.on_black_hole(now);
+                    self.black_hole = true;
+                }
             }
             channel.settle(self.params.side, now);
         }
@@ -376,6 +396,12 @@ impl Connection {
             security,
             ..
         } = self;
+        let lives = |slot: Slot| {
+            let channel = channels.get(slot.channel.index());
+            let call = channel.and_then(|channel| channel.call.as_ref());
+            call.is_some_and(|call| call.slot() == slot && !call.is_over())
+        };
+        let probe = mtu.probe(now, lives);
         let mut run = Run::new(params, *mtu, serial, out);
         for (index, channel) in ChannelIndex::ALL.into_iter().zip(channels) {
             if channel.poll_memory(index, params.window, &mut run) {
@@ -391,6 +417,11 @@ impl Connection {
                 security: &**security,
             };
             if call.poll_ack(&path, &mut run) {
+                break;
+            }
+            if let Some(size) = probe.filter(|_| call.may_probe_path()) {
+                let serial = call.probe_path(size, &mut run);
+                mtu.on_probe_sent(call.slot(), serial);
                 break;
             }
             if call.poll_data(&path, &mut run) {

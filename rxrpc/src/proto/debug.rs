@@ -60,6 +60,8 @@ pub struct PeerSnapshot {
     pub rtt: Option<RoundTrip>,
     /// Bytes of UDP payload that travel to it in one piece.
     pub datagram: u16,
+    /// PINGs that tried whether larger ones do.
+    pub path_probes: u64,
     /// Packets sent to it.
     pub packets_sent: u64,
     /// How many of them were DATA sent again.

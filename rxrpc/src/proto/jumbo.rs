@@ -15,7 +15,7 @@ use super::wire::{Flags, Header, PacketType};
 /// Bytes of every part but the last.
 pub(super) const PART_LEN: usize = 1412;
 /// Most parts of a jumbogram: no more full ones fit a datagram.
-pub(super) const MAX_PARTS: usize = 46;
+pub const JUMBO_PARTS_MAX: usize = 46;
 
 /// Most parts of a datagram that we send or ask for (OpenAFS asks for as many, rxrpc.md 9.2).
 pub const JUMBO_PARTS: u8 = 4;
@@ -47,7 +47,7 @@ pub(super) fn count(header: &Header, body: &[u8]) -> Result<usize, Malformed> {
             return Err(Malformed::DataWithoutSeq);
         }
         parts += 1;
-        if parts > MAX_PARTS {
+        if parts > JUMBO_PARTS_MAX {
             return Err(Malformed::JumboTooMany);
         }
         (flags, rest) = (next, after);

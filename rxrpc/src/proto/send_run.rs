@@ -14,6 +14,8 @@ pub struct Transmit {
     pub count: usize,
     /// How many of them are DATA sent again.
     pub resent: usize,
+    /// It is a PING that tries the size of the path.
+    pub probe: bool,
 }
 
 /// A DATA packet to be laid out.
@@ -37,6 +39,7 @@ pub(super) struct Run<'a> {
     segment: usize,
     count: usize,
     resent: usize,
+    probe: bool,
     closed: bool,
     /// The datagram laid out last, if another packet may still become a part of it.
     open: Option<Open>,
@@ -68,6 +71,7 @@ impl<'a> Run<'a> {
             segment: 0,
             count: 0,
             resent: 0,
+            probe: false,
             closed: false,
             open: None,
         }
@@ -206,12 +210,27 @@ impl<'a> Run<'a> {
         self.packet(slot, PacketType::Ack, flags, Seq(0), 0, |out| ack.encode(out))
     }
 
+    /// Adds a PING padded to a datagram of `datagram` bytes; gives its serial. It has the run for itself.
+    pub(super) fn padded_ping(&mut self, slot: Slot, ack: AckPacket, window: u8, datagram: u16) -> Serial {
+        let trailer = self.mtu.advertised(window);
+        let ack = AckPacket { trailer, ..ack };
+        let flags = Flags::SLOW_START_OK | Flags::REQUEST_ACK;
+        let end = self.out.len() + usize::from(datagram);
+        self.probe = true;
+        self.packet(slot, PacketType::Ack, flags, Seq(0), 0, |out| {
+            ack.encode(out);
+            // Whatever follows the trailer is ignored.
+            out.resize(end.max(out.len()), 0);
+        })
+    }
+
     /// What was laid out, if anything.
     pub(super) fn done(self) -> Option<Transmit> {
         (self.count > 0).then_some(Transmit {
             segment_size: self.segment,
             count: self.count,
             resent: self.resent,
+            probe: self.probe,
         })
     }
 }

@@ -133,6 +133,8 @@ impl Call {
             self.owe(AckReason::Requested, header.serial);
         }
         path.mtu.on_trailer(&ack.trailer);
+        let to_ping = ack.reason == AckReason::PingResponse;
+        path.mtu.on_answer(path.now, self.slot, ack.serial, to_ping);
         if !self.phase.sends() {
             return Taken::NOTHING;
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::pacing::Pace;
 use super::{AckDue, Call, Exempt, Path, Phase};
 use crate::proto::send_run::{Outgoing, Run};
-use crate::proto::{AckPacket, AckReason, Flags, Side};
+use crate::proto::{AckPacket, AckReason, Flags, Serial, Side};
 
 impl Call {
     /// Lays out the ACK that is due, if one is.
@@ -29,6 +29,27 @@ impl Call {
             self.persist += 1;
         }
         true
+    }
+
+    /// True if a search for the size of the path may send a PING with the DATA of this call: the peer knows it, and will
+    /// acknowledge what is sent later.
+    pub(in crate::proto) fn may_probe_path(&self) -> bool {
+        let known = self.exposed.is_some_and(|since| self.heard > since);
+        known && self.phase.sends() && self.send.in_flight() > 0 && self.send.has_unsent()
+    }
+
+    /// Lays out a PING that fills a datagram of `datagram` bytes, and nothing else; gives its serial.
+    pub(in crate::proto) fn probe_path(&self, datagram: u16, run: &mut Run<'_>) -> Serial {
+        let window = u8::try_from(self.receive.room()).unwrap_or(u8::MAX);
+        let (first, previous) = (self.receive.next(), self.receive.highest());
+        let ack = AckPacket::new(first, previous, Serial(0), AckReason::Ping);
+        run.padded_ping(self.slot, ack, window, datagram)
+    }
+
+    /// True if packets vanish on the way while others arrive: in several timeouts nothing that is in flight was acknowledged,
+    /// but the peer was heard of.
+    pub(in crate::proto) fn is_in_black_hole(&self) -> bool {
+        self.backoff >= BLACK_HOLE_AFTER && self.heard > self.moved
     }
 
     /// The answer to a PING goes first: who sent it measures by it, so nothing may stand in for it. It says as much as an
@@ -170,3 +191,5 @@ impl Call {
 
 /// With a congestion window so small a peer that acks every other packet is too slow (Linux, in slow start).
 const SMALL_WINDOW: u32 = 4;
+/// With three of them pings have had the time to be answered.
+const BLACK_HOLE_AFTER: u32 = 3;

@@ -391,6 +391,11 @@ impl SendQueue {
         self.ended
     }
 
+    /// A packet waits to be sent for the first time.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent < self.packets.len()
+    }
+
     /// Nothing waits to be acknowledged or sent.
     pub(super) fn is_empty(&self) -> bool {
         self.packets.is_empty()

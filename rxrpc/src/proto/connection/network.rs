@@ -18,7 +18,7 @@ use weather::Weather;
 
 use super::tests::params;
 use super::*;
-use crate::proto::{Packet, PacketType, parse};
+use crate::proto::{DATAGRAM_USUAL, Packet, PacketType, parse};
 use crate::random::Random;
 
 /// A connection of the service, and the calls on it. Those of a client that has restarted come to rest by themselves.
@@ -179,12 +179,12 @@ impl Network {
         let mtu = self.weather.mtu(self.delivered);
         let [service, client] = &self.sent;
         if client.told {
-            self.client.set_path_mtu(mtu);
+            self.client.set_path_mtu(mtu, DATAGRAM_USUAL);
         }
         if service.told {
             self.serving
                 .iter_mut()
-                .for_each(|serving| serving.connection.set_path_mtu(mtu));
+                .for_each(|serving| serving.connection.set_path_mtu(mtu, DATAGRAM_USUAL));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Two connections face to face, without a network: what one lays out the other takes, or not.
 
 mod jumbo;
+mod path;
 mod upgrade;
 
 use std::collections::VecDeque;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::{CallNumber, Flags, Header, Packet, PacketType, Rejected, Seq, parse};
+use crate::proto::{
+    AckPacket, CallNumber, DATAGRAM_USUAL, Flags, Header, Packet, PacketType, Rejected, Seq, parse,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -21,6 +24,9 @@ struct Pair {
     /// Datagrams under way, each with the side that it is for.
     wire: VecDeque<(Side, Bytes)>,
     sent: Vec<(Side, Header)>,
+    /// Longer datagrams are lost, unless they may travel in fragments.
+    mtu: usize,
+    fragments: bool,
     /// All that was ever put on the wire.
     datagrams: Vec<Bytes>,
     calls: Vec<Slot>,
@@ -36,6 +42,7 @@ pub(super) fn params(side: Side) -> ConnectionParams {
         upgrade: Upgrade::default(),
         security: SecurityIndex(0),
         window: 64,
+        datagram: DATAGRAM_USUAL,
         jumbograms: false,
     }
 }
@@ -48,6 +55,8 @@ fn pair() -> Pair {
         service: Connection::new(params(Side::Service)),
         wire: VecDeque::new(),
         sent: Vec::new(),
+        mtu: usize::MAX,
+        fragments: false,
         datagrams: Vec::new(),
         calls: Vec::new(),
         rejected: Vec::new(),
@@ -99,7 +108,8 @@ impl Pair {
     fn settle(&mut self, mut lose: impl FnMut(Side) -> bool) {
         self.flush();
         while let Some((side, datagram)) = self.wire.pop_front() {
-            if !lose(side) {
+            let fits = self.fragments || datagram.len() <= self.mtu;
+            if !lose(side) && fits {
                 self.deliver(side, datagram);
             }
             self.flush();
@@ -117,6 +127,8 @@ impl Pair {
         let now = self.now;
         self.client.handle_timeout(now);
         self.service.handle_timeout(now);
+        let holes = [self.client.take_black_hole(), self.service.take_black_hole()];
+        self.fragments |= holes.contains(&true);
         true
     }
 

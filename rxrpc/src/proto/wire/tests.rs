@@ -2,7 +2,7 @@ use bytes::Bytes;
 use hex_literal::hex;
 use proptest::prelude::*;
 
-use super::super::jumbo::{MAX_PARTS, PART_LEN};
+use super::super::jumbo::{JUMBO_PARTS_MAX, PART_LEN};
 use super::*;
 
 /// The ACK of a secured call that OpenAFS 1.8.9 sent.
@@ -224,10 +224,13 @@ fn unsound_jumbograms_are_refused_whole() {
 
     let parts = |count: usize| [next(0x21).repeat(count - 2), next(0x01)].concat();
     assert_eq!(
-        parse(datagram(&jumbo, &parts(MAX_PARTS))).unwrap().len(),
-        MAX_PARTS
+        parse(datagram(&jumbo, &parts(JUMBO_PARTS_MAX))).unwrap().len(),
+        JUMBO_PARTS_MAX
     );
-    assert_eq!(refused(jumbo, &parts(MAX_PARTS + 1)), Malformed::JumboTooMany);
+    assert_eq!(
+        refused(jumbo, &parts(JUMBO_PARTS_MAX + 1)),
+        Malformed::JumboTooMany
+    );
 }
 
 #[test]

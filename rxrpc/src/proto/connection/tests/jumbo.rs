@@ -1,7 +1,6 @@
 //! Jumbograms: only if both sides were set up for them, and only what may share a datagram.
 
 use super::*;
-use crate::proto::AckPacket;
 
 fn willing(client: bool, service: bool) -> Pair {
     let mut pair = pair();

@@ -74,6 +74,17 @@ impl Flights {
     }
 }
 
+#[cfg(test)]
+impl Flights {
+    /// How many of those that were not judged fly.
+    pub(super) fn count_unjudged(&self, flies: impl Fn(&Flight) -> bool) -> usize {
+        self.list
+            .range(self.judged..)
+            .filter(|flight| flies(flight))
+            .count()
+    }
+}
+
 /// Four windows of 255.
 const FLIGHTS_MAX: usize = 1024;
 

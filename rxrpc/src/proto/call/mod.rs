@@ -1,8 +1,9 @@
 //! Calls: one request and one reply on a channel.
 //!
 //! The machine: a call has a [phase](state::Phase), a transmit queue for its own direction and a receive window for the
-//! peer's. Packets come in through [`input`], leave through [`output`], and time passes in [`clock`]. What is left of a
-//! call that is over - its final ACK or ABORT - is the business of the channel's memory, not of the call.
+//! peer's. Packets come in through [`input`], leave through [`output`], and time passes in [`clock`]. [`rack`] says what is
+//! lost, [`loss_timer`] when nobody else would, [`pacing`] how fast a window leaves. What is left of a call that is over -
+//! its final ACK or ABORT - is the business of the channel's memory, not of the call.
 
 mod bits;
 mod clock;

@@ -71,7 +71,6 @@ impl Call {
         if !self.phase.sends() {
             return false;
         }
-        self.rest(path);
         let pace = Pace::of(&self.congestion, path.rtt);
         let mut any = false;
         while let Some(index) = self.next_packet(path) {
@@ -88,7 +87,7 @@ impl Call {
                 self.heard = path.now;
             }
             if self.send.in_flight() == 0 {
-                self.silent_since = path.now;
+                self.begin_flight(path);
             }
             self.send.on_sent(index, run.next_serial(), path.now);
             self.pacing.on_sent(pace, path.now);
@@ -147,11 +146,10 @@ impl Call {
         self.send.in_flight() < self.congestion.window() as usize
     }
 
-    /// What the congestion window was before a silence holds no more.
-    fn rest(&mut self, path: &Path<'_>) {
-        if self.send.in_flight() == 0
-            && let Some(sent) = self.send.last_sent_at()
-        {
+    /// The first packet leaves after nothing was in flight. If that was for long, the congestion window has faded.
+    fn begin_flight(&mut self, path: &Path<'_>) {
+        self.silent_since = path.now;
+        if let Some(sent) = self.send.last_sent_at() {
             let silence = path.now.saturating_duration_since(sent).as_micros();
             let timeouts = silence / path.rtt.timeout(0, Duration::ZERO).as_micros().max(1);
             self.congestion

@@ -8,6 +8,7 @@ use crate::proto::rejected::Rejected;
 use crate::proto::wire::{Packet, PacketType};
 use crate::proto::{
     AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, ServiceId, Side, Slot, Upgrade,
+    abort_codes,
 };
 
 /// What a packet, or time, has led to.
@@ -232,11 +233,12 @@ impl Connection {
     }
 }
 
+/// The code of an ABORT. 0 would read as success and says no more than that the call is over (rxrpc.md 10.1).
 fn abort_code(packet: &Packet) -> Option<AbortCode> {
     let is_abort = packet.header.packet_type == PacketType::Abort;
-    packet
-        .body
-        .first_chunk()
-        .filter(|_| is_abort)
-        .map(|bytes| AbortCode(i32::from_be_bytes(*bytes)))
+    let code = packet.body.first_chunk().filter(|_| is_abort)?;
+    Some(match i32::from_be_bytes(*code) {
+        0 => abort_codes::RX_CALL_DEAD,
+        code => AbortCode(code),
+    })
 }

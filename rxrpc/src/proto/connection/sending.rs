@@ -225,15 +225,24 @@ fn a_long_path_is_paced_and_a_short_one_is_not() {
 
 #[test]
 fn silence_fades_the_window() {
-    let mut hand = ByHand::client();
-    hand.write(40);
-    for (first, window) in [(11, 10), (31, 20), (40, 9)] {
-        assert_eq!(hand.sent_data().len(), window);
-        hand.acked(first, first - 1, AckReason::Requested, &[]);
+    for (silence, faded) in [(299, 40), (400, 20), (1000, 10)] {
+        let mut hand = ByHand::client();
+        hand.write(40);
+        for (first, window) in [(11, 10), (31, 20), (40, 9)] {
+            assert_eq!(hand.sent_data().len(), window);
+            hand.acked(first, first - 1, AckReason::Requested, &[]);
+        }
+        hand.now += silence * MS;
+        for _ in 0..5 {
+            assert_eq!(hand.sent(), [], "looking does it no harm");
+        }
+        hand.write(100);
+        assert_eq!(
+            hand.sent_data().len(),
+            faded,
+            "of 40, with a timeout of 300 ms, after {silence}"
+        );
     }
-    hand.write(100);
-    hand.now += 1000 * MS;
-    assert_eq!(hand.sent_data().len(), 10, "40 before three timeouts of silence");
 }
 
 #[test]
@@ -323,8 +332,14 @@ fn each_end_has_its_code() {
 
     let mut hand = ByHand::sending(1);
     hand.sent();
-    let code = Bytes::from_static(&[0, 0, 0, 7]);
+    let code = Bytes::from_static(&[0, 0, 0, 0]);
     hand.take(PacketType::Abort, Flags::NONE, 0, code);
+    let read = hand.conn.read(hand.now, hand.slot);
+    assert_eq!(
+        read,
+        Err(CallError::Aborted(abort_codes::RX_CALL_DEAD)),
+        "0 is no success"
+    );
     assert!(told(hand).is_empty(), "an ABORT is never answered");
 }
 

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -297,4 +299,91 @@ fn nothing_goes_beyond_a_window_that_shrinks() {
     );
     sender.queue.set_peer_window(255, true);
     assert_eq!(sender.send(), [3, 4, 5, 6, 7, 8]);
+}
+
+/// Something that happens to a sender.
+#[derive(Clone, Debug)]
+enum Happening {
+    Send,
+    /// An ACK: how many it frees, its table, how far back is what it answers, its reason.
+    Ack(u32, Vec<u8>, u32, u8),
+    Time(u64),
+    Timeout,
+    Probe,
+    Window(u8),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let table = proptest::collection::vec(0_u8..2, 0..30);
+    prop_oneof![
+        Just(Happening::Send),
+        (0_u32..8, table, 0_u32..40, 1_u8..10)
+            .prop_map(|(frees, table, back, reason)| Happening::Ack(frees, table, back, reason)),
+        (0_u64..60).prop_map(Happening::Time),
+        Just(Happening::Timeout),
+        Just(Happening::Probe),
+        (0_u8..40).prop_map(Happening::Window),
+    ]
+}
+
+impl Sender {
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Send => drop(self.send()),
+            Happening::Ack(frees, table, back, reason) => {
+                let first = self.queue.bottom.plus(frees).0;
+                let serial = self.serial.saturating_sub(back);
+                let ack = self.received(first, serial, AckReason::from_number(reason), &table);
+                if self.queue.accepts(&ack).is_ok() {
+                    self.queue.on_ack(&ack, self.now, self.rtt.least(), 0);
+                    self.lose();
+                }
+            }
+            Happening::Time(ms) => {
+                self.now += MS * u32::try_from(ms).unwrap();
+                self.lose();
+            }
+            Happening::Timeout => drop(self.queue.on_timeout(MS, self.now)),
+            Happening::Probe => {
+                if self.queue.ready_probe() {
+                    self.send();
+                    self.queue.on_probe_sent(true);
+                }
+            }
+            Happening::Window(packets) => self.queue.set_peer_window(packets, true),
+        }
+    }
+
+    /// Every packet that was sent is in one state, and what is in flight can be found to be lost.
+    fn check(&self) {
+        let queue = &self.queue;
+        assert!(queue.acked.and(queue.lost).is_empty());
+        let settled = queue.acked.len() + queue.lost.len();
+        assert_eq!(queue.in_flight + settled, queue.sent);
+        let flies = |flight: &Flight| flies(flight, queue.bottom, &queue.packets, &queue.acked, &queue.lost);
+        assert_eq!(queue.flights.count_unjudged(flies), queue.in_flight);
+        assert!(queue.next_to_send().is_none_or(|index| index < queue.peer_window));
+    }
+}
+
+proptest! {
+    /// Whatever a peer says, no packet is forgotten, and all arrive in the end.
+    #[test]
+    fn no_packet_is_forgotten(happenings in proptest::collection::vec(happening(), 0..200)) {
+        let mut sender = sender(60);
+        for happening in happenings {
+            sender.happen(happening);
+            sender.check();
+        }
+        sender.queue.set_peer_window(255, true);
+        while !sender.queue.is_empty() {
+            sender.queue.on_timeout(Duration::ZERO, sender.now);
+            sender.send();
+            let first = sender.queue.bottom.plus(1).0;
+            let serial = sender.serial;
+            sender.ack(MS, first, serial, &[]);
+            sender.check();
+        }
+        prop_assert!(sender.queue.is_acked());
+    }
 }

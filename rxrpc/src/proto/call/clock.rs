@@ -17,7 +17,7 @@ impl Call {
             self.resume_at,
             self.ping_at(),
             self.dead_at(),
-            self.limits.idle_in.map(|limit| self.moved + limit),
+            self.idle_at(),
             self.limits.hard_in.map(|limit| self.started + limit),
         ]
         .into_iter()
@@ -35,9 +35,8 @@ impl Call {
             self.fail(CallError::PeerDead, Some(abort_codes::RX_CALL_DEAD));
             return true;
         }
-        let idle_at = self.limits.idle_in.map(|limit| self.moved + limit);
         let hard_at = self.limits.hard_in.map(|limit| self.started + limit);
-        if is_due(idle_at) || is_due(hard_at) {
+        if is_due(self.idle_at()) || is_due(hard_at) {
             self.fail(CallError::TimedOut, Some(abort_codes::RX_CALL_TIMEOUT));
             return true;
         }
@@ -70,6 +69,21 @@ impl Call {
             PING_AFTER
         };
         (self.exposed.is_some() && owed && self.phase != Phase::Execute).then(|| asked + patience)
+    }
+
+    /// When a call that does not move has taken too long. That of a service waits for its own application as long as that
+    /// takes: only a client that owes something runs out of time.
+    fn idle_at(&self) -> Option<Instant> {
+        let owed = match self.phase {
+            Phase::ReceiveRequest => self.receive.is_drained(),
+            Phase::SendReply => !self.send.is_empty(),
+            Phase::Execute => false,
+            _ => true,
+        };
+        self.limits
+            .idle_in
+            .filter(|_| owed)
+            .map(|limit| self.moved + limit)
     }
 
     fn dead_at(&self) -> Option<Instant> {

@@ -257,6 +257,7 @@ impl Call {
     pub(super) fn finish(&mut self, path: &Path<'_>) -> Result<(), CallError> {
         self.begin_sending(path.now)?;
         if !self.send.is_ended() {
+            self.moved = path.now;
             self.queue_tail(path, true);
             self.step(Step::Finished);
         }
@@ -345,6 +346,7 @@ impl Call {
             Phase::Execute => {
                 // The peer's silence while we worked says nothing about it.
                 self.heard = now;
+                self.moved = now;
                 self.step(Step::ReplyQueued);
                 Ok(())
             }

@@ -1,6 +1,6 @@
 //! What a connection makes of the packets that come for it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Connection, Fate};
 use crate::proto::call::{Call, Path, Taken};
@@ -223,7 +223,7 @@ impl Connection {
             channel.call = Some(Box::new(Call::new(
                 Side::Service,
                 slot,
-                CallLimits::default(),
+                SERVICE_LIMITS,
                 self.congestion,
                 self.params.window,
                 now,
@@ -242,3 +242,11 @@ fn abort_code(packet: &Packet) -> Option<AbortCode> {
         code => AbortCode(code),
     })
 }
+
+/// A client that lives may still have forgotten its call: its side of the channel answers every PING. It has as long to go
+/// on as with OpenAFS (rxrpc.md 11.1).
+const SERVICE_LIMITS: CallLimits = CallLimits {
+    dead_in: Duration::from_secs(50),
+    idle_in: Some(Duration::from_mins(1)),
+    hard_in: None,
+};

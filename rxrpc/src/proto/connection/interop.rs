@@ -490,3 +490,33 @@ fn a_challenge_without_a_secret_is_not_answered() {
     }
     assert_eq!(script.ours.read(script.now, slot), Ok(Read::Pending));
 }
+
+/// A part of a request comes late, to a service that has restarted since: the client has ended the call, and answers every
+/// PING from memory for ever. The service gives the call up after a minute. Its own slowness has no limit.
+#[test]
+fn a_request_that_stops_arriving_is_given_up() {
+    let mut script = Script::against(Side::Service);
+    let slot = script
+        .says(PacketType::Data, Flags::NONE, 1, b"part")
+        .new_call
+        .unwrap();
+    assert_eq!(script.reads(slot), b"part");
+    let mut seconds = 0;
+    while script.ours.read(script.now, slot) == Ok(Read::Pending) {
+        script.hears_for(SECOND);
+        script.acks(ack(AckReason::Duplicate, 2, 1));
+        seconds += 1;
+        assert!(seconds <= 61, "it goes on for ever");
+    }
+    assert_eq!(script.ours.read(script.now, slot), Err(CallError::TimedOut));
+
+    let mut script = Script::against(Side::Service);
+    let slot = script
+        .says(PacketType::Data, Flags::LAST_PACKET, 1, b"request")
+        .new_call
+        .unwrap();
+    assert_eq!(script.reads(slot), b"request");
+    assert_eq!(script.hears_for(600 * SECOND).len(), 1, "one ACK while it works");
+    script.ours.finish(script.now, slot).unwrap();
+    assert_eq!(data(&script.hears()).count(), 1);
+}

@@ -41,7 +41,11 @@ pub(super) fn question(shared: &Shared, peer: SocketAddrV4, packet: &Packet) -> 
     let reply = match about {
         None => version_reply(header, &shared.config.version),
         Some(Question::Endpoint) => debug::endpoint(header, &totals(shared)),
-        Some(Question::Totals) => debug::totals(header, &totals(shared)),
+        Some(Question::Totals) => {
+            let calls = shared.connections.snapshot();
+            let calls = calls.iter().map(|conn| debug::calls(&conn.snapshot()));
+            debug::totals(header, &totals(shared), calls.sum())
+        }
         Some(Question::Connection(index)) => told(header, shared.connections.nth(index).as_ref()),
         Some(Question::Busy(index)) => told(header, nth_busy(shared, index).as_ref()),
         Some(Question::Peer(index)) => debug::peer(header, nth_peer(shared, index).as_ref()),
@@ -52,11 +56,15 @@ pub(super) fn question(shared: &Shared, peer: SocketAddrV4, packet: &Packet) -> 
 }
 
 fn totals(shared: &Shared) -> Totals {
-    let count = |side| u32::try_from(shared.connections.len(side)).unwrap_or(u32::MAX);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let idle = shared.answering.available_permits();
+    let answering = shared.config.max_service_calls.saturating_sub(idle);
     Totals {
-        client_connections: count(Side::Client),
-        service_connections: count(Side::Service),
-        peers: u32::try_from(shared.peers.all().len()).unwrap_or(u32::MAX),
+        client_connections: count(shared.connections.len(Side::Client)),
+        service_connections: count(shared.connections.len(Side::Service)),
+        peers: count(shared.peers.all().len()),
+        calls_waiting: count(shared.calls.taken().saturating_sub(answering)),
+        idle_threads: count(idle),
         ..shared.totals.read()
     }
 }

@@ -232,8 +232,10 @@ impl Ref<Connection> {
         if self.life.is_brief() && !state.proto.is_on_probation() {
             self.life.keep();
         }
+        let samples = state.proto.take_rtt_tally();
         drop(state);
         drop(trusted);
+        shared.totals.add_rtt(&samples);
 
         if let Some((at, before)) = alarm {
             let conn = Arc::downgrade(Self::shared(self));

@@ -439,7 +439,11 @@ impl Shared {
         let mut traffic = Traffic::default();
         traffic.count(datagram);
         // Who cannot be reached gets no answer.
-        let _ = self.socket.send(peer, DATAGRAM_USUAL, datagram.len(), datagram);
+        if let Err(SendError::Unreachable(errno)) =
+            self.socket.send(peer, DATAGRAM_USUAL, datagram.len(), datagram)
+        {
+            traffic.unreachable = Some(errno);
+        }
         self.report(&traffic, Way::Out);
     }
 
@@ -455,7 +459,7 @@ impl Shared {
     pub(super) fn dropped(&self, peer: SocketAddrV4, reason: impl Into<DropReason>) {
         let reason = reason.into();
         tracing::trace!(%peer, reason = reason.name(), "packet dropped");
-        self.totals.add_bogus();
+        self.totals.add_dropped(reason);
         self.sink.event(&Event::Dropped { reason, peer });
     }
 }

@@ -58,6 +58,11 @@ impl Places {
         self.enter(&mut self.taken.lock(), host)
     }
 
+    /// Places taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.lock().in_all
+    }
+
     fn enter(self: &Arc<Self>, taken: &mut Taken, host: Ipv4Addr) -> Place {
         taken.in_all += 1;
         *taken.by_host.entry(host).or_default() += 1;
@@ -98,11 +103,11 @@ mod tests {
         taken.extend((2..9).filter_map(|number| places.take(host(number))));
         assert_eq!(taken.len(), 5);
         taken.push(places.take_anyway(host(9)));
-        assert_eq!(places.taken.lock().in_all, 6);
+        assert_eq!(places.taken(), 6);
         taken.remove(0);
         assert!(places.take(host(3)).is_none(), "still full");
         drop(taken);
-        assert_eq!(places.taken.lock().in_all, 0);
+        assert_eq!(places.taken(), 0);
         assert!(
             places.taken.lock().by_host.is_empty(),
             "nothing is left of a host that left"

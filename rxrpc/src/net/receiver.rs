@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use super::answer;
 use super::connection::{Connection, Key, ServiceKey};
@@ -379,8 +378,7 @@ fn begin(shared: &Arc<Shared>, conn: &Ref<Connection>, slot: Slot, place: Place)
     let call = ServiceCall::new(conn.clone(), slot);
     match handler {
         Some(handler) => {
-            let answering = Arc::clone(&shared.answering);
-            drop(tokio::spawn(serve(answering, handler, call, place)));
+            drop(tokio::spawn(serve(Arc::clone(shared), handler, call, place)));
         }
         None => call.abort(abort_codes::RX_INVALID_OPERATION),
     }
@@ -388,8 +386,11 @@ fn begin(shared: &Arc<Shared>, conn: &Ref<Connection>, slot: Slot, place: Place)
 
 /// Waits for its turn, so that a flood of calls is answered one after the other. A handler that panics ends its task: the
 /// call is aborted when it is dropped, and its place and its turn are given back.
-async fn serve(answering: Arc<Semaphore>, handler: Arc<dyn Service>, call: ServiceCall, place: Place) {
-    let permit = answering.acquire_owned().await;
+async fn serve(shared: Arc<Shared>, handler: Arc<dyn Service>, call: ServiceCall, place: Place) {
+    if shared.answering.available_permits() == 0 {
+        shared.totals.add_waited();
+    }
+    let permit = shared.answering.acquire().await;
     handler.handle(call).await;
     drop((permit, place));
 }

@@ -5,8 +5,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::events::{Event, Sink};
-use crate::proto::{PacketType, Transmit, debug};
+use crate::proto::{AckReason, DropReason, Header, PacketType, Rejected, RttTally, Transmit, debug};
 
 /// Packets and bytes of one batch, by number of the packet type.
 #[derive(Debug, Default)]
@@ -16,6 +18,8 @@ pub(crate) struct Traffic {
     bytes: u64,
     resent: u64,
     probes: u64,
+    /// ACKs that ask for an answer.
+    pings: u64,
     /// There is no way to the peer (an `errno`).
     pub(crate) unreachable: Option<i32>,
 }
@@ -35,8 +39,15 @@ pub(crate) struct Totals {
     read: [AtomicU32; TYPES],
     sent: [AtomicU32; TYPES],
     resent: AtomicU32,
+    pings_sent: AtomicU32,
+    send_failures: AtomicU32,
     bogus: AtomicU32,
+    spurious: AtomicU32,
+    duplicate: AtomicU32,
+    late: AtomicU32,
     answered: AtomicU32,
+    waited: AtomicU32,
+    rtt: Mutex<RttTally>,
 }
 
 impl Traffic {
@@ -57,6 +68,9 @@ impl Traffic {
             *bytes += datagram.len() as u64;
             self.packets += 1;
             self.bytes += datagram.len() as u64;
+        }
+        if number == Some(ACK) && datagram.get(REASON_OFFSET) == Some(&AckReason::Ping.number()) {
+            self.pings += 1;
         }
     }
 
@@ -113,14 +127,42 @@ impl Totals {
                 total.fetch_add(wrapped(packets), Ordering::Relaxed);
             }
         }
+        if way == Way::In {
+            return;
+        }
         if traffic.resent > 0 {
             self.resent.fetch_add(wrapped(traffic.resent), Ordering::Relaxed);
+        }
+        if traffic.pings > 0 {
+            self.pings_sent
+                .fetch_add(wrapped(traffic.pings), Ordering::Relaxed);
+        }
+        if traffic.unreachable.is_some() {
+            self.send_failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// One packet was thrown away.
-    pub(crate) fn add_bogus(&self) {
-        self.bogus.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add_dropped(&self, reason: DropReason) {
+        let counter = match reason {
+            DropReason::Malformed(_) => &self.bogus,
+            DropReason::Rejected(Rejected::Duplicate) => &self.duplicate,
+            DropReason::Rejected(Rejected::CallOver) => &self.late,
+            DropReason::Unplaced(_) | DropReason::Rejected(_) => &self.spurious,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One call waited until others were answered.
+    pub(crate) fn add_waited(&self) {
+        self.waited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Round trips were measured.
+    pub(crate) fn add_rtt(&self, samples: &RttTally) {
+        if samples.samples > 0 {
+            self.rtt.lock().add(samples);
+        }
     }
 
     /// One call was begun by a peer.
@@ -132,8 +174,15 @@ impl Totals {
     pub(crate) fn read(&self) -> debug::Totals {
         let mut totals = debug::Totals {
             bogus: self.bogus.load(Ordering::Relaxed),
+            spurious: self.spurious.load(Ordering::Relaxed),
+            duplicate: self.duplicate.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
             resent: self.resent.load(Ordering::Relaxed),
+            pings_sent: self.pings_sent.load(Ordering::Relaxed),
+            send_failures: self.send_failures.load(Ordering::Relaxed),
             calls_executed: self.answered.load(Ordering::Relaxed),
+            calls_waited: self.waited.load(Ordering::Relaxed),
+            rtt: *self.rtt.lock(),
             ..debug::Totals::default()
         };
         let counts = [
@@ -155,6 +204,9 @@ fn wrapped(count: u64) -> u32 {
     count as u32
 }
 
+/// The number of the type ACK, and where its reason stands.
+const ACK: usize = 2;
+const REASON_OFFSET: usize = Header::LEN + 16;
 /// Where the type stands in a header.
 const TYPE_OFFSET: usize = 20;
 /// The highest number of a type is 13.

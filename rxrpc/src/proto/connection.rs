@@ -37,7 +37,7 @@ use super::probation::Probation;
 use super::rtt::RttEstimator;
 use super::send_run::{Run, Transmit};
 use super::{
-    AbortCode, CallError, CallLimits, ChannelIndex, ConnectionId, Epoch, PacketSecurity, RoundTrip,
+    AbortCode, CallError, CallLimits, ChannelIndex, ConnectionId, Epoch, PacketSecurity, RoundTrip, RttTally,
     SecurityIndex, Serial, ServiceId, Side, Slot, Upgrade, abort_codes,
 };
 use crate::security::Null;
@@ -207,6 +207,11 @@ impl Connection {
     #[must_use]
     pub fn rtt(&self) -> Option<RoundTrip> {
         self.rtt.round_trip()
+    }
+
+    /// The samples of the round trip since the last look.
+    pub fn take_rtt_tally(&mut self) -> RttTally {
+        self.rtt.take_tally()
     }
 
     /// Begins a call of ours on the first free channel, if there is one.

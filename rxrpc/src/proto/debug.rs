@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::endpoint::datagram;
 use super::wire::{Flags, Header, Packet, PacketType};
-use super::{ConnectionSnapshot, RoundTrip, Side, abort_codes};
+use super::{ConnectionSnapshot, RoundTrip, RttTally, Side, abort_codes};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +34,30 @@ pub struct Totals {
     pub packets_read: [u32; 13],
     /// Packets sent, by type number from 1.
     pub packets_sent: [u32; 13],
-    /// Datagrams that were no packets, or for no connection.
+    /// Datagrams that were no packets.
     pub bogus: u32,
+    /// Packets for no connection, or that changed nothing on theirs.
+    pub spurious: u32,
+    /// DATA packets that were here already.
+    pub duplicate: u32,
+    /// Packets of calls that were over.
+    pub late: u32,
     /// DATA packets sent again.
     pub resent: u32,
+    /// PINGs among the ACKs sent.
+    pub pings_sent: u32,
+    /// Sendings that found no way to the peer.
+    pub send_failures: u32,
+    /// Round trips measured.
+    pub rtt: RttTally,
     /// Calls answered.
     pub calls_executed: u32,
+    /// How many of them waited for others.
+    pub calls_waited: u32,
+    /// Calls that wait at this moment.
+    pub calls_waiting: u32,
+    /// Calls that could be answered at once at this moment.
+    pub idle_threads: u32,
     /// Connections of both sides at this moment.
     pub client_connections: u32,
     /// See `client_connections`.
@@ -109,6 +127,9 @@ pub fn endpoint(question: &Header, totals: &Totals) -> Vec<u8> {
     let mut body = Words::new(56);
     body.u32(8, totals.calls_executed);
     body.u8(14, VERSION);
+    body.u32(16, totals.calls_waiting);
+    body.u32(20, totals.idle_threads);
+    body.u32(24, totals.calls_waited);
     body.reply(question)
 }
 
@@ -153,9 +174,18 @@ pub fn is_busy(conn: &ConnectionSnapshot) -> bool {
         .any(|call| call.state == 1 || call.state == 2 || call.mode == 1 || call.mode == 2)
 }
 
-/// Answers [`Question::Totals`].
+/// Calls of a connection that are not over.
 #[must_use]
-pub fn totals(question: &Header, totals: &Totals) -> Vec<u8> {
+pub fn calls(conn: &ConnectionSnapshot) -> u32 {
+    conn.calls
+        .iter()
+        .map(|call| u32::from(matches!(call.state, 1 | 2 | 4)))
+        .sum()
+}
+
+/// Answers [`Question::Totals`]; there are `calls` calls at this moment.
+#[must_use]
+pub fn totals(question: &Header, totals: &Totals, calls: u32) -> Vec<u8> {
     let mut body = Words::new(284);
     body.u32(20, totals.bogus);
     for (place, count) in totals.packets_read.iter().enumerate() {
@@ -168,14 +198,27 @@ pub fn totals(question: &Header, totals: &Totals) -> Vec<u8> {
     let [data_sent, ack_sent, busy_sent, abort_sent, ..] = totals.packets_sent;
     body.u32(96, data_read);
     body.u32(100, ack_read);
+    body.u32(104, totals.duplicate);
+    body.u32(108, totals.spurious);
     body.u32(164, ack_sent);
+    body.u32(168, totals.pings_sent);
     body.u32(172, abort_sent);
     body.u32(176, busy_sent);
-    body.u32(180, data_sent);
+    // Those sent once or more; the rest is in the next word.
+    body.u32(180, data_sent.wrapping_sub(totals.resent));
     body.u32(184, totals.resent);
+    let (least, greatest) = totals.rtt.range.unwrap_or_default();
+    body.time(196, totals.rtt.total);
+    body.time(204, least);
+    body.time(212, greatest);
+    body.u32(220, totals.rtt.samples);
     body.u32(224, totals.service_connections);
     body.u32(228, totals.client_connections);
     body.u32(232, totals.peers);
+    body.u32(236, calls);
+    body.u32(244, totals.send_failures);
+    body.u32(252, totals.late);
+    body.u32(264, busy_sent);
     body.reply(question)
 }
 
@@ -193,8 +236,7 @@ pub fn peer(question: &Header, about: Option<&PeerSnapshot>) -> Vec<u8> {
     if let Some(rtt) = peer.rtt {
         body.u32(24, millis(rtt.smoothed * 8));
         body.u32(28, millis(rtt.deviation * 4));
-        body.u32(32, u32::try_from(rtt.timeout.as_secs()).unwrap_or(u32::MAX));
-        body.u32(36, rtt.timeout.subsec_micros());
+        body.time(32, rtt.timeout);
     }
     body.u32(40, wrapped(peer.packets_sent));
     body.u32(44, wrapped(peer.packets_resent));
@@ -255,6 +297,12 @@ impl Words {
         self.put(offset, value.to_be_bytes());
     }
 
+    /// Seconds and microseconds.
+    fn time(&mut self, offset: usize, time: Duration) {
+        self.u32(offset, u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+        self.u32(offset + 4, time.subsec_micros());
+    }
+
     fn reply(self, question: &Header) -> Vec<u8> {
         datagram(
             &Header {
@@ -310,7 +358,23 @@ mod tests {
         assert_eq!(end[21], 0x04);
         let end = peer(&asked, None);
         assert_eq!((end.len(), &end[28..32]), (28 + 132, &[0xff; 4][..]));
-        assert_eq!(totals(&asked, &Totals::default()).len(), 28 + 284);
+        let counted = Totals {
+            packets_sent: [10, 5, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            resent: 4,
+            pings_sent: 1,
+            rtt: RttTally {
+                samples: 2,
+                total: Duration::from_micros(3_000_500),
+                range: Some((Duration::from_micros(500), Duration::from_secs(3))),
+            },
+            ..Totals::default()
+        };
+        let reply = totals(&asked, &counted, 7);
+        assert_eq!(reply.len(), 28 + 284);
+        let word = |offset: usize| u32::from_be_bytes(*reply[28 + offset..].first_chunk().unwrap());
+        assert_eq!([word(180), word(184), word(168), word(236)], [6, 4, 1, 7]);
+        let rtt: Vec<_> = (196..224).step_by(4).map(word).collect();
+        assert_eq!(rtt, [3, 500, 0, 500, 3, 0, 2], "total, least, greatest, samples");
         assert_eq!(endpoint(&asked, &Totals::default())[28 + 14], b'S');
         assert_eq!(unknown(&asked)[28..], hex!("fffffff8 fffffff8"));
     }

@@ -38,7 +38,7 @@ pub use malformed::Malformed;
 pub use mtu::{DATAGRAM_LEAST, DATAGRAM_USUAL};
 pub use reason::DropReason;
 pub use rejected::Rejected;
-pub use rtt::RoundTrip;
+pub use rtt::{RoundTrip, RttTally};
 pub use secure::{PacketSecurity, Place, Sealed};
 pub use send_run::Transmit;
 pub use seq::{

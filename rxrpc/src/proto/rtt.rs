@@ -23,6 +23,30 @@ pub struct RoundTrip {
 pub(crate) struct RttEstimator {
     estimate: Option<Estimate>,
     samples: u32,
+    tally: RttTally,
+}
+
+/// Samples added up, for counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RttTally {
+    /// How many.
+    pub samples: u32,
+    /// Their sum.
+    pub total: Duration,
+    /// The least and the greatest of them, if there is one.
+    pub range: Option<(Duration, Duration)>,
+}
+
+impl RttTally {
+    /// Adds the samples of another.
+    pub fn add(&mut self, other: &Self) {
+        self.samples = self.samples.wrapping_add(other.samples);
+        self.total += other.total;
+        self.range = match (self.range, other.range) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (a, b) => a.or(b),
+        };
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +71,11 @@ impl RttEstimator {
             return;
         }
         self.samples = self.samples.saturating_add(1);
+        self.tally.add(&RttTally {
+            samples: 1,
+            total: rtt,
+            range: Some((rtt, rtt)),
+        });
         self.estimate = Some(match self.estimate {
             None => Estimate {
                 smoothed: rtt,
@@ -67,6 +96,11 @@ impl RttEstimator {
                 least: least.after(now, rtt),
             },
         });
+    }
+
+    /// The samples since the last look.
+    pub(crate) fn take_tally(&mut self) -> RttTally {
+        std::mem::take(&mut self.tally)
     }
 
     /// What was measured.

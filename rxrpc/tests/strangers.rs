@@ -587,6 +587,68 @@ async fn a_host_has_no_more_than_its_share_of_calls() {
     endpoint.shutdown().await;
 }
 
+/// Connections are counted by host, whatever its ports.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_has_no_more_than_its_share_of_connections() {
+    let config = EndpointConfig {
+        max_service_connections: Limit {
+            in_all: 5,
+            per_host: 3,
+        },
+        check_reach: false,
+        ..local()
+    };
+    let (endpoint, _, counts, _) = host(config).await;
+    let peer = endpoint.local_addr();
+    let mut busy = 0;
+    for _ in 0..10 {
+        let mut stranger = Stranger::new(peer);
+        stranger.send(stranger.header, b"call");
+        busy += usize::from(stranger.next().header.packet_type == PacketType::Busy);
+        // By then it is counted.
+        stranger.answers();
+    }
+    assert_eq!(busy, 7);
+    for number in 2..6 {
+        let mut stranger = Stranger::at(Ipv4Addr::new(127, 0, 0, number), peer);
+        stranger.send(stranger.header, b"call");
+        busy += usize::from(stranger.next().header.packet_type == PacketType::Busy);
+        stranger.answers();
+    }
+    assert_eq!(busy, 7 + 2, "five in all");
+    assert_eq!(counts.dropped(Unplaced::TooManyConnections), 9);
+    endpoint.shutdown().await;
+}
+
+/// While the replies that are on their way arrive, nothing new begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closing_endpoint_takes_no_calls() {
+    let config = EndpointConfig {
+        check_reach: false,
+        ..local()
+    };
+    let (endpoint, counting, counts, mut stranger) = host(config).await;
+    // A reply that is not acknowledged keeps the endpoint for a moment.
+    stranger.send(stranger.header, b"call");
+    assert_eq!(stranger.next().body[..], *b"call");
+    let closing = tokio::spawn(async move { endpoint.shutdown().await });
+    let late = Header {
+        cid: ConnectionId(0x80),
+        ..stranger.header
+    };
+    let refused = loop {
+        stranger.send(late, b"late");
+        let packet = stranger.next();
+        if packet.header.packet_type == PacketType::Abort && packet.header.cid == late.cid {
+            break packet;
+        }
+    };
+    assert_eq!(refused.body[..], (-1_i32).to_be_bytes());
+    closing.await.unwrap();
+    assert!(counts.dropped(Unplaced::Closing) > 0);
+    assert!(counting.0.load(Ordering::SeqCst) >= 1);
+}
+
 /// A patient asker gets what it asks for; one in a hurry, no more than the rate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_are_answered_at_a_limited_rate() {

@@ -17,6 +17,8 @@ mod interop;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod sending;
 mod snapshot;
 #[cfg(test)]

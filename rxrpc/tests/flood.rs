@@ -57,14 +57,22 @@ impl Noise {
             epoch: Epoch(self.next()),
             cid: ConnectionId(self.next() & !3),
             channel: ChannelIndex::ALL[self.next() as usize % 4],
-            service: if self.next() % 8 == 0 { ServiceId(99) } else { ECHO },
+            service: if self.next().is_multiple_of(8) {
+                ServiceId(99)
+            } else {
+                ECHO
+            },
             packet_type: match self.next() % 16 {
                 0 => PacketType::Ack,
                 1 => PacketType::Abort,
                 2 => PacketType::Response,
                 _ => PacketType::Data,
             },
-            seq: Seq(if self.next() % 8 == 0 { self.next() } else { 1 }),
+            seq: Seq(if self.next().is_multiple_of(8) {
+                self.next()
+            } else {
+                1
+            }),
             serial: Serial(self.next()),
             flags: Flags::from_bits(self.next() as u8) | Flags::CLIENT_INITIATED,
             ..like

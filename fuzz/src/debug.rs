@@ -27,7 +27,7 @@ pub(crate) fn run(bytes: &[u8]) {
                 debug::connection(asked, Some(about)),
                 debug::connection(asked, None),
             ],
-            Question::Totals => [debug::totals(asked, &Totals::default()), debug::unknown(asked)],
+            Question::Totals => [debug::totals(asked, &Totals::default(), 0), debug::unknown(asked)],
             Question::Peer(_) => [debug::peer(asked, None), debug::unknown(asked)],
             Question::Unknown => [debug::unknown(asked), debug::unknown(asked)],
         };

@@ -82,7 +82,8 @@ pub(crate) struct ServiceKey {
 /// What the lock of a connection protects.
 pub(super) struct State {
     pub(super) proto: proto::Connection,
-    channels: [ChannelWakers; 4],
+    /// The tasks that wait, while there are calls.
+    waiting: Option<Box<[ChannelWakers; ChannelIndex::COUNT]>>,
     /// Where our entry in the timer queue stands.
     armed: Option<Instant>,
     /// The reference that a busy connection holds to itself.
@@ -125,7 +126,7 @@ impl Connection {
             shared,
             state: Mutex::new(State {
                 proto,
-                channels: Default::default(),
+                waiting: None,
                 armed: None,
                 hold: None,
                 half_open: None,
@@ -217,6 +218,7 @@ impl Ref<Connection> {
 
         if state.proto.is_idle() {
             released = state.hold.take();
+            state.waiting = None;
         } else if state.hold.is_none() {
             state.hold = Some(self.clone());
         }
@@ -289,7 +291,12 @@ pub(super) struct Turn<'a> {
 impl Turn<'_> {
     /// Has the tasks of the touched channels look again.
     pub(super) fn touched(&mut self, touched: [bool; 4]) {
-        for (channel, touched) in self.state.channels.iter_mut().zip(touched) {
+        let waiting = self
+            .state
+            .waiting
+            .iter_mut()
+            .flat_map(|waiting| waiting.iter_mut());
+        for (channel, touched) in waiting.zip(touched) {
             if touched {
                 self.wakes.add(channel.reader.take());
                 self.wakes.add(channel.writer.take());
@@ -299,16 +306,20 @@ impl Turn<'_> {
 
     /// Registers the task that wants data or the end of the call.
     pub(super) fn read_later(&mut self, channel: ChannelIndex, waker: &Waker) {
-        if let Some(channel) = self.state.channels.get_mut(channel.index()) {
+        if let Some(channel) = self.waiting().get_mut(channel.index()) {
             channel.reader = Some(waker.clone());
         }
     }
 
     /// Registers the task that wants window.
     pub(super) fn write_later(&mut self, channel: ChannelIndex, waker: &Waker) {
-        if let Some(channel) = self.state.channels.get_mut(channel.index()) {
+        if let Some(channel) = self.waiting().get_mut(channel.index()) {
             channel.writer = Some(waker.clone());
         }
+    }
+
+    fn waiting(&mut self) -> &mut [ChannelWakers] {
+        &mut **self.state.waiting.get_or_insert_default()
     }
 }
 
@@ -341,7 +352,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         assert!(
-            size_of::<Connection>() <= 800,
+            size_of::<Connection>() <= 768,
             "{} bytes",
             size_of::<Connection>()
         );

@@ -207,8 +207,8 @@ pub fn totals(question: &Header, totals: &Totals, calls: u32) -> Vec<u8> {
     // Those sent once or more; the rest is in the next word.
     body.u32(180, data_sent.wrapping_sub(totals.resent));
     body.u32(184, totals.resent);
-    let (least, greatest) = totals.rtt.range.unwrap_or_default();
-    body.time(196, totals.rtt.total);
+    let (least, greatest) = totals.rtt.range();
+    body.time(196, totals.rtt.total());
     body.time(204, least);
     body.time(212, greatest);
     body.u32(220, totals.rtt.samples);
@@ -362,10 +362,10 @@ mod tests {
             packets_sent: [10, 5, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             resent: 4,
             pings_sent: 1,
-            rtt: RttTally {
-                samples: 2,
-                total: Duration::from_micros(3_000_500),
-                range: Some((Duration::from_micros(500), Duration::from_secs(3))),
+            rtt: {
+                let mut rtt = RttTally::of(Duration::from_micros(500));
+                rtt.add(&RttTally::of(Duration::from_secs(3)));
+                rtt
             },
             ..Totals::default()
         };

@@ -26,26 +26,53 @@ pub(crate) struct RttEstimator {
     tally: RttTally,
 }
 
-/// Samples added up, for counters.
+/// Samples added up, for counters. In whole microseconds: every connection has one, and it is to be small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RttTally {
     /// How many.
     pub samples: u32,
-    /// Their sum.
-    pub total: Duration,
-    /// The least and the greatest of them, if there is one.
-    pub range: Option<(Duration, Duration)>,
+    total_us: u64,
+    /// Of no meaning without samples, like the next.
+    least_us: u32,
+    greatest_us: u32,
 }
 
 impl RttTally {
+    /// One sample.
+    #[must_use]
+    pub fn of(rtt: Duration) -> Self {
+        let us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+        Self {
+            samples: 1,
+            total_us: us.into(),
+            least_us: us,
+            greatest_us: us,
+        }
+    }
+
+    /// The sum.
+    #[must_use]
+    pub const fn total(&self) -> Duration {
+        Duration::from_micros(self.total_us)
+    }
+
+    /// The least and the greatest, zero if there are none.
+    #[must_use]
+    pub fn range(&self) -> (Duration, Duration) {
+        let time = |us: u32| Duration::from_micros(us.into());
+        (time(self.least_us), time(self.greatest_us))
+    }
+
     /// Adds the samples of another.
     pub fn add(&mut self, other: &Self) {
-        self.samples = self.samples.wrapping_add(other.samples);
-        self.total += other.total;
-        self.range = match (self.range, other.range) {
-            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-            (a, b) => a.or(b),
+        self.least_us = match (self.samples, other.samples) {
+            (_, 0) => self.least_us,
+            (0, _) => other.least_us,
+            _ => self.least_us.min(other.least_us),
         };
+        self.greatest_us = self.greatest_us.max(other.greatest_us);
+        self.samples = self.samples.wrapping_add(other.samples);
+        self.total_us = self.total_us.wrapping_add(other.total_us);
     }
 }
 
@@ -71,11 +98,7 @@ impl RttEstimator {
             return;
         }
         self.samples = self.samples.saturating_add(1);
-        self.tally.add(&RttTally {
-            samples: 1,
-            total: rtt,
-            range: Some((rtt, rtt)),
-        });
+        self.tally.add(&RttTally::of(rtt));
         self.estimate = Some(match self.estimate {
             None => Estimate {
                 smoothed: rtt,

@@ -498,7 +498,7 @@ fn a_request_that_stops_arriving_is_given_up() {
     let mut script = Script::against(Side::Service);
     let slot = script
         .says(PacketType::Data, Flags::NONE, 1, b"part")
-        .new_call
+        .new_call()
         .unwrap();
     assert_eq!(script.reads(slot), b"part");
     let mut seconds = 0;
@@ -513,7 +513,7 @@ fn a_request_that_stops_arriving_is_given_up() {
     let mut script = Script::against(Side::Service);
     let slot = script
         .says(PacketType::Data, Flags::LAST_PACKET, 1, b"request")
-        .new_call
+        .new_call()
         .unwrap();
     assert_eq!(script.reads(slot), b"request");
     assert_eq!(script.hears_for(600 * SECOND).len(), 1, "one ACK while it works");

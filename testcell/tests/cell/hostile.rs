@@ -53,7 +53,13 @@ fn foreign_packets_do_no_harm() {
         after.sum("afs_rx_dropped_packets_total", &labels)
             - before.sum("afs_rx_dropped_packets_total", &labels)
     };
-    for reason in ["short", "unknown_type", "foreign_epoch", "no_service"] {
+    for reason in [
+        "short",
+        "unknown_type",
+        "foreign_epoch",
+        "unknown_service",
+        "unknown_security",
+    ] {
         assert!(dropped(reason) > 0.0, "{reason}:\n{after}");
     }
     assert!(mount.resident_kib().unwrap() < 300 << 10, "memory");

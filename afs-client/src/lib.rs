@@ -1,6 +1,7 @@
 //! An AFS cache manager: cells, volumes, vnodes, callbacks and the data cache.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 mod callback;
 pub mod cell;
 pub mod clock;

@@ -67,6 +67,11 @@ impl Cell {
         PathBuf::from(self.get("CONF_DIR"))
     }
 
+    /// The key table of a principal: `admin`, `alice`, `bob`, or `afs` for the cell's service.
+    pub fn keytab(&self, name: &str) -> PathBuf {
+        PathBuf::from(self.get("KEYTAB_DIR")).join(format!("{name}.keytab"))
+    }
+
     /// Address of client K, from 1.
     pub fn client_address(&self, k: u8) -> Result<Ipv4Addr> {
         self.address("CLIENT_ADDRS", k)

@@ -27,15 +27,33 @@ pub(super) async fn lookup(name: &CellName) -> Result<Found, String> {
         .unwrap_or_else(|_| Err("DNS did not answer".to_owned()))
 }
 
+/// Hosts and ports of a service, by its SRV records. Fails with a clause that says why there are none. Bounded in time.
+pub(crate) async fn services_of(name: &str) -> Result<Vec<(String, u16)>, String> {
+    let asked = async { services(&resolver()?, name.to_owned()).await };
+    let found = tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| Err("DNS did not answer".to_owned()))?;
+    if found.is_empty() {
+        return Err(format!("DNS has no SRV record of {name}"));
+    }
+    Ok(found
+        .into_iter()
+        .map(|(host, port)| (host.to_ascii(), port))
+        .collect())
+}
+
 async fn ask(name: &CellName) -> Result<Found, String> {
-    let resolver = TokioResolver::builder_tokio()
+    find(&resolver()?, name).await
+}
+
+fn resolver() -> Result<TokioResolver, String> {
+    TokioResolver::builder_tokio()
         .and_then(|builder| builder.build())
-        .map_err(unanswered)?;
-    find(&resolver, name).await
+        .map_err(unanswered)
 }
 
 async fn find(resolver: &TokioResolver, name: &CellName) -> Result<Found, String> {
-    let mut hosts = services(resolver, name).await?;
+    let mut hosts = services(resolver, format!("_afs3-vlserver._udp.{name}.")).await?;
     if hosts.is_empty() {
         hosts = afsdb(resolver, name).await?;
     }
@@ -72,9 +90,9 @@ fn unanswered(error: NetError) -> String {
     format!("DNS cannot be asked ({error})")
 }
 
-/// `_afs3-vlserver._udp`, by priority and then by weight.
-async fn services(resolver: &TokioResolver, name: &CellName) -> Result<Vec<(Name, u16)>, String> {
-    let found = records(resolver, format!("_afs3-vlserver._udp.{name}."), RecordType::SRV).await?;
+/// SRV records, by priority and then by weight.
+async fn services(resolver: &TokioResolver, name: String) -> Result<Vec<(Name, u16)>, String> {
+    let found = records(resolver, name, RecordType::SRV).await?;
     let mut services: Vec<_> = found
         .into_iter()
         .filter_map(|data| match data {

@@ -281,16 +281,11 @@ impl Core {
         let mut last = None;
         for part in &plan.calls {
             let mask = StoreStatus::SET_MTIME | if sync { StoreStatus::FSYNC } else { 0 };
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the modification time of a file is that of the world"
-            )]
-            let now = std::time::SystemTime::now();
             let request = StoreDataArgs {
                 fid: vnode.fid.into(),
                 status: StoreStatus {
                     mask,
-                    client_mod_time: to_seconds(now),
+                    client_mod_time: to_seconds(clock::wall()),
                     ..StoreStatus::default()
                 },
                 position: part.range.start,

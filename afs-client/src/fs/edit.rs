@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -316,14 +315,9 @@ fn added<'a>(name: &'a [u8], fid: Fid) -> impl FnOnce(&mut Directory) -> bool + 
 
 /// The attributes of a new object.
 fn fresh(mode: u16) -> StoreStatus {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the modification time of a file is that of the world"
-    )]
-    let now = SystemTime::now();
     StoreStatus {
         mask: StoreStatus::SET_MODE | StoreStatus::SET_MTIME,
-        client_mod_time: to_seconds(now),
+        client_mod_time: to_seconds(clock::wall()),
         unix_mode_bits: u32::from(mode & 0o7777),
         ..StoreStatus::default()
     }

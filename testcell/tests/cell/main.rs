@@ -13,6 +13,7 @@ mod command_line;
 mod git;
 mod hostile;
 mod identity;
+mod kerberos;
 mod names;
 mod network;
 mod recovery;

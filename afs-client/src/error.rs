@@ -136,6 +136,13 @@ fn unified(code: i32) -> Option<Errno> {
     Some(Errno::from_raw_os_error(errno))
 }
 
+/// The unified code of an errno: what a server that translates its errors says.
+#[must_use]
+pub fn unified_code(errno: Errno) -> AbortCode {
+    let code = (UAE_BASE..=UAE_BASE + 0x81).find(|code| unified(*code) == Some(errno));
+    AbortCode(code.unwrap_or(UAE_OTHER))
+}
+
 /// A sentence about a code.
 #[must_use]
 pub fn describe(code: AbortCode) -> String {
@@ -160,7 +167,10 @@ pub fn describe(code: AbortCode) -> String {
     format!("{name} (code {code})")
 }
 
-const UAE_BASE: i32 = 49_733_376;
+/// The first of the unified codes, `UAEPERM`.
+pub const UAE_BASE: i32 = 49_733_376;
+/// An error that has no name of its own.
+const UAE_OTHER: i32 = UAE_BASE + 0x7e;
 const VL_NO_ENTRY: i32 = 363_524;
 const VL_EMPTY: i32 = 363_525;
 const VL_ENTRY_DELETED: i32 = 363_526;
@@ -194,5 +204,15 @@ mod tests {
         ] {
             assert_eq!(errno(AbortCode(code)), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn errors_have_unified_codes() {
+        for raw in (1..=40).chain([42, 57, 59, 60, 95, 110, 116, 122, 130, 131]) {
+            let expected = Errno::from_raw_os_error(raw);
+            assert_eq!(errno(unified_code(expected)), expected, "{raw}");
+        }
+        assert_eq!(unified_code(Errno::INVAL).0, 49_733_397);
+        assert_eq!(unified_code(Errno::from_raw_os_error(524)).0, UAE_OTHER);
     }
 }

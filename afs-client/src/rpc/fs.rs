@@ -1,9 +1,10 @@
 //! RXAFS: the file service (OpenAFS `afsint.xg`). FetchData and StoreData carry file data outside of XDR: see
-//! [`client`](super::client).
+//! [`client`](super::client) and [`serve`](super::serve).
 
 use super::service;
 use super::types::{
-    AfsFid, BULK_MAX, CallBack, Capabilities, FetchStatus, Name, PATH_MAX, StoreStatus, VolSync, VolumeStatus,
+    AclText, AfsFid, BULK_MAX, CallBack, Capabilities, FetchStatus, Name, PATH_MAX, StoreStatus,
+    StoreVolumeStatus, VolSync, VolumeStatus,
 };
 use crate::xdr::{List, Text};
 
@@ -11,9 +12,13 @@ service! {
     /// A file server.
     service 1, trait FileServer;
 
+    /// The access control list that governs a file: text, closed by a NUL.
+    131 FetchAcl fetch_acl (fid: AfsFid) -> FetchAclReply (acl: AclText, status: FetchStatus, sync: VolSync);
     /// The attributes of a file, and a promise.
     132 FetchStatusOf fetch_status (fid: AfsFid)
         -> FetchStatusReply (status: FetchStatus, callback: CallBack, sync: VolSync);
+    /// Sets the access control list of a directory.
+    134 StoreAcl store_acl (fid: AfsFid, acl: AclText) -> StoreAclReply (status: FetchStatus, sync: VolSync);
     /// Sets attributes.
     135 StoreStatusOf store_status (fid: AfsFid, status: StoreStatus)
         -> StoreStatusReply (status: FetchStatus, sync: VolSync);
@@ -38,11 +43,26 @@ service! {
     /// Removes an empty directory.
     142 RemoveDir remove_dir (dir: AfsFid, name: Name)
         -> RemoveDirReply (dir_status: FetchStatus, sync: VolSync);
+    /// Gives promises up; what is said about them is ignored.
+    147 GiveUpCallBacks give_up_call_backs (fids: List<AfsFid, BULK_MAX>, callbacks: List<CallBack, BULK_MAX>)
+        -> GiveUpCallBacksReply ();
     /// Quota and space of a volume.
     149 GetVolumeStatus get_volume_status (volume: u32)
         -> GetVolumeStatusReply (status: VolumeStatus, name: Text<256>, offline: Text<1024>, motd: Text<1024>);
+    /// Sets the quota and the texts of a volume.
+    150 SetVolumeStatus set_volume_status (volume: u32, status: StoreVolumeStatus, name: Text<256>, offline: Text<1024>,
+        motd: Text<1024>) -> SetVolumeStatusReply ();
     /// The server's clock; a way to see whether it lives.
     153 GetTime get_time () -> GetTimeReply (seconds: u32, microseconds: u32);
+    /// The attributes of many files; all fail if one does.
+    155 BulkStatus bulk_status (fids: List<AfsFid, BULK_MAX>)
+        -> BulkStatusReply (statuses: List<FetchStatus, BULK_MAX>, callbacks: List<CallBack, BULK_MAX>, sync: VolSync);
+    /// Locks a file, 0 for reading or 1 for writing, for 300 s.
+    156 SetLock set_lock (fid: AfsFid, kind: i32) -> SetLockReply (sync: VolSync);
+    /// Renews whatever lock the file has.
+    157 ExtendLock extend_lock (fid: AfsFid) -> ExtendLockReply (sync: VolSync);
+    /// Takes one lock away.
+    158 ReleaseLock release_lock (fid: AfsFid) -> ReleaseLockReply (sync: VolSync);
     /// The attributes of many files; each may fail by itself.
     65536 InlineBulkStatus inline_bulk_status (fids: List<AfsFid, BULK_MAX>)
         -> InlineBulkStatusReply (statuses: List<FetchStatus, BULK_MAX>, callbacks: List<CallBack, BULK_MAX>, sync: VolSync);

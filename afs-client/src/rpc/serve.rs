@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rxrpc::net::{Service, ServiceCall};
 use rxrpc::proto::{AbortCode, abort_codes};
 
 use super::cb::{CallbackServer, PROCEDURES};
+use crate::xdr::{Decode, from_bytes};
 
 /// Answers the calls of the callback service.
 pub struct Callbacks {
@@ -59,30 +60,106 @@ async fn answer(
     counts: &RequestCounts,
     call: &mut ServiceCall,
 ) -> Result<(), AbortCode> {
-    let mut request = BytesMut::new();
-    loop {
-        // A call that failed is over: the code goes nowhere.
-        match call.recv().await.map_err(|_| abort_codes::RX_CALL_DEAD)? {
-            None => break,
-            Some(part) if request.len() + part.len() > REQUEST_MAX => {
-                drop(part);
-                return Err(abort_codes::RXGEN_SS_UNMARSHAL);
-            }
-            Some(part) => request.extend_from_slice(&part),
-        }
-    }
-    let (opcode, arguments) = request
-        .split_first_chunk()
-        .ok_or(abort_codes::RXGEN_SS_UNMARSHAL)?;
-    let opcode = u32::from_be_bytes(*opcode);
+    let mut request = Request::new(call);
+    let opcode = request.opcode().await?;
     counts.count(opcode);
-    let reply = server.dispatch(call.peer(), opcode, arguments)?;
-    let sent = async {
-        call.send(reply.into()).await?;
-        call.finish()
-    };
-    sent.await.map_err(|_| abort_codes::RX_CALL_DEAD)
+    let arguments = request.arguments(REQUEST_MAX).await?;
+    let reply = server.dispatch(call.peer(), opcode, &arguments)?;
+    reply_with(call, [reply.into()]).await
 }
 
+/// The request of a call, read as it comes.
+#[derive(Debug)]
+pub struct Request<'a> {
+    call: &'a mut ServiceCall,
+    /// What came and was not asked for yet.
+    here: BytesMut,
+}
+
+impl<'a> Request<'a> {
+    /// Reads from the beginning.
+    pub fn new(call: &'a mut ServiceCall) -> Self {
+        Self {
+            call,
+            here: BytesMut::new(),
+        }
+    }
+
+    /// The first word: which procedure is asked for.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub async fn opcode(&mut self) -> Result<u32, AbortCode> {
+        self.head().await
+    }
+
+    /// All that is left, which may be at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// It is longer, or the call has failed.
+    pub async fn arguments(mut self, max: usize) -> Result<BytesMut, AbortCode> {
+        while self.here.len() <= max {
+            if !self.more().await? {
+                return Ok(self.here);
+            }
+        }
+        Err(abort_codes::RXGEN_SS_UNMARSHAL)
+    }
+
+    /// A value of fixed length, which file data may follow.
+    ///
+    /// # Errors
+    ///
+    /// The request ends before, or what comes is no such value.
+    pub async fn head<T: Decode>(&mut self) -> Result<T, AbortCode> {
+        while self.here.len() < T::MIN_LEN {
+            if !self.more().await? {
+                return Err(abort_codes::RXGEN_SS_UNMARSHAL);
+            }
+        }
+        from_bytes(&self.here.split_to(T::MIN_LEN)).map_err(|_| abort_codes::RXGEN_SS_UNMARSHAL)
+    }
+
+    /// The next part of the file data, `None` at its end.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
+    pub async fn data(&mut self) -> Result<Option<Bytes>, AbortCode> {
+        if self.here.is_empty() {
+            return self.call.recv().await.map_err(|_| LOST);
+        }
+        Ok(Some(self.here.split().freeze()))
+    }
+
+    /// Takes in the next packet; false at the end.
+    async fn more(&mut self) -> Result<bool, AbortCode> {
+        let part = self.call.recv().await.map_err(|_| LOST)?;
+        if let Some(part) = &part {
+            self.here.extend_from_slice(part);
+        }
+        Ok(part.is_some())
+    }
+}
+
+/// Sends a reply, part by part.
+///
+/// # Errors
+///
+/// The call has failed.
+pub async fn reply_with(
+    call: &mut ServiceCall,
+    parts: impl IntoIterator<Item = Bytes>,
+) -> Result<(), AbortCode> {
+    for part in parts {
+        call.send(part).await.map_err(|_| LOST)?;
+    }
+    call.finish().map_err(|_| LOST)
+}
+
+/// A call that failed is over: the code goes nowhere.
+const LOST: AbortCode = abort_codes::RX_CALL_DEAD;
 /// The longest request of the service is a break of 50 files.
 const REQUEST_MAX: usize = 16 * 1024;

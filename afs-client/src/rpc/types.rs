@@ -12,6 +12,11 @@ pub const PATH_MAX: u32 = 1024;
 /// Most FIDs in a bulk call.
 pub const BULK_MAX: u32 = 50;
 
+/// Most bytes of an access control list.
+pub const ACL_MAX: u32 = 1024;
+
+/// An access control list.
+pub type AclText = Text<ACL_MAX>;
 /// A name in a directory.
 pub type Name = Text<NAME_MAX>;
 
@@ -134,6 +139,16 @@ xdr_struct! {
         partition_blocks: i32,
     }
 
+    /// `AFSStoreVolumeStatus`.
+    pub struct StoreVolumeStatus {
+        /// Which fields count: 1 the smallest quota, 2 the quota.
+        mask: u32,
+        /// Smallest quota, KiB.
+        min_quota: i32,
+        /// Quota, KiB; 0 is none.
+        max_quota: i32,
+    }
+
     /// `interfaceAddr`: who a host is and where it can be reached.
     pub struct InterfaceAddr {
         /// How many of the addresses count.
@@ -254,6 +269,16 @@ impl Default for NameWords {
 }
 
 impl NameWords {
+    /// A name in words; what is longer than a name can be is cut.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let mut words = [0; 65];
+        for (word, byte) in words.iter_mut().take(64).zip(name.bytes()) {
+            *word = u32::from(byte);
+        }
+        Self(words)
+    }
+
     /// The name.
     #[must_use]
     pub fn text(&self) -> String {

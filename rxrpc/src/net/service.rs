@@ -6,10 +6,10 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 use super::call::Call;
-use super::connection::Connection;
+use super::connection::{Connection, Key};
 use crate::cache::Ref;
 use crate::events::CallResult;
-use crate::proto::{AbortCode, CallError, ServiceId, Slot};
+use crate::proto::{AbortCode, CallError, Epoch, ServiceId, Slot};
 
 /// What answers the calls of a service.
 pub trait Service: Send + Sync + 'static {
@@ -30,6 +30,16 @@ impl ServiceCall {
     #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {
         self.0.connection().peer.address()
+    }
+
+    /// Which incarnation of the caller calls: another one has forgotten what this one was told.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        let connection = self.0.connection();
+        match &connection.key {
+            Key::Service(key) => key.epoch,
+            Key::Client { .. } => connection.shared.epoch,
+        }
     }
 
     /// Which service was called.

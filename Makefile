@@ -17,12 +17,13 @@ test: lint
 	$(CARGO) test -p rxrpc -p afs-client -p fuse -p fuzz
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release -p rxrpc loom
 	$(CARGO) build -p fuse
-	$(CARGO) test -p testcell -- --test-threads 1
+	$(CARGO) test -p testcell --lib --test embedded
+	$(CARGO) test -p testcell --test cell -- --test-threads 1
 
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p rxrpc -p afs-client -p fuse -p fuzz
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
 
 # Looks for inputs that break something, with libFuzzer: FUZZ_SECONDS for each target.
 fuzz:

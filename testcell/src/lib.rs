@@ -1,47 +1,12 @@
-//! A real OpenAFS cell for tests.
+//! Cells to play with and to test on.
 //!
-//! The machine: [`Cell`] drives the script `testcell/cell/cell`, which starts Debian's servers in namespaces;
-//! [`Mount`] runs the `afs` program in the namespace of one of the cell's clients; [`Metrics`] is what its metrics
-//! page said. A test takes the cell of its binary with [`shared`], which also serialises the tests of a binary,
-//! limits how long each may take and, if it fails, prints the logs of the servers and of the clients.
-//!
-//! Every wait has a limit and only processes that were started here are ended. A cell outlives its process only
-//! for a moment: a guardian process holds the other end of a pipe and takes the cell down when the pipe closes,
-//! however the process ended.
+//! Two kinds: [`embedded`] is a whole cell in this process, which needs nothing and fails on demand; `harness` runs a
+//! real OpenAFS cell in namespaces, which needs root and its packages, and mounts either kind with the program `afs`.
+#![forbid(unsafe_code)]
 
-// Real servers live in real time.
-#![allow(clippy::disallowed_methods)]
+pub mod embedded;
+#[cfg(feature = "harness")]
+mod harness;
 
-mod cell;
-mod command;
-mod content;
-mod metrics;
-mod mount;
-mod needs;
-mod netns;
-mod shared;
-mod watch;
-
-pub use cell::Cell;
-pub use command::{Finished, run, run_in, tail};
-pub use content::{Random, fill, sha256, write_and_close};
-pub use metrics::Metrics;
-pub use mount::{Mount, MountOptions, afs_program};
-pub use shared::{Shared, shared};
-
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-/// Waits until the condition holds; false if it does not within the limit.
-pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    loop {
-        if condition() {
-            return true;
-        }
-        if Instant::now() >= end {
-            return false;
-        }
-        sleep(Duration::from_millis(20));
-    }
-}
+#[cfg(feature = "harness")]
+pub use harness::*;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::process::Signal;
 
-use crate::command::kill_group;
+use crate::harness::command::kill_group;
 
 /// A client's process, shared by its mount and the watch.
 pub(crate) type Process = Arc<Mutex<Child>>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::command::run;
+use crate::harness::command::run;
 
 /// A small generator (SplitMix64): the same seed gives the same run on every machine.
 #[derive(Clone, Debug)]

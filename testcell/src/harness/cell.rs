@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::command::{Finished, run, wait};
-use crate::metrics::Metrics;
-use crate::mount::{METRICS, Mount, MountOptions};
-use crate::watch::Clients;
-use crate::{needs, netns};
+use crate::harness::command::{Finished, run, wait};
+use crate::harness::metrics::Metrics;
+use crate::harness::mount::{METRICS, Mount, MountOptions};
+use crate::harness::watch::Clients;
+use crate::harness::{needs, netns};
 
 /// The script that this crate drives.
 pub(crate) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cell/cell");

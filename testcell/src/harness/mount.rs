@@ -12,11 +12,11 @@ use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::cell::Cell;
-use crate::command::{kill_group, run, tail};
-use crate::eventually;
-use crate::metrics::Metrics;
-use crate::watch::{Process, locked, status};
+use crate::harness::cell::Cell;
+use crate::harness::command::{kill_group, run, tail};
+use crate::harness::eventually;
+use crate::harness::metrics::Metrics;
+use crate::harness::watch::{Process, locked, status};
 
 /// Where the mounts of this crate show their metrics, each in its own namespace.
 pub(crate) const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9465);

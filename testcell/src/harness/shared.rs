@@ -4,8 +4,8 @@ use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use crate::cell::Cell;
-use crate::watch::{Watch, locked};
+use crate::harness::cell::Cell;
+use crate::harness::watch::{Watch, locked};
 
 /// A test may take so long before its clients are killed.
 const LIMIT: Duration = Duration::from_secs(150);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::cell::SCRIPT;
+use crate::harness::cell::SCRIPT;
 
 const TOOLS: &[(&str, &str)] = &[
     ("bosserver", "openafs-fileserver"),

@@ -1,0 +1,221 @@
+//! What one client changes another one sees, because the server broke its promise first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use afs_client::events::Broken;
+use afs_client::rpc::Procedure;
+use afs_client::rpc::fs::{FETCH_DATA, FetchStatusOf, InlineBulkStatus, STORE_DATA};
+use rustix::io::Errno;
+use testcell::embedded::faults::{Action, Calls, Memory, Moment, Rule, When};
+
+use super::client::{Client, cell, errno, run};
+
+const FILE: &str = "lab.example/work/file";
+
+#[test]
+fn a_cell_starts_soon_and_shows_its_content() {
+    run(async {
+        let began = tokio::time::Instant::now();
+        let cell = cell(2).await;
+        let client = Client::new(&cell).await;
+        let text = client.read("lab.example/README").await.unwrap();
+        assert_eq!(&text[..], b"The top of the test cell lab.example.\n");
+        eprintln!("started, filled and read in {:?}", began.elapsed());
+        assert_eq!(
+            client.names("lab.example").await.unwrap(),
+            ["README", "home", "public", "ro", "tiny", "work", "work2"]
+        );
+        assert_eq!(client.names("lab.example/ro/dir").await.unwrap().len(), 200);
+        let link = client.fid("lab.example/ro/link").await.unwrap();
+        assert_eq!(&client.fs.readlink(link).await.unwrap()[..], b"hello");
+        let run = client.attr("lab.example/ro/run").await.unwrap();
+        assert_eq!(run.mode, 0o755);
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+#[test]
+fn a_change_is_seen_at_the_next_look() {
+    run(async {
+        let cell = cell(1).await;
+        let (one, two) = (Client::new(&cell).await, Client::new(&cell).await);
+        one.write(FILE, b"round 0").await.unwrap();
+        for round in 1..20 {
+            let text = format!("round {round} {}", "x".repeat(round * 100));
+            assert!(two.read(FILE).await.unwrap().starts_with(b"round"));
+            one.write(FILE, text.as_bytes()).await.unwrap();
+            assert_eq!(two.read(FILE).await.unwrap(), text.as_bytes(), "round {round}");
+        }
+        assert!(two.fs.breaks().get(Broken::Applied) >= 19);
+        one.shutdown().await;
+        two.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+#[test]
+fn what_is_promised_is_not_asked_again() {
+    run(async {
+        let cell = cell(1).await;
+        let client = Client::new(&cell).await;
+        client.write(FILE, &[7; 100_000]).await.unwrap();
+        client.read(FILE).await.unwrap();
+        let calls = || {
+            [FETCH_DATA, FetchStatusOf::OPCODE, InlineBulkStatus::OPCODE]
+                .map(|opcode| cell.calls(1, opcode).unwrap())
+                .iter()
+                .sum::<u64>()
+        };
+        let before = calls();
+        for _ in 0..50 {
+            assert_eq!(client.read(FILE).await.unwrap().len(), 100_000);
+        }
+        assert_eq!(calls(), before);
+        client.shutdown().await;
+        assert_eq!(cell.promises(1).unwrap(), 0, "all promises were given up");
+        cell.shutdown().await;
+    });
+}
+
+/// The break overtakes the reply of the very fetch whose promise it cancels: the promise must not be believed.
+#[test]
+fn a_break_between_the_data_and_the_end_of_a_fetch_is_not_lost() {
+    for moment in [Moment::Before, Moment::Between, Moment::After] {
+        run(async move {
+            let cell = Arc::new(cell(1).await);
+            let client = Client::new(&cell).await;
+            cell.write("work", "file", b"old").await.unwrap();
+            let (changed, changer) = (Arc::new(AtomicBool::new(false)), Arc::clone(&cell));
+            let done = Arc::clone(&changed);
+            let hook = Arc::new(move || {
+                let (cell, done) = (Arc::clone(&changer), Arc::clone(&done));
+                let change = async move {
+                    cell.write("work", "file", b"new").await.unwrap();
+                    done.store(true, Ordering::Release);
+                };
+                Box::pin(change) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>
+            });
+            client.attr(FILE).await.unwrap();
+            let fetch = Calls::to(FETCH_DATA);
+            cell.faults()
+                .add(Rule::new(When::nth(1), fetch, [Action::Run(moment, hook)]));
+            let first = client.read(FILE).await.unwrap();
+            assert!(
+                first == b"old"[..] || first == b"new"[..],
+                "{moment:?}: {first:?}"
+            );
+            while !changed.load(Ordering::Acquire) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(client.read(FILE).await.unwrap(), b"new"[..], "{moment:?}");
+            client.shutdown().await;
+            cell.shutdown().await;
+        });
+    }
+}
+
+#[test]
+fn a_release_is_seen_at_the_next_look_with_one_break() {
+    run(async {
+        let cell = cell(2).await;
+        let client = Client::new(&cell).await;
+        assert_eq!(
+            client.read("lab.example/ro/hello").await.unwrap(),
+            b"hello, world\n"[..]
+        );
+        client.names("lab.example/ro/dir").await.unwrap();
+        cell.write("ro.data", "hello", b"hello again\n").await.unwrap();
+        assert_eq!(
+            client.read("lab.example/ro/hello").await.unwrap(),
+            b"hello, world\n"[..]
+        );
+        let before = client.fs.breaks_received();
+        cell.release("ro.data", &[1, 2]).await.unwrap();
+        assert_eq!(client.fs.breaks_received() - before, 1, "one for the volume");
+        assert_eq!(
+            client.read("lab.example/ro/hello").await.unwrap(),
+            b"hello again\n"[..]
+        );
+        assert_eq!(
+            errno(client.write("lab.example/ro/new", b"").await),
+            Errno::ROFS.raw_os_error()
+        );
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+#[test]
+fn a_server_that_forgets_tells_so_at_the_next_contact() {
+    run(async {
+        let cell = cell(1).await;
+        let (one, two) = (Client::new(&cell).await, Client::new(&cell).await);
+        one.write(FILE, b"first").await.unwrap();
+        assert_eq!(two.read(FILE).await.unwrap(), b"first"[..]);
+        cell.restart(1, Memory::Lost).await.unwrap();
+        assert_eq!(cell.promises(1).unwrap(), 0);
+        // Nobody tells the second client of this change: the server does not know it. Its next call is told.
+        one.write(FILE, b"second").await.unwrap();
+        two.write("lab.example/work/other", b"").await.unwrap();
+        assert_eq!(two.read(FILE).await.unwrap(), b"second"[..]);
+        assert!(two.fs.breaks().get(Broken::Server) >= 1);
+        one.shutdown().await;
+        two.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+#[test]
+fn a_server_that_remembers_breaks_after_a_restart() {
+    run(async {
+        let cell = cell(1).await;
+        let (one, two) = (Client::new(&cell).await, Client::new(&cell).await);
+        one.write(FILE, b"first").await.unwrap();
+        assert_eq!(two.read(FILE).await.unwrap(), b"first"[..]);
+        cell.restart(1, Memory::Kept).await.unwrap();
+        one.write(FILE, b"second").await.unwrap();
+        assert_eq!(two.read(FILE).await.unwrap(), b"second"[..]);
+        one.shutdown().await;
+        two.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+/// A store that meets readers on its way: they see the old file or the new one, and at its end the new one.
+#[test]
+fn readers_during_a_store_see_a_whole_file() {
+    run(async {
+        let cell = Arc::new(cell(1).await);
+        let (one, two) = (Client::new(&cell).await, Arc::new(Client::new(&cell).await));
+        let (old, new) = (vec![1; 300_000], vec![2; 400_000]);
+        one.write(FILE, &old).await.unwrap();
+        let reader = Arc::clone(&two);
+        let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let read = Arc::clone(&seen);
+        let hook = Arc::new(move || {
+            let (reader, read) = (Arc::clone(&reader), Arc::clone(&read));
+            let look = async move {
+                let data = reader.read(FILE).await.unwrap();
+                read.lock()
+                    .push((data.len(), data.iter().all(|byte| *byte == data[0])));
+            };
+            Box::pin(look) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>
+        });
+        let moments = [Moment::Before, Moment::Between].map(|when| Action::Run(when, hook.clone()));
+        cell.faults()
+            .add(Rule::new(When::ALWAYS, Calls::to(STORE_DATA), moments));
+        one.write(FILE, &new).await.unwrap();
+        cell.faults().clear();
+        for (length, uniform) in seen.lock().iter() {
+            assert!(*uniform && [0, old.len(), new.len()].contains(length), "{length}");
+        }
+        assert!(seen.lock().len() >= 2);
+        assert!(two.read(FILE).await.unwrap() == new);
+        one.shutdown().await;
+        two.shutdown().await;
+        cell.shutdown().await;
+    });
+}

@@ -1,0 +1,190 @@
+//! A cell with clients: paths instead of FIDs, and a limit on everything.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use afs_client::cell::{CellName, Cells, CellsConfig};
+use afs_client::error::Error;
+use afs_client::fs::{AfsFs, Attr, CacheConfig, Config, Entry, Lookup, OpenFlags};
+use afs_client::types::Fid;
+use bytes::Bytes;
+use rustix::io::Errno;
+use rxrpc::events::NullSink;
+use rxrpc::net::EndpointConfig;
+use testcell::embedded::{Cell, Settings};
+
+/// The name of every cell here: they differ in their addresses.
+pub(crate) const CELL: &str = "lab.example";
+/// Nothing may take longer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// An address of our own in 127/8: the ports of AFS are fixed.
+pub(crate) fn address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = std::process::id() % 10_000 * 256 + NEXT.fetch_add(1, Ordering::Relaxed) % 256;
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 128, 0, 0).to_bits() + number)
+}
+
+/// The settings of a cell with so many servers, which waits for a dead client for a second.
+pub(crate) fn settings(servers: usize) -> Settings {
+    Settings {
+        addresses: (0..servers).map(|_| address()).collect(),
+        patience: Duration::from_secs(1),
+        ..Settings::new(CELL, address())
+    }
+}
+
+/// A furnished cell.
+pub(crate) async fn cell(servers: usize) -> Cell {
+    cell_with(settings(servers)).await
+}
+
+pub(crate) async fn cell_with(settings: Settings) -> Cell {
+    let cell = Cell::start(settings).await.unwrap();
+    cell.furnish().await.unwrap();
+    cell
+}
+
+/// A client of a cell.
+pub(crate) struct Client {
+    pub(crate) fs: AfsFs,
+}
+
+/// Calls a test within the limit, on a runtime of its own.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let done = runtime.block_on(async { tokio::time::timeout(LIMIT, test).await });
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done.expect("the test hangs")
+}
+
+impl Client {
+    pub(crate) async fn new(cell: &Cell) -> Self {
+        Self::with_deadline(cell, Duration::from_secs(10)).await
+    }
+
+    pub(crate) async fn with_deadline(cell: &Cell, deadline: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let db = folder.path().join("CellServDB");
+        std::fs::write(&db, cell.cellservdb()).unwrap();
+        let cells = Cells::load(&CellsConfig {
+            home: Some(CellName::new(CELL).unwrap()),
+            cellservdb: Some(db),
+        });
+        let config = Config {
+            cells: Arc::new(cells.unwrap()),
+            endpoint: EndpointConfig {
+                bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+                ..EndpointConfig::default()
+            },
+            cache: CacheConfig::Memory { max_bytes: 64 << 20 },
+            read_only: false,
+            deadline,
+            max_vnodes: 1000,
+        };
+        Self {
+            fs: AfsFs::start(config, Arc::new(NullSink)).await.unwrap(),
+        }
+    }
+
+    /// What a path below the root of all cells leads to.
+    pub(crate) async fn entry(&self, path: &str) -> Result<Entry, Error> {
+        let mut fid = self.fs.root();
+        let mut found = None;
+        for name in path.split('/') {
+            match self.fs.lookup(fid, name.as_bytes()).await? {
+                Lookup::Found(entry) => {
+                    fid = entry.fid;
+                    found = Some(entry);
+                }
+                Lookup::Absent { .. } => return Err(Errno::NOENT.into()),
+            }
+        }
+        found.ok_or_else(|| Errno::INVAL.into())
+    }
+
+    pub(crate) async fn fid(&self, path: &str) -> Result<Fid, Error> {
+        Ok(self.entry(path).await?.fid)
+    }
+
+    pub(crate) async fn attr(&self, path: &str) -> Result<Attr, Error> {
+        let fid = self.fid(path).await?;
+        Ok(self.fs.getattr(fid).await?.0)
+    }
+
+    /// All of a file.
+    pub(crate) async fn read(&self, path: &str) -> Result<Bytes, Error> {
+        self.read_fid(self.fid(path).await?).await
+    }
+
+    pub(crate) async fn read_fid(&self, fid: Fid) -> Result<Bytes, Error> {
+        let flags = OpenFlags {
+            read: true,
+            ..OpenFlags::default()
+        };
+        let handle = self.fs.open(fid, flags).await?.handle;
+        let mut all = Vec::new();
+        let read = loop {
+            match self.fs.read(handle, all.len() as u64, 128 << 10).await {
+                Ok(part) if part.is_empty() => break Ok(all.into()),
+                Ok(part) => all.extend_from_slice(&part),
+                Err(error) => break Err(error),
+            }
+        };
+        self.fs.release(handle).await;
+        read
+    }
+
+    /// Writes a file anew, as `open(O_CREAT | O_TRUNC)`, `write`, `close` do.
+    pub(crate) async fn write(&self, path: &str, data: &[u8]) -> Result<(), Error> {
+        let (dir, name) = path.rsplit_once('/').unwrap();
+        let dir = self.fid(dir).await?;
+        let flags = OpenFlags {
+            write: true,
+            truncate: true,
+            ..OpenFlags::default()
+        };
+        let handle = match self.fs.lookup(dir, name.as_bytes()).await? {
+            Lookup::Found(entry) => self.fs.open(entry.fid, flags).await?.handle,
+            Lookup::Absent { .. } => {
+                let made = self.fs.create(dir, name.as_bytes(), 0o644, flags).await?;
+                made.1.handle
+            }
+        };
+        let mut done = self.fs.write(handle, 0, data).await;
+        if done.is_ok() {
+            done = self.fs.flush(handle).await;
+        }
+        self.fs.release(handle).await;
+        done
+    }
+
+    /// The names in a directory, but for `.` and `..`.
+    pub(crate) async fn names(&self, path: &str) -> Result<Vec<String>, Error> {
+        let fid = self.fid(path).await?;
+        let listing = self.fs.readdir(fid).await?;
+        let mut names: Vec<_> = listing
+            .entries
+            .iter()
+            .map(|entry| String::from_utf8_lossy(&entry.name).into_owned())
+            .filter(|name| !matches!(name.as_str(), "." | ".."))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        self.fs.shutdown().await;
+    }
+}
+
+/// The errno of what must fail.
+pub(crate) fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> i32 {
+    result.unwrap_err().errno()
+}

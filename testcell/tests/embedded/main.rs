@@ -1,0 +1,12 @@
+//! The whole client on the embedded cell, through the library: no kernel, no root, faults at exact places.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::unwrap_used
+)]
+
+mod callbacks;
+mod client;
+mod failures;
+mod procedures;

@@ -1,15 +1,15 @@
 # Thin: what each target does is in the programs it calls.
 
 CARGO ?= cargo
-CELL := testcell/cell/cell
+CELL_SCRIPT := testcell/cell/cell
 
 .PHONY: demo test lint fuzz bench cell cell-down
 
-# A real OpenAFS cell, two mounts of it, and a tour. Needs root.
+# A cell in the program, mounted for you to play with. `make demo CELL=openafs': a tour of a real one; needs root.
 demo:
-	testcell/cell/install
+	$(if $(filter openafs,$(CELL)),testcell/cell/install)
 	$(CARGO) build --release -p fuse
-	testcell/demo
+	target/release/afs demo $(if $(CELL),--cell $(CELL))
 
 # Everything that must hold. Needs root for the tests against a real cell.
 test: lint
@@ -41,7 +41,7 @@ bench:
 
 cell:
 	testcell/cell/install
-	$(CELL) up --servers 2
+	$(CELL_SCRIPT) up --servers 2
 
 cell-down:
-	$(CELL) down
+	$(CELL_SCRIPT) down

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::size::Size;
 
@@ -32,6 +32,9 @@ pub enum Command {
     /// Unmount MOUNTPOINT: unsaved data is stored first, then the program that serves it ends
     #[command(after_help = EXIT_STATUSES)]
     Umount(Umount),
+    /// Start a cell of its own, mount it, and let you play until Ctrl-C; leaves nothing behind
+    #[command(after_help = EXIT_STATUSES)]
+    Demo(Demo),
 }
 
 /// Options of `afs mount`.
@@ -124,6 +127,35 @@ pub struct Umount {
     /// Where it is mounted
     #[arg(value_name = "MOUNTPOINT")]
     pub mount_point: PathBuf,
+}
+
+/// Options of `afs demo`.
+#[derive(Args, Clone, Debug)]
+pub struct Demo {
+    /// Which kind of cell: one inside this program, or real OpenAFS servers (needs the source tree and root)
+    #[arg(long, value_enum, default_value = "embedded")]
+    pub cell: DemoCell,
+
+    /// Mount at this empty directory [default: one below the folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub mountpoint: Option<PathBuf>,
+
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: port 9465 of a loopback address of its own]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+
+    /// Let the servers fail as this file says, one rule on each line, e.g. `on 3 fs FetchData64: abort VBUSY'
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+}
+
+/// The cells that `afs demo` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoCell {
+    /// In this process.
+    Embedded,
+    /// By the script `testcell/demo`.
+    Openafs,
 }
 
 const EXIT_STATUSES: &str = "\

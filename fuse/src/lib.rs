@@ -7,6 +7,7 @@
 pub mod adapter;
 pub mod cli;
 pub mod daemon;
+pub mod demo;
 pub mod failure;
 pub mod inode;
 pub mod kernel;

@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::adapter::Shared;
 use crate::cli::{Cli, Command, Mount};
 use crate::daemon::{self, Caller};
+use crate::demo;
 use crate::failure::{Failure, Kind};
 use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
@@ -38,15 +39,22 @@ pub fn run() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => failure.show(),
         },
+        Command::Demo(options) => match demo::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.show(),
+        },
     }
 }
+
+/// Called when a mount answers.
+pub(crate) type Ready<'a> = &'a mut dyn FnMut(&AfsFs, &Arc<Metrics>);
 
 fn mount(options: &Mount) -> ExitCode {
     let mut caller = match Caller::new(options) {
         Ok(caller) => caller,
         Err(error) => return Failure::new(Kind::Other, format!("cannot start: {error}")).show(),
     };
-    match serve(options, &mut caller) {
+    match serve(options, &mut caller, &mut |_, _| {}) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!("{failure}");
@@ -56,7 +64,7 @@ fn mount(options: &Mount) -> ExitCode {
 }
 
 /// From the checks to the end of the mount.
-fn serve(options: &Mount, caller: &mut Caller) -> Result<(), Failure> {
+pub(crate) fn serve(options: &Mount, caller: &mut Caller, ready: Ready<'_>) -> Result<(), Failure> {
     let allow_other = options.allow_other || rustix::process::geteuid().is_root();
     let at = check_mount_point(&options.mount_point)?;
     check_fuse(allow_other)?;
@@ -77,7 +85,7 @@ fn serve(options: &Mount, caller: &mut Caller) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(Kind::Other, format!("cannot start threads: {error}")))?;
     let tracing = runtime.block_on(async { trace::start() });
-    let result = serve_on(&runtime, options, caller, &at, cells, cache, allow_other);
+    let result = serve_on(&runtime, options, caller, ready, &at, cells, cache, allow_other);
     tracing.flush();
     // Tasks that wait for nothing but time are not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -88,6 +96,7 @@ fn serve_on(
     runtime: &Runtime,
     options: &Mount,
     caller: &mut Caller,
+    ready: Ready<'_>,
     at: &Path,
     cells: Arc<Cells>,
     cache: CacheConfig,
@@ -141,12 +150,15 @@ fn serve_on(
             format!("the mount at {} does not answer: {error}", at.display()),
         )
     };
-    let ended = session.start(fs.take_invalidations(), metrics).map_err(broken)?;
+    let ended = session
+        .start(fs.take_invalidations(), Arc::clone(&metrics))
+        .map_err(broken)?;
     answers(at).map_err(broken)?;
     healthy.store(true, Ordering::Relaxed);
     tracing::info!(port = fs.local_addr().port(), "mounted at {}", at.display());
     // Nobody waits for the report any more: the mount is good all the same.
     let _ = caller.ready();
+    ready(&fs, &metrics);
 
     runtime.block_on(wait(ended, signals, at, &fs));
     healthy.store(false, Ordering::Relaxed);

@@ -40,6 +40,26 @@ pub enum Forgotten {
 }
 
 impl Metrics {
+    /// The sum of the samples of a family of counters that have all these labels.
+    pub fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
+        let wanted = |metric: &&prometheus::proto::Metric| {
+            let has = |(name, value): &(&str, &str)| {
+                let mut pairs = metric.get_label().iter();
+                pairs.any(|pair| pair.name() == *name && pair.value() == *value)
+            };
+            labels.iter().all(has)
+        };
+        let families = self.registry.gather();
+        let metrics = families
+            .iter()
+            .filter(|found| found.name() == family)
+            .flat_map(prometheus::proto::MetricFamily::get_metric);
+        metrics
+            .filter(wanted)
+            .map(|metric| metric.get_counter().get_value())
+            .sum()
+    }
+
     /// Registers every family.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();

@@ -1,6 +1,6 @@
 //! A whole AFS cell in this process: a volume location server and file servers on loopback addresses.
 //!
-//! The machine: a [`Cell`] owns its [servers](server), each an RxRPC endpoint with volumes, hosts and promises of its
+//! The machine: a [`Cell`] owns its servers, each an RxRPC endpoint with volumes, hosts and promises of its
 //! own, built on the same procedure tables as the client. It behaves as OpenAFS does where a client can tell
 //! (afs-rpc.md 11): callbacks come before the change is answered, an unknown client is asked who it is, a dead one is
 //! waited for once. It fails on demand: servers stop, restart and freeze, and [fault rules](faults) act on single calls.

@@ -3,7 +3,7 @@
 //! The machine: a [`Rule`] counts the calls it matches and fires on some of them; what it does is a list of
 //! [`Action`]s. Every call asks the rules once, when it is known what it is for, and carries what they say with it. So a
 //! fault sits at an exact place in an exact call, however threads run. Rules are made in Rust or read from a
-//! [script].
+//! script by [`parse`].
 
 pub mod codes;
 mod script;

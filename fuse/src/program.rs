@@ -65,9 +65,8 @@ fn mount(options: &Mount) -> ExitCode {
 
 /// From the checks to the end of the mount.
 pub(crate) fn serve(options: &Mount, caller: &mut Caller, ready: Ready<'_>) -> Result<(), Failure> {
-    let allow_other = options.allow_other || rustix::process::geteuid().is_root();
     let at = check_mount_point(&options.mount_point)?;
-    check_fuse(allow_other)?;
+    check_fuse(allows_others(options))?;
     let cells = Arc::new(load_cells(options)?);
     let cache = match (&options.cache_dir, options.cache_memory) {
         (Some(dir), _) => CacheConfig::Dir {
@@ -85,11 +84,16 @@ pub(crate) fn serve(options: &Mount, caller: &mut Caller, ready: Ready<'_>) -> R
         .build()
         .map_err(|error| Failure::new(Kind::Other, format!("cannot start threads: {error}")))?;
     let tracing = runtime.block_on(async { trace::start() });
-    let result = serve_on(&runtime, options, caller, ready, &at, cells, cache, allow_other);
+    let result = serve_on(&runtime, options, caller, ready, &at, cells, cache);
     tracing.flush();
     // Tasks that wait for nothing but time are not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Others may use the mount too: root asks for that by itself.
+fn allows_others(options: &Mount) -> bool {
+    options.allow_other || rustix::process::geteuid().is_root()
 }
 
 fn serve_on(
@@ -100,7 +104,6 @@ fn serve_on(
     at: &Path,
     cells: Arc<Cells>,
     cache: CacheConfig,
-    allow_other: bool,
 ) -> Result<(), Failure> {
     let metrics = Arc::new(
         Metrics::new().map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?,
@@ -140,7 +143,7 @@ fn serve_on(
         at,
         Options {
             read_only: options.read_only,
-            allow_other,
+            allow_other: allows_others(options),
         },
     )?;
     let broken = |error: std::io::Error| {

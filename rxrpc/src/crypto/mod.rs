@@ -1,3 +1,4 @@
 //! Ciphers that the security classes and Kerberos need.
 
+pub mod fcrypt;
 pub mod krb5;

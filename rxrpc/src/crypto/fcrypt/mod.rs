@@ -1,0 +1,230 @@
+//! fcrypt, the cipher of rxkad: blocks of 64 bits, a key of 56, sixteen rounds; and its chaining mode, PCBC.
+//!
+//! The machine: the halves of a block take turns in changing each other. What a half is changed by is the other one, after
+//! a word of the key schedule was added to it, its four bytes each went through an S-box of their own and the whole was
+//! turned by five bits. Tables and turn are joined beforehand into four tables of words, so that a round is four loads.
+//!
+//! A round must wait for the loads of the one before, and so a single block keeps a processor idle most of the time. Blocks
+//! that do not depend on each other are therefore worked on side by side, in *lanes*: in decryption the blocks of one text
+//! (the chaining is applied afterwards), in encryption the blocks at the same place of several texts, since within a
+//! text each block needs the one before.
+//!
+//! fcrypt is weak. Its key can be searched for, and PCBC does not notice every change of a text. Its tables are looked up
+//! by secret bytes, so that how long it takes may tell an observer on the same processor something about the key; a
+//! cipher made of 8-bit tables leaves a program no other way that is nearly as fast. It is here because every AFS server
+//! speaks it: it keeps honest neighbours apart, and nothing more.
+
+mod sboxes;
+
+use std::fmt;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+pub use sboxes::SBOXES;
+
+/// A key, laid out for use. Wiped when dropped, and never shown.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Key {
+    /// A word for each round, in pairs: the first for the left half, the second for the right.
+    schedule: [[u32; 2]; 8],
+}
+
+impl Key {
+    /// The key with these bytes. The lowest bit of each does not count.
+    #[must_use]
+    pub fn new(bytes: [u8; 8]) -> Self {
+        let mut bits = bytes
+            .iter()
+            .fold(0_u64, |bits, byte| (bits << 7) | u64::from(byte >> 1));
+        let mut word = || {
+            let [low, _] = halves_of(bits);
+            bits = ((bits >> 11) | (bits << 45)) & KEY_BITS;
+            low
+        };
+        Self {
+            schedule: std::array::from_fn(|_| [word(), word()]),
+        }
+    }
+
+    /// Encrypts one block.
+    #[must_use]
+    pub fn encrypt_block(&self, block: u64) -> u64 {
+        let [block] = self.encrypt([block]);
+        block
+    }
+
+    /// Decrypts one block.
+    #[must_use]
+    pub fn decrypt_block(&self, block: u64) -> u64 {
+        let [block] = self.decrypt([block]);
+        block
+    }
+
+    /// Encrypts a text by PCBC. What is left of it after the last whole block stays as it is.
+    pub fn encrypt_pcbc(&self, iv: u64, text: &mut [u8]) {
+        self.encrypt_side_by_side(iv, [text]);
+    }
+
+    /// Encrypts several texts by PCBC, each from `iv` on.
+    pub fn encrypt_pcbc_all(&self, iv: u64, texts: &mut [&mut [u8]]) {
+        let mut groups = texts.chunks_exact_mut(TEXTS);
+        for group in &mut groups {
+            if let [a, b, c, d] = group {
+                self.encrypt_side_by_side(iv, [a, b, c, d]);
+            }
+        }
+        match groups.into_remainder() {
+            [a, b, c] => self.encrypt_side_by_side(iv, [a, b, c]),
+            [a, b] => self.encrypt_side_by_side(iv, [a, b]),
+            [a] => self.encrypt_pcbc(iv, a),
+            _ => {}
+        }
+    }
+
+    /// Decrypts a text by PCBC. What is left of it after the last whole block stays as it is.
+    pub fn decrypt_pcbc(&self, iv: u64, text: &mut [u8]) {
+        let mut chain = iv;
+        let (blocks, _) = text.as_chunks_mut::<8>();
+        let (groups, rest) = blocks.as_chunks_mut::<BLOCKS>();
+        for group in groups {
+            self.decrypt_group(&mut chain, group);
+        }
+        for block in rest {
+            self.decrypt_group(&mut chain, std::array::from_mut(block));
+        }
+    }
+
+    fn decrypt_group<const N: usize>(&self, chain: &mut u64, group: &mut [[u8; 8]; N]) {
+        let cipher = group.map(u64::from_be_bytes);
+        let blocks = self.decrypt(cipher);
+        for ((text, block), cipher) in group.iter_mut().zip(blocks).zip(cipher) {
+            let plain = block ^ *chain;
+            *chain = plain ^ cipher;
+            *text = plain.to_be_bytes();
+        }
+    }
+
+    /// A text that is shorter than the others leaves its lane empty at the end.
+    fn encrypt_side_by_side<const N: usize>(&self, iv: u64, texts: [&mut [u8]; N]) {
+        let mut rests = texts.map(|text| text.as_chunks_mut::<8>().0.iter_mut());
+        let mut chains = [iv; N];
+        loop {
+            let places = rests.each_mut().map(Iterator::next);
+            if places.iter().all(Option::is_none) {
+                return;
+            }
+            let plain = places
+                .each_ref()
+                .map(|place| place.as_deref().map_or(0, |text| u64::from_be_bytes(*text)));
+            let mut blocks = chains;
+            blocks
+                .iter_mut()
+                .zip(plain)
+                .for_each(|(block, plain)| *block ^= plain);
+            let cipher = self.encrypt(blocks);
+            for (((place, chain), plain), cipher) in
+                places.into_iter().zip(&mut chains).zip(plain).zip(cipher)
+            {
+                *chain = plain ^ cipher;
+                if let Some(text) = place {
+                    *text = cipher.to_be_bytes();
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn encrypt<const N: usize>(&self, blocks: [u64; N]) -> [u64; N] {
+        let mut lanes = blocks.map(halves_of);
+        for [first, second] in &self.schedule {
+            lanes
+                .iter_mut()
+                .for_each(|[right, left]| *left ^= turned(first ^ *right));
+            lanes
+                .iter_mut()
+                .for_each(|[right, left]| *right ^= turned(second ^ *left));
+        }
+        lanes.map(block_of)
+    }
+
+    #[inline]
+    fn decrypt<const N: usize>(&self, blocks: [u64; N]) -> [u64; N] {
+        let mut lanes = blocks.map(halves_of);
+        for [first, second] in self.schedule.iter().rev() {
+            lanes
+                .iter_mut()
+                .for_each(|[right, left]| *right ^= turned(second ^ *left));
+            lanes
+                .iter_mut()
+                .for_each(|[right, left]| *left ^= turned(first ^ *right));
+        }
+        lanes.map(block_of)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(fcrypt)")
+    }
+}
+
+/// What a half is changed by.
+#[inline]
+fn turned(word: u32) -> u32 {
+    let [b3, b2, b1, b0] = word.to_le_bytes();
+    let [t0, t1, t2, t3] = &TABLES;
+    t0.at(b0) ^ t1.at(b1) ^ t2.at(b2) ^ t3.at(b3)
+}
+
+/// The right half and the left: the lower word and the higher.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the lower word is meant")]
+const fn halves_of(block: u64) -> [u32; 2] {
+    [block as u32, (block >> 32) as u32]
+}
+
+#[inline]
+fn block_of([right, left]: [u32; 2]) -> u64 {
+    (u64::from(left) << 32) | u64::from(right)
+}
+
+/// What one byte contributes to a word, for each of its values.
+struct Table([u32; 256]);
+
+impl Table {
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a byte is within 256")]
+    fn at(&self, byte: u8) -> u32 {
+        self.0[usize::from(byte)]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+    const fn new(sbox: &[u8; 256], shift: u32) -> Self {
+        let mut words = [0; 256];
+        let mut at = 0;
+        while at < 256 {
+            words[at] = ((sbox[at] as u32) << shift).rotate_right(5);
+            at += 1;
+        }
+        Self(words)
+    }
+}
+
+/// By the place of the byte, the highest first: S0 and S1 change places with their bytes, S2 and S3 too, and the pairs.
+static TABLES: [Table; 4] = {
+    let [s0, s1, s2, s3] = &SBOXES;
+    [
+        Table::new(s0, 8),
+        Table::new(s1, 0),
+        Table::new(s2, 16),
+        Table::new(s3, 24),
+    ]
+};
+
+// Lanes, the best of those tried: more do not fit the registers, and texts want registers for their chains too.
+const BLOCKS: usize = 8;
+const TEXTS: usize = 4;
+const KEY_BITS: u64 = (1 << 56) - 1;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,12 @@
 //! The machine: each round times every case once, so that what else the machine does falls on all alike; each case is
 //! known by its best round. Both implementations must give the same bytes before anything is timed.
 
-#![allow(missing_docs, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods
+)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

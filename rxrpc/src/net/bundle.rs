@@ -19,7 +19,7 @@ use super::connection::{BundleKey, Connection, Key};
 use super::endpoint::Shared;
 use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
-use crate::proto::{self, CallError, ChannelIndex, ConnectionId, SecurityIndex, Side, Slot, Upgrade};
+use crate::proto::{self, CallError, ChannelIndex, ConnectionId, Side, Slot, Upgrade};
 
 /// The bundles of an endpoint.
 pub(crate) struct Bundles {
@@ -116,6 +116,7 @@ impl Shared {
             service: target.service,
             scope: Arc::clone(&target.scope),
             upgrade: target.upgrade,
+            security: target.security.clone(),
         };
         if self.is_closing() {
             return Err(CallError::Shutdown);
@@ -235,7 +236,7 @@ impl Shared {
             } else {
                 Upgrade::Fixed
             },
-            security: SecurityIndex(0),
+            security: key.security.index(),
             window: self.config.receive_window,
             datagram: self.config.max_datagram,
             jumbograms: self.config.jumbograms,
@@ -250,7 +251,7 @@ impl Shared {
             },
             self.peers.get(key.peer),
             Arc::clone(&key.scope),
-            proto::Connection::new(params),
+            key.security.connect(params),
             now,
         )
     }

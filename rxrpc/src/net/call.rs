@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -11,15 +12,17 @@ use bytes::Bytes;
 use super::connection::Connection;
 use crate::cache::Ref;
 use crate::events::{CallResult, Event};
-use crate::proto::{AbortCode, CallError, Read, Slot};
+use crate::proto::{AbortCode, CallError, PacketSecurity, Read, Slot, Unopened};
 
 /// One call on a connection, as the application sees it. Released when dropped.
 pub(crate) struct Call {
     conn: Ref<Connection>,
     slot: Slot,
     started: Instant,
-    /// Payloads that were taken from the connection and not asked for yet: a window of them at the most.
-    ready: VecDeque<Bytes>,
+    /// Packets that were taken from the connection and not asked for yet: a window of them at the most.
+    ready: VecDeque<Unopened>,
+    /// What opens them, once there are any.
+    security: Option<Arc<dyn PacketSecurity>>,
     /// How it ended, once that is known.
     result: Option<CallResult>,
 }
@@ -32,6 +35,7 @@ impl Call {
             slot,
             started,
             ready: VecDeque::new(),
+            security: None,
             result: None,
         }
     }
@@ -79,34 +83,64 @@ impl Call {
 
     /// The payload of the next packet if it is here and was taken along with others.
     pub(crate) fn recv_ready(&mut self) -> Option<Bytes> {
-        self.ready.pop_front()
+        // What could not be opened has ended the call: the next look at it says so.
+        self.open_ready().ok().flatten()
+    }
+
+    /// Opens the next packet that was taken, on the task of the reader and under no lock.
+    fn open_ready(&mut self) -> Result<Option<Bytes>, CallError> {
+        while let Some(packet) = self.ready.pop_front() {
+            let Some(security) = self.security.as_deref() else {
+                break;
+            };
+            match packet.open(security) {
+                Ok(payload) if payload.is_empty() => {}
+                Ok(payload) => return Ok(Some(payload)),
+                Err(code) => {
+                    self.ready.clear();
+                    let error = CallError::Protocol(code);
+                    self.ended(result_of(&error));
+                    self.abort(code);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Takes all that is here in one turn.
     fn poll_recv(&mut self, context: &Context<'_>) -> Poll<Result<Option<Bytes>, CallError>> {
-        if let Some(data) = self.ready.pop_front() {
-            return Poll::Ready(Ok(Some(data)));
-        }
-        let (slot, ready) = (self.slot, &mut self.ready);
-        let now = self.conn.shared.clock.now();
-        let polled = self.conn.turn(now, |turn| {
-            loop {
-                return match turn.state.proto.read(now, slot) {
-                    Ok(Read::Data(data)) => {
-                        ready.push_back(data);
-                        continue;
-                    }
-                    _ if !ready.is_empty() => Poll::Ready(Ok(ready.pop_front())),
-                    Ok(Read::End) => Poll::Ready(Ok(None)),
-                    Ok(Read::Pending) => {
-                        turn.read_later(slot.channel, context.waker());
-                        Poll::Pending
-                    }
-                    Err(error) => Poll::Ready(Err(error)),
-                };
+        loop {
+            if let Some(payload) = self.open_ready()? {
+                return Poll::Ready(Ok(Some(payload)));
             }
-        });
-        self.note(polled)
+            let (slot, ready, security) = (self.slot, &mut self.ready, &mut self.security);
+            let now = self.conn.shared.clock.now();
+            let polled = self.conn.turn(now, |turn| {
+                security.get_or_insert_with(|| Arc::clone(turn.state.proto.security()));
+                loop {
+                    return match turn.state.proto.take(now, slot) {
+                        Ok(Read::Data(packet)) => {
+                            ready.push_back(packet);
+                            continue;
+                        }
+                        _ if !ready.is_empty() => Poll::Ready(Ok(true)),
+                        Ok(Read::End) => Poll::Ready(Ok(false)),
+                        Ok(Read::Pending) => {
+                            turn.read_later(slot.channel, context.waker());
+                            Poll::Pending
+                        }
+                        Err(error) => Poll::Ready(Err(error)),
+                    };
+                }
+            });
+            match self.note(polled) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// Aborts the call with `code`.

@@ -9,6 +9,7 @@ use super::bundle::{Channel, Permit};
 use super::call::Call;
 use crate::events::CallResult;
 use crate::proto::{AbortCode, CallError, CallLimits, ServiceId};
+use crate::security::Security;
 
 /// Whom to call, and how long it may take.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Target {
     pub service: ServiceId,
     /// Stands in events for what the call is part of (the cell, for AFS). Calls of different scopes share no connection.
     pub scope: Arc<str>,
+    /// As whom, and how well protected. Calls of different identities share no connection.
+    pub security: Security,
     /// How long the call may take.
     pub limits: CallLimits,
     /// The server is asked for a newer service, which [`ClientCall::service`] then names; one that has none goes on as
@@ -27,13 +30,14 @@ pub struct Target {
 }
 
 impl Target {
-    /// A call to a service of a peer, of no particular scope and with the usual limits.
+    /// A call to a service of a peer, of no particular scope, as nobody in particular and with the usual limits.
     #[must_use]
     pub fn new(peer: SocketAddrV4, service: ServiceId) -> Self {
         Self {
             peer,
             service,
             scope: Arc::from(""),
+            security: Security::None,
             limits: CallLimits::default(),
             upgrade: false,
         }

@@ -1,6 +1,8 @@
 //! The one place where the driver reads a clock.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
+
+use crate::proto::WallClock;
 
 /// Time as the endpoint sees it: instants for the protocol, milliseconds since its start for the cache.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +20,17 @@ impl Clock {
     #[expect(clippy::unused_self, reason = "time is asked of a clock, not of the world")]
     pub(crate) fn now(self) -> Instant {
         read()
+    }
+
+    /// What the calendar says.
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    pub(crate) fn wall(self) -> WallClock {
+        WallClock {
+            read_at: self.now(),
+            unix: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default(),
+        }
     }
 
     /// Milliseconds from the start of the clock to `at`.

@@ -20,7 +20,8 @@ use super::timers::Alarm;
 use super::traffic::Way;
 use crate::cache::{Cached, Life, Ref};
 use crate::events::CloseReason;
-use crate::proto::{self, ChannelIndex, ConnectionId, Epoch, RoundTrip, ServiceId, Side, Slot};
+use crate::proto::{self, Caller, ChannelIndex, ConnectionId, Epoch, RoundTrip, ServiceId, Side, Slot};
+use crate::security::Security;
 
 /// A connection that threads share.
 pub(crate) struct Connection {
@@ -69,6 +70,7 @@ pub(crate) struct BundleKey {
     pub(super) scope: Arc<str>,
     /// The service is asked for a newer one.
     pub(super) upgrade: bool,
+    pub(super) security: Security,
 }
 
 /// How a received packet names its service connection.
@@ -184,6 +186,11 @@ impl Connection {
     /// The round trip to the peer, if it was measured.
     pub(super) fn rtt(&self) -> Option<RoundTrip> {
         self.state.lock().proto.rtt()
+    }
+
+    /// Who is at the other end, if its security class has found out.
+    pub(super) fn caller(&self) -> Option<Arc<Caller>> {
+        self.state.lock().proto.caller().cloned()
     }
 
     pub(super) fn snapshot(&self) -> proto::ConnectionSnapshot {

@@ -37,9 +37,10 @@ use crate::cache::{Expiry, Ref};
 use crate::events::{Event, Sink};
 use crate::proto::debug::PeerSnapshot;
 use crate::proto::{
-    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, JUMBO_PARTS_MAX, Limiter, Packet,
-    ServiceId, Side, Transmit, Upgrade, asks_for_upgrade,
+    CallError, DATAGRAM_USUAL, DropReason, Epoch, Header, JUMBO_PARTS, JUMBO_PARTS_MAX, Level, Limiter,
+    Packet, ServiceId, Side, Transmit, Upgrade, asks_for_upgrade,
 };
+use crate::security::rxkad::ServerKeys;
 
 /// How an endpoint is set up.
 #[derive(Clone, Debug)]
@@ -155,6 +156,8 @@ pub(crate) struct Shared {
     pub(super) connections: Connections,
     pub(super) bundles: Bundles,
     pub(super) peers: Peers,
+    /// What opens tickets, and the lowest level that is taken.
+    pub(super) rxkad: RwLock<Option<(Arc<ServerKeys>, Level)>>,
     pub(super) services: RwLock<HashMap<ServiceId, Arc<dyn Service>>>,
     /// The newer services that are offered instead of older ones.
     upgrades: RwLock<HashMap<ServiceId, ServiceId>>,
@@ -214,6 +217,7 @@ impl Endpoint {
             ),
             bundles: Bundles::new(config.connections_per_bundle),
             peers: Peers::default(),
+            rxkad: RwLock::default(),
             services: RwLock::default(),
             upgrades: RwLock::default(),
             questions: Mutex::new(answer::limiter(clock.now())),
@@ -262,6 +266,12 @@ impl Endpoint {
     pub fn serve_upgraded(&self, older: ServiceId, newer: ServiceId, handler: Arc<dyn Service>) {
         self.serve(newer, handler);
         self.0.upgrades.write().insert(older, newer);
+    }
+
+    /// Answers calls with rxkad from now on: of clients whose tickets one of `keys` opens, at level `least` or higher. Calls
+    /// without security are answered as before; a service sees [who calls](super::ServiceCall::caller).
+    pub fn accept_rxkad(&self, keys: ServerKeys, least: Level) {
+        *self.0.rxkad.write() = Some((Arc::new(keys), least));
     }
 
     /// Starts a call, waiting for a channel if all to this target are busy. Cancel safe.

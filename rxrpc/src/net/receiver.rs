@@ -29,9 +29,10 @@ use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
 use crate::proto::endpoint::{NO_SUCH_SERVICE, busy, raw_abort};
 use crate::proto::{
-    self, ConnectionParams, Header, Malformed, Packet, PacketType, Rejected, SecurityIndex, Seq, Serial,
-    ServiceId, Side, Slot, Unplaced, Upgrade, abort_codes,
+    self, Acceptor, ConnectionParams, Header, Malformed, Packet, PacketType, Rejected, SecurityIndex, Seq,
+    Serial, ServiceId, Side, Slot, Unplaced, Upgrade, abort_codes,
 };
+use crate::security::rxkad;
 
 /// The task that receives.
 pub(crate) struct Receiver {
@@ -179,7 +180,7 @@ fn find_service(
         .map(|places| {
             let places = Cell::new(Some(places));
             shared.connections.publish_service(key, &|life| {
-                service_connection(shared, life, key, speaks, places.take())
+                service_connection(shared, life, key, header, speaks, places.take())
             })
         })
         .inspect_err(|reason| {
@@ -205,7 +206,9 @@ fn admit(
     if !shared.services.read().contains_key(&service) {
         return Err(Unplaced::UnknownService);
     }
-    if header.security != SecurityIndex(0) {
+    if header.security != SecurityIndex(0)
+        && !(header.security == rxkad::INDEX && shared.rxkad.read().is_some())
+    {
         return Err(Unplaced::UnknownSecurity);
     }
     if shared.is_closing() {
@@ -232,6 +235,7 @@ fn service_connection(
     shared: &Arc<Shared>,
     life: Life,
     key: ServiceKey,
+    header: &Header,
     (service, upgrade): (ServiceId, Upgrade),
     places: Option<Admission>,
 ) -> Connection {
@@ -242,13 +246,16 @@ fn service_connection(
         cid: key.cid,
         service,
         upgrade,
-        security: SecurityIndex(0),
+        security: header.security,
         window: shared.config.request_window,
         datagram: shared.config.max_datagram,
         jumbograms: shared.config.jumbograms,
     };
     let (open, half_open) = places.map_or((None, None), |places| (Some(places.open), places.half_open));
-    let mut proto = proto::Connection::new(params);
+    let mut proto = match acceptor(shared, header, &key, now) {
+        Some(acceptor) => proto::Connection::asking(params, acceptor),
+        None => proto::Connection::new(params),
+    };
     proto.put_on_probation(now, half_open.as_ref().map(|_| secret_serial(shared, &key, now)));
     Connection::new(
         Arc::clone(shared),
@@ -260,6 +267,24 @@ fn service_connection(
         now,
     )
     .counted(open, half_open)
+}
+
+/// What finds out who is there, on a connection of a class that does.
+fn acceptor(shared: &Shared, header: &Header, key: &ServiceKey, now: Instant) -> Option<Box<dyn Acceptor>> {
+    let (keys, least) = shared
+        .rxkad
+        .read()
+        .clone()
+        .filter(|_| header.security == rxkad::INDEX)?;
+    let [.., a, b, c, d] = shared.secret.hash_one((rxkad::INDEX, key, now)).to_le_bytes();
+    Some(Box::new(rxkad::Acceptor {
+        keys,
+        least,
+        nonce: u32::from_le_bytes([a, b, c, d]),
+        epoch: key.epoch,
+        cid: key.cid,
+        clock: shared.clock.wall(),
+    }))
 }
 
 /// A number that nobody can guess. It leaves room for serials: Linux takes those of the upper half for old ones.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddrV4;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -9,7 +10,7 @@ use super::call::Call;
 use super::connection::{Connection, Key};
 use crate::cache::Ref;
 use crate::events::CallResult;
-use crate::proto::{AbortCode, CallError, Epoch, ServiceId, Slot};
+use crate::proto::{AbortCode, CallError, Caller, Epoch, ServiceId, Slot};
 
 /// What answers the calls of a service.
 pub trait Service: Send + Sync + 'static {
@@ -26,7 +27,7 @@ impl ServiceCall {
         Self(Call::new(conn, slot))
     }
 
-    /// Who calls.
+    /// Where the call comes from.
     #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {
         self.0.connection().peer.address()
@@ -46,6 +47,12 @@ impl ServiceCall {
     #[must_use]
     pub fn service(&self) -> ServiceId {
         self.0.connection().service
+    }
+
+    /// Who calls, as the security class of the connection has found out. `None` if it has none: it may be anybody.
+    #[must_use]
+    pub fn caller(&self) -> Option<Arc<Caller>> {
+        self.0.connection().caller()
     }
 
     /// The payload of the next packet of the request, `None` at its end. Cancel safe.

@@ -18,12 +18,14 @@ mod interop;
 mod network;
 #[cfg(test)]
 mod rules;
+mod security;
 #[cfg(test)]
 mod sending;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -34,13 +36,14 @@ pub use snapshot::{CallSnapshot, ConnectionSnapshot};
 use super::call::{Call, Path, Read};
 use super::channel::Channel;
 use super::congestion::Seen;
+use super::handshake::Handshake;
 use super::mtu::Mtu;
 use super::probation::Probation;
 use super::rtt::RttEstimator;
 use super::send_run::{Run, Transmit};
 use super::{
     AbortCode, CallError, CallLimits, ChannelIndex, ConnectionId, Epoch, PacketSecurity, RoundTrip, RttTally,
-    SecurityIndex, Serial, ServiceId, Side, Slot, Upgrade, abort_codes,
+    SecurityIndex, Serial, ServiceId, Side, Slot, Unopened, Upgrade, abort_codes,
 };
 use crate::security::Null;
 
@@ -70,7 +73,8 @@ pub struct ConnectionParams {
 /// A connection.
 pub struct Connection {
     params: ConnectionParams,
-    security: Box<dyn PacketSecurity>,
+    security: Arc<dyn PacketSecurity>,
+    handshake: Handshake,
     channels: [Channel; ChannelIndex::COUNT],
     /// The serial used last.
     serial: Serial,
@@ -91,19 +95,26 @@ enum Fate {
     Open,
     /// The peer has aborted it as a whole.
     Aborted(AbortCode),
+    /// We have.
+    Refused {
+        code: AbortCode,
+        /// The peer is to be told now.
+        due: bool,
+    },
     /// No call is to be begun any more.
     Closed,
 }
 
 impl Connection {
-    /// A connection without calls.
+    /// A connection without calls and without security.
     #[must_use]
     pub fn new(params: ConnectionParams) -> Self {
         Self {
             mtu: Mtu::new(params.datagram, params.jumbograms),
             black_hole: false,
             params,
-            security: Box::new(Null),
+            security: Arc::new(Null),
+            handshake: Handshake::Quiet,
             channels: Default::default(),
             serial: Serial(0),
             heard: Serial(0),
@@ -133,10 +144,14 @@ impl Connection {
         self.probation.until().is_some()
     }
 
-    /// The address has answered, on this connection or another. Gives the calls that have waited for that.
+    /// The address has answered, on this connection or another. Gives the calls that have waited for nothing but that.
     pub fn believe(&mut self, now: Instant) -> [Option<Slot>; ChannelIndex::COUNT] {
         self.probation.on_proof(now);
-        self.take_held()
+        if self.is_waiting() {
+            Default::default()
+        } else {
+            self.take_held()
+        }
     }
 
     fn take_held(&mut self) -> [Option<Slot>; ChannelIndex::COUNT] {
@@ -173,7 +188,7 @@ impl Connection {
     /// True if it was aborted as a whole.
     #[must_use]
     pub fn is_aborted(&self) -> bool {
-        matches!(self.fate, Fate::Aborted(_))
+        matches!(self.fate, Fate::Aborted(_) | Fate::Refused { .. })
     }
 
     /// The service it speaks to: after an upgrade, the one that the server has offered.
@@ -262,13 +277,37 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes the next payload of the peer's direction.
+    /// Takes the next payload of the peer's direction. An empty one is never given.
     ///
     /// # Errors
     ///
     /// The call has failed.
     pub fn read(&mut self, now: Instant, slot: Slot) -> Result<Read, CallError> {
-        self.with(now, slot, |call, path| call.read(path.now))
+        loop {
+            let packet = match self.take(now, slot)? {
+                Read::Data(packet) => packet,
+                Read::Pending => return Ok(Read::Pending),
+                Read::End => return Ok(Read::End),
+            };
+            match packet.open(&*self.security) {
+                Ok(payload) if payload.is_empty() => {}
+                Ok(payload) => return Ok(Read::Data(payload)),
+                Err(code) => {
+                    self.abort(now, slot, code);
+                    return Err(CallError::Protocol(code));
+                }
+            }
+        }
+    }
+
+    /// Takes the next packet of the peer's direction, for its reader to [open](Unopened::open). A reader who cannot
+    /// [aborts](Self::abort) the call.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
+    pub fn take(&mut self, now: Instant, slot: Slot) -> Result<Read<Unopened>, CallError> {
+        self.with(now, slot, |call, path| call.take(path.now))
     }
 
     /// True when all of our direction has arrived.
@@ -339,7 +378,10 @@ impl Connection {
         let calls = self.channels.iter().filter_map(Channel::next_timeout);
         // Nothing is sent on a timer to an address that may be forged.
         let calls = calls.filter(|_| !self.is_doubted());
-        calls.chain(self.probation.until()).min()
+        calls
+            .chain(self.probation.until())
+            .chain(self.asks_again_at())
+            .min()
     }
 
     /// Lets time pass.
@@ -351,6 +393,7 @@ impl Connection {
         if self.is_doubted() {
             return outcome;
         }
+        self.ask_again(now);
         for (channel, touched) in self.channels.iter_mut().zip(&mut outcome.touched) {
             channel.on_timeout(now);
             if let Some(call) = &mut channel.call {
@@ -401,6 +444,8 @@ impl Connection {
             rtt,
             mtu,
             security,
+            handshake,
+            fate,
             ..
         } = self;
         let lives = |slot: Slot| {
@@ -410,6 +455,9 @@ impl Connection {
         };
         let probe = mtu.probe(now, lives);
         let mut run = Run::new(params, *mtu, serial, out);
+        if security::poll(now, fate, handshake, &mut run) {
+            return run.done();
+        }
         for (index, channel) in ChannelIndex::ALL.into_iter().zip(channels) {
             if channel.poll_memory(index, params.window, &mut run) {
                 break;

@@ -11,6 +11,7 @@ mod congestion;
 mod connection;
 pub mod debug;
 pub mod endpoint;
+mod handshake;
 mod jumbo;
 mod keep_alive;
 mod limiter;
@@ -39,7 +40,7 @@ pub use mtu::{DATAGRAM_LEAST, DATAGRAM_USUAL};
 pub use reason::DropReason;
 pub use rejected::Rejected;
 pub use rtt::{RoundTrip, RttTally};
-pub use secure::{PacketSecurity, Place, Sealed};
+pub use secure::{Accepted, Acceptor, Caller, Level, PacketSecurity, Place, Sealed, Unopened, WallClock};
 pub use send_run::Transmit;
 pub use seq::{
     AbortCode, CallNumber, ChannelIndex, ConnectionId, Epoch, SecurityIndex, Seq, Serial, ServiceId, Side,

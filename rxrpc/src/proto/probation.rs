@@ -93,11 +93,9 @@ impl Probation {
         self.standing = Standing::Kept;
     }
 
-    /// True for DATA that is not queued while the address is doubted.
-    pub(super) fn is_too_much(&self, header: &Header, body: &[u8]) -> bool {
-        self.is_doubted()
-            && header.packet_type == PacketType::Data
-            && (header.seq.0 > HELD_PACKETS || body.len() > HELD_BYTES)
+    /// True for DATA that is not queued while its call waits to be executed.
+    pub(super) fn is_too_much(header: &Header, body: &[u8]) -> bool {
+        header.packet_type == PacketType::Data && (header.seq.0 > HELD_PACKETS || body.len() > HELD_BYTES)
     }
 
     /// When it ends.

@@ -31,8 +31,20 @@ reasons! {
         EndMoved = "end_moved",
         /// DATA of a reply before the end of the request was sent.
         EarlyReply = "early_reply",
-        /// DATA that was tampered with.
+        /// DATA that the peer has not sealed, or not like this.
         BadSeal = "bad_seal",
+        /// A challenge while no call is under way, or a response to none.
+        NothingAsked = "nothing_asked",
+        /// A challenge no newer than one that was answered.
+        StaleChallenge = "stale_challenge",
+        /// A challenge too soon after others.
+        TooManyChallenges = "too_many_challenges",
+        /// A challenge that cannot be answered, or asks for more than we give; the connection was aborted.
+        BadChallenge = "bad_challenge",
+        /// A response that proves nothing; the connection was aborted.
+        BadResponse = "bad_response",
+        /// For a connection whose client has proven who it is, but not for this long; the connection was aborted.
+        Expired = "expired",
         /// An ACK of what was never sent.
         AckBeyondSent = "ack_beyond_sent",
         ;

@@ -29,7 +29,7 @@ pub(super) use state::Phase;
 use super::congestion::{Congestion, Seen};
 use super::mtu::Mtu;
 use super::rtt::RttEstimator;
-use super::secure::{PacketSecurity, Place};
+use super::secure::{PacketSecurity, Place, Sealed, Unopened};
 use super::{AbortCode, AckReason, Seq, Serial, Side, Slot, abort_codes};
 use loss_timer::{Exempt, LossTimer};
 use pacing::Pacing;
@@ -114,9 +114,9 @@ pub struct Held {
 
 /// What a reader gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// The payload of the next packet.
-    Data(Bytes),
+pub enum Read<T = Bytes> {
+    /// The next packet, or its payload.
+    Data(T),
     /// Nothing more is here yet.
     Pending,
     /// The stream is at its end.
@@ -215,9 +215,9 @@ impl Call {
     /// What it keeps, and how many bytes that are.
     pub(super) fn held(&self) -> Held {
         let mut held = Held::default();
-        for payload in self.receive.held() {
+        for packet in self.receive.held() {
             held.incoming += 1;
-            held.bytes += payload.len();
+            held.bytes += packet.body.len();
         }
         for body in self.send.held() {
             held.outgoing += 1;
@@ -232,12 +232,21 @@ impl Call {
         self.begin_sending(path.now)?;
         let max = path.security.payload_max(path.mtu.body());
         let before = data.len();
+        let mut full = [const { Sealed::EMPTY }; SEALED_AT_ONCE];
+        let mut count = 0;
         while !data.is_empty() {
             if self.tail.len() >= max {
-                if self.send.room() == 0 {
+                if self.send.room() <= count {
                     break;
                 }
-                self.queue_tail(path, false);
+                if let Some(packet) = full.get_mut(count) {
+                    packet.body = std::mem::take(&mut self.tail);
+                    count += 1;
+                }
+                if count == SEALED_AT_ONCE {
+                    self.queue(path, &mut full, false);
+                    count = 0;
+                }
             }
             let part = data.split_to(data.len().min(max.saturating_sub(self.tail.len()).max(1)));
             self.tail = if self.tail.is_empty() {
@@ -245,6 +254,9 @@ impl Call {
             } else {
                 joined(&self.tail, &part, max)
             };
+        }
+        if let Some(full) = full.get_mut(..count) {
+            self.queue(path, full, false);
         }
         let taken = before - data.len();
         if taken > 0 {
@@ -258,24 +270,26 @@ impl Call {
         self.begin_sending(path.now)?;
         if !self.send.is_ended() {
             self.moved = path.now;
-            self.queue_tail(path, true);
+            let body = std::mem::take(&mut self.tail);
+            self.queue(path, &mut [Sealed { body, checksum: 0 }], true);
             self.step(Step::Finished);
         }
         Ok(())
     }
 
-    /// The next payload. An empty one is never given.
-    pub(super) fn read(&mut self, now: Instant) -> Result<Read, CallError> {
+    /// The next packet.
+    pub(super) fn take(&mut self, now: Instant) -> Result<Read<Unopened>, CallError> {
         if let Some(error) = self.error {
             return Err(error);
         }
         match self.receive.pop() {
-            Some(payload) => {
+            Some((seq, sealed)) => {
                 self.moved = now;
                 if self.phase.receives() && self.receive.has_opened() {
                     self.owe(AckReason::Idle, Serial(0));
                 }
-                Ok(Read::Data(payload))
+                let place = self.place(seq);
+                Ok(Read::Data(Unopened { place, sealed }))
             }
             None if self.receive.is_complete() => Ok(Read::End),
             None => Ok(Read::Pending),
@@ -355,14 +369,20 @@ impl Call {
         }
     }
 
-    fn queue_tail(&mut self, path: &Path<'_>, last: bool) {
-        let place = Place {
+    /// Seals payloads and queues them as packets.
+    fn queue(&mut self, path: &Path<'_>, payloads: &mut [Sealed], last: bool) {
+        path.security.seal(self.place(self.send.next_seq()), payloads);
+        for sealed in payloads {
+            self.send.push(std::mem::take(sealed), last);
+        }
+    }
+
+    fn place(&self, seq: Seq) -> Place {
+        Place {
             channel: self.slot.channel,
             call: self.slot.call,
-            seq: self.send.next_seq(),
-        };
-        let payload = std::mem::take(&mut self.tail);
-        self.send.push(path.security.seal(place, payload), last);
+            seq,
+        }
     }
 
     /// Takes a step; true if it changed the phase. A call that is over sends nothing more.
@@ -421,5 +441,7 @@ fn joined(front: &Bytes, back: &Bytes, capacity: usize) -> Bytes {
     whole.freeze()
 }
 
+/// Packets are sealed together so that the cipher can work on them side by side.
+const SEALED_AT_ONCE: usize = 8;
 /// How long an ACK that nothing asks for may wait (OpenAFS `rx_softAckDelay`).
 const ACK_DELAY: Duration = Duration::from_millis(100);

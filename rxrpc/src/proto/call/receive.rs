@@ -7,17 +7,15 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use crate::proto::{SackTable, Seq};
+use crate::proto::{SackTable, Sealed, Seq};
 
 /// Received packets of one direction of a call.
 #[derive(Debug)]
 pub(super) struct ReceiveQueue {
     window: usize,
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<(Seq, Sealed)>,
     /// Entry `i` is packet `next + i`; entry 0 is always empty and the final entry, if any, is not.
-    ahead: VecDeque<Option<Bytes>>,
+    ahead: VecDeque<Option<Sealed>>,
     next: Seq,
     highest: Seq,
     last: Option<Seq>,
@@ -99,7 +97,7 @@ impl ReceiveQueue {
     }
 
     /// Takes a packet that was judged to be in order or ahead.
-    pub(super) fn insert(&mut self, seq: Seq, last: bool, payload: Bytes) {
+    pub(super) fn insert(&mut self, seq: Seq, last: bool, packet: Sealed) {
         let Ok(offset) = usize::try_from(seq.since(self.next)) else {
             return;
         };
@@ -116,20 +114,20 @@ impl ReceiveQueue {
             self.ahead.resize(offset + 1, None);
         }
         if let Some(place) = self.ahead.get_mut(offset) {
-            *place = Some(payload);
+            *place = Some(packet);
         }
         while let Some(Some(_)) = self.ahead.front() {
-            if let Some(Some(payload)) = self.ahead.pop_front() {
-                self.next = self.next.next();
-                if !payload.is_empty() && !self.discarding {
-                    self.ready.push_back(payload);
+            if let Some(Some(packet)) = self.ahead.pop_front() {
+                if !packet.body.is_empty() && !self.discarding {
+                    self.ready.push_back((self.next, packet));
                 }
+                self.next = self.next.next();
             }
         }
     }
 
-    /// The next payload for the application.
-    pub(super) fn pop(&mut self) -> Option<Bytes> {
+    /// The next packet for the application.
+    pub(super) fn pop(&mut self) -> Option<(Seq, Sealed)> {
         self.ready.pop_front()
     }
 
@@ -159,9 +157,10 @@ impl ReceiveQueue {
         self.highest
     }
 
-    /// The payloads that are kept, in order or not.
-    pub(super) fn held(&self) -> impl Iterator<Item = &Bytes> {
-        self.ready.iter().chain(self.ahead.iter().flatten())
+    /// The packets that are kept, in order or not.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Sealed> {
+        let ready = self.ready.iter().map(|(_, packet)| packet);
+        ready.chain(self.ahead.iter().flatten())
     }
 
     /// Packets that may still come from `next` on.
@@ -206,13 +205,16 @@ const OPENED: usize = 8;
 mod tests {
     use super::*;
 
-    fn payload(seq: u32) -> Bytes {
-        Bytes::from(seq.to_be_bytes().to_vec())
+    fn packet(seq: u32) -> Sealed {
+        Sealed {
+            body: seq.to_be_bytes().to_vec().into(),
+            checksum: 0,
+        }
     }
 
     fn take(queue: &mut ReceiveQueue, seq: u32, last: bool) -> Result<Arrival, EndMoved> {
         let arrival = queue.judge(Seq(seq), last)?;
-        queue.insert(Seq(seq), last, payload(seq));
+        queue.insert(Seq(seq), last, packet(seq));
         Ok(arrival)
     }
 
@@ -238,7 +240,7 @@ mod tests {
         );
         assert!(queue.is_complete());
         for seq in 1..=4 {
-            assert_eq!(queue.pop(), Some(payload(seq)));
+            assert_eq!(queue.pop(), Some((Seq(seq), packet(seq))));
         }
         assert_eq!(queue.pop(), None);
     }

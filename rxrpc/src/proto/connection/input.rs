@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, Fate};
 use crate::proto::call::{Call, Path, Taken};
+use crate::proto::probation::Probation;
 use crate::proto::rejected::Rejected;
 use crate::proto::wire::{Packet, PacketType};
 use crate::proto::{
-    AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, ServiceId, Side, Slot, Upgrade,
-    abort_codes,
+    AbortCode, AckPacket, CallError, CallLimits, ChannelIndex, Header, SecurityIndex, Serial, ServiceId,
+    Side, Slot, Upgrade, abort_codes,
 };
 
 /// What a packet, or time, has led to.
@@ -37,10 +38,16 @@ impl Outcome {
         self.ready.into_iter().flatten().next()
     }
 
-    fn rejected(reason: Rejected) -> Self {
+    pub(super) fn rejected(reason: Rejected) -> Self {
         Self {
             rejected: Some(reason),
             ..Self::default()
+        }
+    }
+
+    fn add_ready(&mut self, held: [Option<Slot>; ChannelIndex::COUNT]) {
+        for (ready, held) in self.ready.iter_mut().zip(held) {
+            *ready = ready.or(held);
         }
     }
 }
@@ -50,11 +57,18 @@ impl Connection {
     pub fn handle_packet(&mut self, now: Instant, packet: Packet) -> Outcome {
         let header = packet.header;
         let raw = header.packet_type == PacketType::Abort && header.service == ServiceId(0);
-        if header.security != self.params.security && !raw {
+        // What is refused without a connection has no serial, and with Linux no class.
+        let stateless = header.serial == Serial(0)
+            && header.security == SecurityIndex(0)
+            && matches!(header.packet_type, PacketType::Abort | PacketType::Busy);
+        if header.security != self.params.security && !raw && !stateless {
             return Outcome::rejected(Rejected::SecurityMismatch);
         }
         if self.is_aborted() {
-            return Outcome::rejected(Rejected::ConnectionDead);
+            return self.on_dead(&packet);
+        }
+        if let Some(code) = self.handshake.expired(now) {
+            return self.refuse(now, code, Rejected::Expired);
         }
         let Ok(answered) = self.params.upgrade.judge(self.params.service, &header) else {
             return Outcome::rejected(Rejected::ServiceMismatch);
@@ -83,15 +97,17 @@ impl Connection {
             Default::default()
         };
         if header.call.0 == 0 {
-            return match abort_code(&packet) {
-                Some(code) => self.on_connection_abort(now, code),
-                None => Outcome::rejected(Rejected::Unexpected),
+            let mut outcome = match (header.packet_type, abort_code(&packet)) {
+                (PacketType::Abort, Some(code)) => self.on_connection_abort(now, code),
+                (PacketType::Challenge, _) => self.on_challenge(now, &packet),
+                (PacketType::Response, _) => self.on_response(now, &packet),
+                _ => Outcome::rejected(Rejected::Unexpected),
             };
+            outcome.add_ready(ready);
+            return outcome;
         }
         let mut outcome = self.on_call_packet(now, packet);
-        for (ready, held) in outcome.ready.iter_mut().zip(ready) {
-            *ready = ready.or(held);
-        }
+        outcome.add_ready(ready);
         outcome
     }
 
@@ -99,7 +115,7 @@ impl Connection {
     #[must_use]
     pub fn begins_call(&self, header: &Header) -> bool {
         let channel = self.channels.get(header.channel.index());
-        !self.is_doubted()
+        !self.is_waiting()
             && self.may_begin(header)
             && channel.is_some_and(|channel| header.call.after(channel.number))
     }
@@ -130,21 +146,24 @@ impl Connection {
             if !self.may_begin(&header) {
                 return Outcome::rejected(Rejected::UnknownCall);
             }
-            if self.probation.is_too_much(&header, &packet.body) {
+            if self.is_too_much(&packet) {
                 return Outcome::rejected(Rejected::Doubted);
             }
             let slot = self.begin(now, &header, &mut outcome.touched);
             outcome.begun = true;
-            let doubted = self.is_doubted();
+            let waiting = self.is_waiting();
             let place = header.channel.index();
             if let Some(held) = self.probation.held.get_mut(place) {
-                *held = doubted;
+                *held = waiting;
             }
             if let Some(ready) = outcome.ready.get_mut(place) {
-                *ready = (!doubted).then_some(slot);
+                *ready = (!waiting).then_some(slot);
             }
         }
-        let too_much = self.probation.is_too_much(&header, &packet.body);
+        let too_much = self.is_too_much(&packet);
+        if header.packet_type == PacketType::Data {
+            self.handshake.on_data(now);
+        }
         let doubted = self.is_doubted();
         let Some(channel) = self.channels.get_mut(header.channel.index()) else {
             return outcome;
@@ -194,6 +213,11 @@ impl Connection {
         }
         channel.settle(self.params.side, now);
         outcome
+    }
+
+    /// True for DATA that is not queued while it is not known from whom it is.
+    fn is_too_much(&self, packet: &Packet) -> bool {
+        self.is_waiting() && Probation::is_too_much(&packet.header, &packet.body)
     }
 
     /// A call may begin with DATA within the first window only.

@@ -476,19 +476,18 @@ fn an_ack_of_the_end_of_a_reply_is_asked_for_in_retransmissions_only() {
     assert!(data(&again).all(|header| header.flags.request_ack()));
 }
 
-/// Item 9, of a connection without security: there is nothing to answer.
+/// Item 9, of a connection without security: there is nothing to answer, and nothing more to say to who asks.
 #[test]
-fn a_challenge_without_a_secret_is_not_answered() {
-    let (mut script, slot) = Script::called(b"request");
-    script.call = 0;
+fn a_challenge_without_a_secret_ends_the_connection() {
     for body in [&[0; 16][..], &[0; 8]] {
+        let (mut script, slot) = Script::called(b"request");
+        script.call = 0;
         let outcome = script.says(PacketType::Challenge, Flags::NONE, 0, body);
-        assert_eq!(
-            (outcome.rejected, script.hears().len()),
-            (Some(Rejected::Unexpected), 0)
-        );
+        assert_eq!(outcome.rejected, Some(Rejected::BadChallenge));
+        assert_eq!(script.hears().len(), 1, "an ABORT");
+        let code = abort_codes::RX_PROTOCOL_ERROR;
+        assert_eq!(script.ours.read(script.now, slot), Err(CallError::Protocol(code)));
     }
-    assert_eq!(script.ours.read(script.now, slot), Ok(Read::Pending));
 }
 
 /// A part of a request comes late, to a service that has restarted since: the client has ended the call, and answers every

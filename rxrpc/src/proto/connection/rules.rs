@@ -122,10 +122,10 @@ fn each_rule_of_a_service_has_its_name_and_its_answer() {
         ),
         (Rejected::UnknownCall, call(3, seq(65)), b"", Nothing),
         (
-            Rejected::Unexpected,
+            Rejected::NothingAsked,
             call(0, of(PacketType::Response)),
             &[0; 30],
-            Nothing,
+            BROKEN,
         ),
         (Rejected::Unexpected, of(PacketType::Response), &[0; 30], Nothing),
         (Rejected::Duplicate, data, b"request", Ack(AckReason::Duplicate)),
@@ -240,8 +240,10 @@ fn a_reply_before_the_end_of_the_request_breaks_the_call() {
     assert_eq!(answer(&mut client, now), BROKEN);
 }
 
-/// A class that finds every packet tampered with.
-struct Suspicious;
+/// A class that finds every packet tampered with: on receipt, or only when it is read.
+struct Suspicious {
+    at_once: bool,
+}
 
 impl PacketSecurity for Suspicious {
     fn index(&self) -> SecurityIndex {
@@ -252,21 +254,39 @@ impl PacketSecurity for Suspicious {
         room
     }
 
-    fn seal(&self, _: Place, body: Bytes) -> Sealed {
-        Sealed { body, checksum: 0 }
+    fn seal(&self, _: Place, _: &mut [Sealed]) {}
+
+    fn check(&self, _: Place, _: u16, _: &[u8]) -> Result<(), AbortCode> {
+        if self.at_once { Err(TAMPERED) } else { Ok(()) }
     }
 
     fn open(&self, _: Place, _: u16, _: Bytes) -> Result<Bytes, AbortCode> {
-        Err(AbortCode(19_270_408))
+        Err(TAMPERED)
+    }
+
+    fn respond(&self, _: &[u8], _: [CallNumber; ChannelIndex::COUNT]) -> Result<Bytes, AbortCode> {
+        Err(TAMPERED)
     }
 }
 
 #[test]
-fn a_broken_seal_ends_the_call_with_the_code_of_its_class() {
+fn a_broken_seal_is_as_good_as_lost_or_ends_the_call() {
     let now = start();
     let mut service = Connection::new(params(Side::Service));
-    service.security = Box::new(Suspicious);
+    service.security = Arc::new(Suspicious { at_once: true });
     let outcome = service.handle_packet(now, packet(first(), b"request"));
     assert_eq!(outcome.rejected, Some(Rejected::BadSeal));
-    assert_eq!(answer(&mut service, now), Answer::Abort(AbortCode(19_270_408)));
+    assert!(
+        service.poll_transmit(now, &mut Vec::new()).is_none(),
+        "anybody may have sent it"
+    );
+
+    let mut service = Connection::new(params(Side::Service));
+    service.security = Arc::new(Suspicious { at_once: false });
+    let slot = service.handle_packet(now, packet(first(), b"request")).new_call();
+    let read = service.read(now, slot.unwrap());
+    assert_eq!(read, Err(CallError::Protocol(TAMPERED)));
+    assert_eq!(answer(&mut service, now), Answer::Abort(TAMPERED));
 }
+
+const TAMPERED: AbortCode = AbortCode(19_270_410);

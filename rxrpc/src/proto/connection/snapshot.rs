@@ -79,7 +79,7 @@ impl Connection {
             serial: self.serial,
             error: match self.fate {
                 Fate::Open => AbortCode(0),
-                Fate::Aborted(code) => code,
+                Fate::Aborted(code) | Fate::Refused { code, .. } => code,
                 Fate::Closed => abort_codes::RX_CALL_DEAD,
             },
             calls,

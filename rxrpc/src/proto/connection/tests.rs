@@ -1,5 +1,6 @@
 //! Two connections face to face, without a network: what one lays out the other takes, or not.
 
+mod authentication;
 mod jumbo;
 mod path;
 mod upgrade;

@@ -72,6 +72,11 @@ impl Cell {
         PathBuf::from(self.get("KEYTAB_DIR")).join(format!("{name}.keytab"))
     }
 
+    /// Address of the database servers.
+    pub fn database_address(&self) -> Result<Ipv4Addr> {
+        self.address("DB_ADDR", 1)
+    }
+
     /// Address of client K, from 1.
     pub fn client_address(&self, k: u8) -> Result<Ipv4Addr> {
         self.address("CLIENT_ADDRS", k)

@@ -17,5 +17,6 @@ mod kerberos;
 mod names;
 mod network;
 mod recovery;
+mod rxkad;
 mod stop;
 mod tools;

@@ -258,7 +258,7 @@ pub struct Reaped<T> {
     /// How many are still on the list.
     pub left: usize,
     /// The shortest expiry of those that are idle and not due.
-    shortest_ms: u64,
+    pub(super) shortest_ms: u64,
 }
 
 impl<T> fmt::Debug for Reaped<T> {

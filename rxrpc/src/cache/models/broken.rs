@@ -244,6 +244,7 @@ fn drain_without_asking(list: &List<Conn>) -> Reaped<Conn> {
         lost: 0,
         next_ms: None,
         left: 0,
+        shortest_ms: u64::MAX,
     };
     let now = Expiry {
         idle_ms: 0,

@@ -33,6 +33,20 @@ impl Scheme for BlindLookup {
     }
 }
 
+/// Whoever merely knows of a connection - a timer, a table of ids - increments whatever the count is.
+pub(super) struct BlindGet;
+
+impl Scheme for BlindGet {
+    fn get_live(conn: &Conn) -> Option<Was> {
+        let before = Seen(conn.life.usage.0.fetch_add(1, Ordering::Acquire));
+        Some(if before.count() == 1 {
+            Was::Idle
+        } else {
+            Was::InUse
+        })
+    }
+}
+
 /// A dying connection keeps its place until the reaper takes it out; whoever comes meanwhile is turned away.
 pub(super) struct NoSuperseding;
 

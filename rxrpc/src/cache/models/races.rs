@@ -110,8 +110,8 @@ fn loom_two_publishers_catches_search_and_insert_under_two_locks() {
     );
 }
 
-/// A connection is used and put back while the reaper judges it by an old stamp (19.3-2): what was put just now is not
-/// reaped.
+/// A connection that a timer or a table of ids merely knows of is used and put back while the reaper judges it by an old
+/// stamp (19.3-2, 19.3-7, 19.3-13): what was put just now is not reaped, and what is reaped is not used.
 fn put_meets_reaper<S: Scheme>() {
     let (cache, conn) = Cache::with_idle();
     let user = || {
@@ -148,6 +148,11 @@ fn loom_put_reap_fresh_stamp() {
         &["reaped before use", "reap lost", "used before"],
         put_meets_reaper::<Real>,
     );
+}
+
+#[test]
+fn loom_put_reap_catches_a_get_from_zero() {
+    caught("reaped although used", put_meets_reaper::<BlindGet>);
 }
 
 #[test]
@@ -283,6 +288,11 @@ fn loom_last_put_catches_decrement_by_load_and_store() {
         "not exactly one of the puts was the last",
         last_put_meets_reaper::<LoadThenStorePut>,
     );
+}
+
+#[test]
+fn loom_last_put_catches_a_revival_of_the_dying() {
+    caught("dying is for ever", last_put_meets_reaper::<BlindGet>);
 }
 
 #[test]

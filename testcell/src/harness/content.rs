@@ -1,9 +1,9 @@
 //! Bytes that can be told apart: made from a seed, compared by checksum.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -69,6 +69,42 @@ pub fn sha256(path: &Path) -> Result<String> {
     .ok()?
     .text();
     Ok(said.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// The SHA-256 of bytes that are written to it, as `sha256sum` sees them.
+#[derive(Debug)]
+pub struct Sum {
+    program: Child,
+    input: ChildStdin,
+}
+
+impl Sum {
+    /// Of nothing yet.
+    pub fn start() -> io::Result<Self> {
+        let mut command = Command::new("sha256sum");
+        let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let input = program.stdin.take();
+        let input = input.ok_or_else(|| io::Error::other("no input"))?;
+        Ok(Self { program, input })
+    }
+
+    /// In hexadecimal.
+    pub fn end(self) -> io::Result<String> {
+        drop(self.input);
+        let said = self.program.wait_with_output()?.stdout;
+        let said = String::from_utf8_lossy(&said);
+        Ok(said.split(' ').next().unwrap_or_default().to_owned())
+    }
+}
+
+impl Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.input.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.input.flush()
+    }
 }
 
 /// Writes so many bytes to a file that is made new, then closes it. The errors (0 is none) of the writes, of fsync

@@ -24,10 +24,10 @@ mod watch;
 
 pub use cell::Cell;
 pub use command::{Finished, run, run_in, tail};
-pub use content::{Random, fill, sha256, write_and_close};
+pub use content::{Random, Sum, fill, sha256, write_and_close};
 pub use metrics::Metrics;
 pub use mount::{Mount, MountOptions, afs_program};
-pub use shared::{Shared, shared};
+pub use shared::{Shared, shared, shared_for};
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

@@ -19,6 +19,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("git", "git"),
     ("tar", "tar"),
+    ("tshark", "tshark"),
 ];
 
 const FOLDERS: &[&str] = &[

@@ -26,11 +26,19 @@ pub struct Shared {
 /// # Panics
 /// If the cell does not come up.
 pub fn shared() -> Shared {
+    shared_for(LIMIT)
+}
+
+/// Takes the cell for a test that may take so long.
+///
+/// # Panics
+/// If the cell does not come up.
+pub fn shared_for(limit: Duration) -> Shared {
     let turn = locked(&TURN);
     match CELL.get_or_init(|| Cell::up(1).map_err(|error| format!("{error:?}"))) {
         Ok(cell) => Shared {
             cell,
-            _watch: Watch::start(cell.clients.clone(), LIMIT),
+            _watch: Watch::start(cell.clients.clone(), limit),
             _turn: turn,
         },
         Err(error) => panic!("{error}"),

@@ -8,6 +8,8 @@
 )]
 
 mod access;
+mod bulk;
+mod capture;
 mod coherence;
 mod command_line;
 mod git;

@@ -14,6 +14,7 @@ mod connection;
 mod connections;
 mod endpoint;
 mod network_errors;
+mod outbox;
 mod peer;
 mod places;
 mod proven;

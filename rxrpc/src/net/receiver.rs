@@ -62,7 +62,11 @@ impl Receiver {
                 })
                 .await;
             shared.report(&traffic, Way::In);
-            self.dispatch();
+            if self.dispatch() >= MANY {
+                // What this batch has set going runs first, and says what it has to say in a few system calls.
+                tokio::task::yield_now().await;
+                shared.socket.send_waiting();
+            }
             if let Err(error) = received {
                 // An earlier send met an error that the kernel reports here; the socket itself is good.
                 tracing::debug!(%error, "receive failed");
@@ -82,21 +86,27 @@ impl Receiver {
         }
     }
 
-    /// Hands the batch over, neighbours for one connection together.
-    fn dispatch(&mut self) {
+    /// Hands the batch over, neighbours for one connection together; gives how many turns that took.
+    fn dispatch(&mut self) -> usize {
         let now = self.shared.clock.now();
+        let mut turns = 0;
         let mut packets = self.batch.drain(..).peekable();
         while let Some((peer, packet)) = packets.next() {
             let destination = Destination::of(peer, &packet.header);
             let Some(found) = find(&self.shared, peer, &packet) else {
                 continue;
             };
+            turns += 1;
+            if turns == MANY {
+                self.shared.socket.gather();
+            }
             let same = |(peer, packet): &(SocketAddrV4, Packet)| {
                 Destination::of(*peer, &packet.header) == destination
             };
             let more = iter::from_fn(|| packets.next_if(same).map(|(_, packet)| packet));
             deliver(&self.shared, found, peer, iter::once(packet).chain(more), now);
         }
+        turns
     }
 }
 
@@ -419,3 +429,6 @@ async fn serve(shared: Arc<Shared>, handler: Arc<dyn Service>, call: ServiceCall
     handler.handle(call).await;
     drop((permit, place));
 }
+
+/// So many turns in a batch are worth waiting for what comes of them.
+const MANY: usize = 4;

@@ -2,10 +2,10 @@
 //!
 //! The machine: one receiver reads up to 32 datagrams, or runs of them that the kernel merged (GRO), in one system call,
 //! and hands out each in a buffer of its own. Senders on any thread hand in a run of equal datagrams, which leaves in one
-//! system call (GSO). A run that meets a full socket buffer goes to the outbox, and one task sends it when the socket has
-//! room: no sender ever waits here.
+//! system call (GSO). A run that meets a full socket buffer goes to the [outbox], and one task sends it when the socket has
+//! room: no sender ever waits here. While the answers to a batch are being made, small runs go there too, and leave
+//! together.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -20,21 +20,15 @@ use tokio::sync::Notify;
 
 use super::buffers::Buffers;
 use super::network_errors::{self, NetworkError};
+use super::outbox::Outbox;
 
 /// A bound UDP socket with batched input and output.
 pub(crate) struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     local: SocketAddrV4,
-    outbox: Mutex<VecDeque<Run>>,
+    outbox: Mutex<Outbox>,
     outbox_filled: Notify,
-}
-
-/// A run of datagrams to one peer, all `segment` bytes long but the last.
-struct Run {
-    peer: SocketAddrV4,
-    segment: usize,
-    bytes: Vec<u8>,
 }
 
 /// What became of a run.
@@ -119,9 +113,9 @@ impl Socket {
         }
     }
 
-    /// Datagrams that one `send` may carry.
-    fn max_segments(&self) -> usize {
-        self.state.max_gso_segments().max(1)
+    /// Datagrams of a size that one system call may send.
+    fn segments(&self, segment: usize) -> usize {
+        self.state.max_gso_segments().min(RUN_BYTES / segment).max(1)
     }
 
     /// Waits for input and calls `each` for every datagram of one batch.
@@ -177,7 +171,7 @@ impl Socket {
         let segments = if segment > usize::from(whole) {
             1
         } else {
-            self.max_segments().min(RUN_BYTES / segment).max(1)
+            self.segments(segment)
         };
         bytes
             .chunks(segment * segments)
@@ -185,40 +179,47 @@ impl Socket {
     }
 
     fn send_run(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Result<(), SendError> {
-        if self.outbox.lock().is_empty() {
+        if !self.outbox.lock().holds_back(bytes) {
             match self.try_send(peer, segment, bytes) {
                 Sent::Gone => return Ok(()),
                 Sent::TooLarge => return Err(SendError::TooLarge),
                 Sent::Unreachable(errno) => return Err(SendError::Unreachable(errno)),
-                Sent::Full => {}
+                Sent::Full => self.outbox_filled.notify_one(),
             }
         }
-        let mut outbox = self.outbox.lock();
-        // Beyond the limit the run is lost, as it would be in a full queue of the network; calls send it again.
-        if outbox.len() < OUTBOX_RUNS {
-            outbox.push_back(Run {
-                peer,
-                segment,
-                bytes: bytes.to_vec(),
-            });
-            drop(outbox);
-            self.outbox_filled.notify_one();
-        }
+        let most = self.segments(segment);
+        self.outbox.lock().push(peer, segment, bytes, most);
         Ok(())
     }
 
-    /// Empties the outbox whenever the socket has room. Runs until it is dropped.
+    /// Has small runs wait from now on, until [`send_waiting`](Self::send_waiting) has sent them together.
+    pub(crate) fn gather(&self) {
+        self.outbox.lock().gather();
+    }
+
+    /// Empties the outbox, if the socket has room for what is in it. What cannot be sent is as good as lost on the way.
+    pub(crate) fn send_waiting(&self) {
+        loop {
+            // The lock is not held while the kernel works.
+            let Some(run) = self.outbox.lock().pop() else {
+                return;
+            };
+            if self.try_send(run.peer, run.segment, &run.bytes) == Sent::Full {
+                self.outbox.lock().put_back(run);
+                self.outbox_filled.notify_one();
+                return;
+            }
+        }
+    }
+
+    /// Empties the outbox whenever the socket has room again. Runs until it is dropped.
     pub(crate) async fn drain_outbox(&self) {
         loop {
-            let Some(run) = self.outbox.lock().pop_front() else {
-                self.outbox_filled.notified().await;
-                continue;
-            };
-            while self.try_send(run.peer, run.segment, &run.bytes) == Sent::Full {
-                if self.io.writable().await.is_err() {
-                    return;
-                }
+            self.outbox_filled.notified().await;
+            if self.io.writable().await.is_err() {
+                return;
             }
+            self.send_waiting();
         }
     }
 
@@ -284,6 +285,5 @@ const MERGED_BYTES: usize = 65_536;
 const BUFFER_BYTES: usize = 4 << 20;
 /// The kernel takes no more than a UDP datagram's worth in one run.
 const RUN_BYTES: usize = 65_000;
-const OUTBOX_RUNS: usize = 4096;
 const EMSGSIZE: i32 = Errno::MSGSIZE.raw_os_error();
 const EINVAL: i32 = Errno::INVAL.raw_os_error();

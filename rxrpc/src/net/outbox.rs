@@ -69,7 +69,7 @@ impl Run {
     fn takes(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8], most: usize) -> bool {
         (self.peer, self.segment) == (peer, segment)
             && is_small(bytes)
-            && self.bytes.len() % segment == 0
+            && self.bytes.len().is_multiple_of(segment)
             && self.bytes.len() + bytes.len() <= segment * most
     }
 }

@@ -409,3 +409,27 @@ async fn jumbograms_carry_what_was_sent_if_they_are_wanted() {
     client.shutdown().await;
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jumbograms_are_refused_where_nobody_asked_for_them() {
+    let (client, server, _, counts) = pair(local()).await;
+    let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // DATA of call 1, CLIENT_INITIATED and JUMBO_PACKET, for service 7; another full part follows.
+    let mut jumbogram =
+        b"\x80\0\0\x01\0\0\0\x10\0\0\0\x01\0\0\0\x01\0\0\0\x01\x01\x21\0\0\0\0\0\x07".to_vec();
+    jumbogram.extend([7; 1412]);
+    jumbogram.extend([0x05, 0, 0, 0]);
+    jumbogram.extend([7; 1412]);
+    stranger.send_to(&jumbogram, server.local_addr()).unwrap();
+    let refused = async {
+        while !counts.dropped.lock().unwrap().contains(&"jumbo_too_many") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused)
+        .await
+        .unwrap();
+    assert_eq!(server.connections(Side::Service).active, 0);
+    client.shutdown().await;
+    server.shutdown().await;
+}

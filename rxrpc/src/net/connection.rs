@@ -209,7 +209,7 @@ impl Ref<Connection> {
             state: &mut state,
             wakes: &mut woken,
         };
-        let (most, proven) = self.peer.path();
+        let (most, proven) = shared.path(&self.peer);
         turn.state.proto.set_path_mtu(most, proven);
         let result = work(&mut turn);
 

@@ -413,6 +413,16 @@ impl Shared {
         }
     }
 
+    /// How large datagrams to a peer may be tried, and how large ones are known to arrive.
+    pub(super) fn path(&self, peer: &Peer) -> (u16, u16) {
+        let (most, proven) = peer.path();
+        if self.socket.allows_fragments() {
+            (most.min(DATAGRAM_USUAL), proven)
+        } else {
+            (most, proven)
+        }
+    }
+
     /// A connection has found out how large datagrams to its peer may be, or that those it sends vanish.
     pub(super) fn path_changed(&self, peer: &Peer, proven: u16, black_hole: bool) {
         peer.set_proven(proven);

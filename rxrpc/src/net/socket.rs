@@ -2,12 +2,13 @@
 //!
 //! The machine: one receiver reads up to 32 datagrams, or runs of them that the kernel merged (GRO), in one system call,
 //! and hands out each in a buffer of its own. Senders on any thread hand in a run of equal datagrams, which leaves in one
-//! system call (GSO). A run that meets a full socket buffer goes to the [outbox], and one task sends it when the socket has
+//! system call (GSO). A run that meets a full socket buffer goes to the `outbox`, and one task sends it when the socket has
 //! room: no sender ever waits here. While the answers to a batch are being made, small runs go there too, and leave
 //! together.
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ pub(crate) struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     local: SocketAddrV4,
+    fragments: AtomicBool,
     outbox: Mutex<Outbox>,
     outbox_filled: Notify,
 }
@@ -84,6 +86,7 @@ impl Socket {
             io,
             state,
             local,
+            fragments: AtomicBool::new(false),
             outbox: Mutex::default(),
             outbox_filled: Notify::new(),
         })
@@ -92,9 +95,15 @@ impl Socket {
     /// From now on what is sent may be cut to pieces on the way, as OpenAFS has it always: some router drops what it cannot
     /// pass on whole and does not say so.
     pub(crate) fn allow_fragments(&self) {
+        self.fragments.store(true, Ordering::Relaxed);
         if let Err(error) = sockopt::set_ip_mtu_discover(&self.io, sockopt::Ipv4PathMtuDiscovery::DONT) {
             tracing::debug!(%error, "fragments cannot be allowed");
         }
+    }
+
+    /// True if what is sent may be cut to pieces on the way: that it arrives says nothing about the path then.
+    pub(crate) fn allows_fragments(&self) -> bool {
+        self.fragments.load(Ordering::Relaxed)
     }
 
     /// The bound address.

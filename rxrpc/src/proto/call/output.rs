@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::pacing::Pace;
+use super::send::Outgoing as Queued;
 use super::{AckDue, Call, Exempt, Path, Phase};
 use crate::proto::send_run::{Outgoing, Run};
-use crate::proto::{AckPacket, AckReason, Flags, Serial, Side};
+use crate::proto::{AckPacket, AckReason, DATAGRAM_LEAST, Flags, Header, Serial, Side};
 
 impl Call {
     /// Lays out the ACK that is due, if one is.
@@ -46,10 +47,11 @@ impl Call {
         run.padded_ping(self.slot, ack, window, datagram)
     }
 
-    /// True if packets vanish on the way while others arrive: in several timeouts nothing that is in flight was acknowledged,
-    /// but the peer was heard of.
+    /// True if large packets vanish on the way while others arrive: in several timeouts nothing that is in flight was
+    /// acknowledged, but the peer was heard of.
     pub(in crate::proto) fn is_in_black_hole(&self) -> bool {
-        self.backoff >= BLACK_HOLE_AFTER && self.heard > self.moved
+        let large = |packet: &Queued| Header::LEN + packet.body.len() > DATAGRAM_LEAST.into();
+        self.backoff >= BLACK_HOLE_AFTER && self.heard > self.moved && self.send.packet(0).is_some_and(large)
     }
 
     /// The answer to a PING goes first: who sent it measures by it, so nothing may stand in for it. It says as much as an

@@ -9,6 +9,7 @@
 
 mod ack;
 mod call_ops;
+mod challenge;
 mod debug;
 mod directory;
 mod input;
@@ -34,6 +35,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "call_ops",
         run: call_ops::run,
+    },
+    Target {
+        name: "challenge",
+        run: challenge::run,
     },
     Target {
         name: "debug",

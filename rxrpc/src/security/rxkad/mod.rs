@@ -2,8 +2,8 @@
 //!
 //! The machine: a client holds a [`Token`], which is a ticket and the key inside it. It seals its packets with that key
 //! from the first on. The service cannot open them yet: it sends a challenge, the client answers with the ticket and a
-//! proof that it knows the key ([`handshake`]), the service opens the ticket with one of its own keys ([`ticket`]), and from
-//! then on both [seal and open](packet) by the same key. Kerberos keys of any kind become keys of rxkad by a [derivation](kdf).
+//! proof that it knows the key (`handshake`), the service opens the ticket with one of its own keys (`ticket`), and from
+//! then on both seal and open (`packet`) by the same key. Kerberos keys of any kind become keys of rxkad by a derivation (`kdf`).
 //!
 //! At level clear only the place of each packet is sealed, at level auth the first eight bytes of it too, at level crypt
 //! all. None of it is strong by the measure of today; see [`fcrypt`](crate::crypto::fcrypt).

@@ -30,6 +30,8 @@ const VOLUME_ID_AT: usize = 4 * (65 + 1 + 3 * 13);
 const CALLER_ACCESS_AT: usize = 4 * 7;
 const ALL_RIGHTS: u32 = 0x7f;
 const EACCES: AbortCode = AbortCode(13);
+/// VRESTARTING, VSALVAGE, VOFFLINE, VBUSY.
+const NOT_NOW: [AbortCode; 4] = [AbortCode(-100), AbortCode(101), AbortCode(106), AbortCode(110)];
 
 /// As much of a callback service as a file server asks for before it talks to us.
 struct Callback;
@@ -89,7 +91,20 @@ fn words(words: &[u32]) -> Bytes {
         .into()
 }
 
+/// Calls until the server has the volume: one that was just restarted may still be putting it in order.
 async fn ask(endpoint: &Endpoint, target: &Target, request: Bytes) -> Result<Vec<u8>, CallError> {
+    for _ in 0..60 {
+        match ask_once(endpoint, target, request.clone()).await {
+            Err(CallError::Aborted(code)) if NOT_NOW.contains(&code) => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            answer => return answer,
+        }
+    }
+    ask_once(endpoint, target, request).await
+}
+
+async fn ask_once(endpoint: &Endpoint, target: &Target, request: Bytes) -> Result<Vec<u8>, CallError> {
     let mut call = endpoint.call(target).await?;
     call.send(request).await?;
     call.finish()?;

@@ -224,7 +224,6 @@ impl Shared {
     }
 
     fn client_connection(self: &Arc<Self>, life: Life, key: &BundleKey, slot: usize) -> Connection {
-        let now = self.clock.now();
         let cid = self.next_cid();
         let params = proto::ConnectionParams {
             side: Side::Client,
@@ -250,9 +249,7 @@ impl Shared {
                 cid,
             },
             self.peers.get(key.peer),
-            Arc::clone(&key.scope),
             key.security.connect(params),
-            now,
         )
     }
 

@@ -172,7 +172,7 @@ impl Drop for Call {
         self.conn.turn(now, |turn| turn.state.proto.release(now, slot));
         self.conn.shared.sink.event(&Event::CallEnded {
             side: self.conn.side(),
-            scope: &self.conn.scope,
+            scope: self.conn.scope(),
             service: self.conn.service,
             result: self.result.unwrap_or(CallResult::Cancelled),
             duration: now.saturating_duration_since(self.started),

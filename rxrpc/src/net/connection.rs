@@ -6,8 +6,8 @@
 //! pending final ACK) the connection holds a reference to itself, so the reaper can take only what is truly idle.
 
 use std::net::SocketAddrV4;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -30,8 +30,6 @@ pub(crate) struct Connection {
     pub(super) peer: Arc<Peer>,
     /// The service that it was made for: a client may have been offered another since.
     pub(super) service: ServiceId,
-    pub(super) scope: Arc<str>,
-    pub(super) born: Instant,
     calls: AtomicU64,
     /// Among the service connections.
     _place: Option<Place>,
@@ -112,17 +110,13 @@ impl Connection {
         life: Life,
         key: Key,
         peer: Arc<Peer>,
-        scope: Arc<str>,
         proto: proto::Connection,
-        now: Instant,
     ) -> Self {
         Self {
             life,
             key,
             peer,
             service: proto.service(),
-            scope,
-            born: now,
             calls: AtomicU64::new(0),
             _place: None,
             shared,
@@ -142,6 +136,14 @@ impl Connection {
         self.state.get_mut().half_open = half_open;
         self.life.hurry();
         self
+    }
+
+    /// The scope of its target, empty for a service connection.
+    pub(super) fn scope(&self) -> &Arc<str> {
+        match &self.key {
+            Key::Client { bundle, .. } => &bundle.scope,
+            Key::Service(_) => &NO_SCOPE,
+        }
     }
 
     pub(super) fn side(&self) -> Side {
@@ -350,6 +352,8 @@ impl Wakes {
         }
     }
 }
+
+static NO_SCOPE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::Notify;
@@ -191,7 +192,7 @@ impl Connections {
         for _ in 0..reaped.lost {
             self.sink.event(&Event::ReapLost { side });
         }
-        let now = self.clock.now();
+        let now_ms = self.clock.millis(self.clock.now());
         for conn in reaped.dead {
             match &conn.key {
                 Key::Client { bundle, slot, cid } => {
@@ -207,10 +208,10 @@ impl Connections {
                 .unwrap_or_else(|| self.idle_reason(side, &conn));
             self.sink.event(&Event::Closed {
                 side,
-                scope: &conn.scope,
+                scope: conn.scope(),
                 service: conn.service,
                 reason,
-                age: now.saturating_duration_since(conn.born),
+                age: Duration::from_millis(now_ms.saturating_sub(conn.life().born_ms())),
                 calls: conn.calls(),
             });
         }

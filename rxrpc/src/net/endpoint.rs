@@ -305,7 +305,7 @@ impl Endpoint {
         let all = self.0.connections.snapshot();
         let counted = all.iter().map(|conn| Counted {
             side: conn.side(),
-            scope: Arc::clone(&conn.scope),
+            scope: Arc::clone(conn.scope()),
             service: conn.service,
             idle: conn.life.is_idle(),
         });

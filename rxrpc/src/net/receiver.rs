@@ -272,9 +272,7 @@ fn service_connection(
         life,
         Key::Service(key),
         shared.peers.get(key.peer),
-        Arc::from(""),
         proto,
-        now,
     )
     .counted(open, half_open)
 }
@@ -397,7 +395,7 @@ impl Came {
         {
             shared.sink.event(&Event::Acquired {
                 side: Side::Service,
-                scope: &conn.scope,
+                scope: conn.scope(),
                 service: conn.service,
                 outcome,
             });

@@ -25,6 +25,12 @@ impl Error {
         }
     }
 
+    /// An error that needs no explanation.
+    #[must_use]
+    pub(crate) const fn bare(errno: Errno) -> Self {
+        Self { errno, why: None }
+    }
+
     /// Its errno.
     #[must_use]
     pub const fn errno(&self) -> i32 {

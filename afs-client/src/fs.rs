@@ -26,8 +26,11 @@ use rxrpc::net::{Endpoint, KeepOpen, Target};
 use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
-use self::core::Core;
+use self::core::{Caller, Core};
+use crate::auth::tokens::Tokens;
+use crate::auth::{Identity, Token};
 use crate::callback::CallbackService;
+use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
 use crate::events::BreakCounts;
@@ -46,9 +49,9 @@ pub use types::{
     Opened, SetAttr, StatFs,
 };
 
-/// An AFS file system. Clones share it.
+/// An AFS file system, as one identity sees it. Clones share it.
 #[derive(Clone)]
-pub struct AfsFs(Arc<Core>);
+pub struct AfsFs(Caller);
 
 /// The file system did not start.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +115,8 @@ impl AfsFs {
             unknown: crate::vnode::promise::Breaks::default(),
             broken: BreakCounts::default(),
             started: clock::now(),
+            any: crate::vnode::promise::Breaks::default(),
+            tokens: Tokens::default(),
             tasks: Mutex::default(),
             counts: counts::Counts::default(),
             requests: Arc::default(),
@@ -127,10 +132,39 @@ impl AfsFs {
         let tasks = [
             tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
-            tokio::spawn(store_leftovers(Arc::clone(&core))).abort_handle(),
+            tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
-        Ok(Self(core))
+        Ok(Self(Caller::nobody(&core)))
+    }
+
+    /// The same file system, as somebody else sees it.
+    #[must_use]
+    pub fn as_identity(&self, who: Identity) -> Self {
+        Self(self.0.as_identity(who))
+    }
+
+    /// Makes calls of this identity to a cell with a token from now on.
+    ///
+    /// # Errors
+    ///
+    /// `EKEYREJECTED`: the servers of AFS have no use for a key of its kind.
+    pub fn set_token(&self, token: Token) -> Result<(), Error> {
+        self.0.tokens.set(self.0.who, token)?;
+        self.0.invalidate(Invalidation::All);
+        Ok(())
+    }
+
+    /// Forgets the token for a cell, or all tokens of this identity.
+    pub fn forget_tokens(&self, cell: Option<&CellName>) {
+        self.0.tokens.forget(self.0.who, cell);
+        self.0.invalidate(Invalidation::All);
+    }
+
+    /// The tokens of all identities.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<(Identity, Arc<Token>)> {
+        self.0.tokens.list()
     }
 
     /// Where the endpoint is bound.
@@ -274,7 +308,7 @@ impl AfsFs {
         self.0.setattr(fid, set).await
     }
 
-    /// May the (anonymous) identity of this mount do that?
+    /// May this identity do that?
     pub async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
         self.0.access(fid, access).await
     }
@@ -300,7 +334,7 @@ impl AfsFs {
             return None;
         }
         let vnode = self.0.vnodes.get(fid)?;
-        let (status, _) = vnode.valid(clock::now(), &self.0.all)?;
+        let (status, _) = self.0.valid(&vnode)?;
         Some(self.0.open_valid(&vnode, &status, flags))
     }
 
@@ -500,7 +534,7 @@ async fn keep_callbacks_open(core: Arc<Core>) {
 }
 
 /// Tries again to store what could not be stored when its file was closed, for ever.
-async fn store_leftovers(core: Arc<Core>) {
+async fn store_leftovers(core: Caller) {
     loop {
         clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
         for vnode in core.vnodes.all() {

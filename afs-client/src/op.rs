@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rxrpc::net::Target;
 use rxrpc::proto::{CallError, CallLimits, ServiceId};
 
+use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
 use crate::error::{Error, vice};
 use crate::rpc::client::RpcError;
@@ -36,6 +37,8 @@ pub struct Attempt {
     pub target: Target,
     /// When it was offered.
     pub at: Instant,
+    /// What it is made with.
+    pub(crate) proof: ProofId,
 }
 
 /// What to do about a failed try.
@@ -95,12 +98,19 @@ pub struct Rotation<'a> {
     tried: Vec<SocketAddrV4>,
     last: Option<Error>,
     relocated: bool,
+    proof: Proof,
 }
 
 impl<'a> Rotation<'a> {
     /// An operation on `volume`, to be over at `deadline`.
     #[must_use]
-    pub const fn new(volumes: &'a Volumes, volume: Arc<Volume>, class: Class, deadline: Instant) -> Self {
+    pub(crate) const fn new(
+        volumes: &'a Volumes,
+        volume: Arc<Volume>,
+        class: Class,
+        deadline: Instant,
+        proof: Proof,
+    ) -> Self {
         Self {
             volumes,
             volume,
@@ -110,6 +120,7 @@ impl<'a> Rotation<'a> {
             tried: Vec::new(),
             last: None,
             relocated: false,
+            proof,
         }
     }
 
@@ -150,12 +161,14 @@ impl<'a> Rotation<'a> {
                 let target = Target {
                     scope,
                     limits,
+                    security: self.proof.security.clone(),
                     ..Target::new(peer, ServiceId(1))
                 };
                 return Ok(Attempt {
                     server,
                     target,
                     at: now,
+                    proof: self.proof.id,
                 });
             }
             // All were tried: from the beginning, after a while.

@@ -7,27 +7,26 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::Access;
-use super::core::Core;
+use super::core::{Caller, Core};
 use super::types::{Attr, Kind, SetAttr, StatFs};
 use super::walk::{FOREVER, ROOT, root_attr};
-use crate::clock;
 use crate::error::Error;
 use crate::op::Class;
 use crate::rpc::fs::{GetVolumeStatus, StoreStatusOf};
 use crate::rpc::types::StoreStatus;
 use crate::types::Fid;
 use crate::vnode::Vnode;
-use crate::vnode::status::to_seconds;
+use crate::vnode::status::{DELETE, INSERT, LOOKUP, READ, WRITE, to_seconds};
 
-impl Core {
+impl Caller {
     pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
         if fid == ROOT {
             return Some(Ok((root_attr(), FOREVER)));
         }
         let vnode = self.vnodes.get(fid)?;
-        let (status, ttl) = vnode.valid(clock::now(), &self.all)?;
+        let (status, ttl) = self.valid(&vnode)?;
         self.counts.status_hit();
-        Some(Ok((Self::attr(&vnode, &status), ttl)))
+        Some(Ok((Core::attr(&vnode, &status), self.kept(&status, ttl))))
     }
 
     pub(crate) async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> {
@@ -36,7 +35,7 @@ impl Core {
         }
         let vnode = self.vnode(fid)?;
         let (status, ttl) = self.status(&vnode).await?;
-        Ok((Self::attr(&vnode, &status), ttl))
+        Ok((Core::attr(&vnode, &status), self.kept(&status, ttl)))
     }
 
     pub(crate) async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
@@ -92,6 +91,7 @@ impl Core {
         }
         {
             let _one = vnode.storing.lock().await;
+            vnode.set_writer(self.who);
             vnode.data.truncate(size);
         }
         let stored = self.store(vnode, false).await;
@@ -125,7 +125,7 @@ impl Core {
                     && (!access.write || has(WRITE))
                     && (!access.execute || (has(READ) && status.mode & 0o100 != 0))
             }
-            Kind::Symlink => has(LOOKUP | READ),
+            Kind::Symlink => status.is_readable_with(status.access),
         };
         if allowed {
             Ok(())
@@ -188,11 +188,5 @@ impl Core {
     }
 }
 
-// Rights of an ACL (OpenAFS prs_fs.h).
-const READ: u32 = 1;
-const WRITE: u32 = 2;
-const INSERT: u32 = 4;
-const LOOKUP: u32 = 8;
-const DELETE: u32 = 16;
 /// Space is counted in KiB.
 const BLOCK: u32 = 1024;

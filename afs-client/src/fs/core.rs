@@ -1,6 +1,11 @@
 //! What all operations share: status, data and the bookkeeping of promises.
+//!
+//! The machine: what is known of an object is shared by all who ask, but nothing of it is given to somebody whose rights
+//! on that object are not known: then the server is asked as that somebody, and its answer says both. The kernel's own
+//! caches tell users not apart: it is told to keep only what anybody may see.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -10,7 +15,8 @@ use rustix::io::Errno;
 use rxrpc::net::Endpoint;
 use tokio::sync::mpsc;
 
-use super::types::{HandleId, Invalidation};
+use super::types::{HandleId, Invalidation, Kind};
+use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
@@ -24,7 +30,7 @@ use crate::store::DataCache;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
 use crate::vnode::status::Status;
-use crate::vnode::{Vnode, Vnodes};
+use crate::vnode::{DirectoryStamp, Vnode, Vnodes};
 use crate::volume::{Volume, Volumes};
 
 /// The file system behind [`AfsFs`](super::AfsFs).
@@ -48,16 +54,36 @@ pub(crate) struct Core {
     pub(crate) unknown: Breaks,
     pub(crate) broken: crate::events::BreakCounts,
     pub(crate) started: Instant,
+    /// Breaks of anything.
+    pub(crate) any: Breaks,
+    pub(crate) tokens: Tokens,
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(crate) counts: super::counts::Counts,
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
 }
 
-/// The counters that were noted before a call, for one vnode.
+/// The file system as one identity sees it.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) core: Arc<Core>,
+    pub(crate) who: Identity,
+}
+
+impl Deref for Caller {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+/// What was noted before a call, for one vnode: the counters, and what the call was made with.
 #[derive(Clone, Debug)]
 pub(crate) struct Noted {
     stamp: Stamp,
     issued: Issued,
+    proof: ProofId,
+    any: u64,
 }
 
 impl Noted {
@@ -71,6 +97,7 @@ impl Noted {
         Self {
             stamp,
             issued: self.issued.clone(),
+            ..*self
         }
     }
 }
@@ -95,10 +122,78 @@ impl Core {
             .get_or_make(fid, || Vnode::new(fid, Arc::clone(volume), self.cache.file()))
     }
 
+    pub(crate) fn invalidate(&self, what: Invalidation) {
+        // Nobody listens when the kernel has gone.
+        let _ = self.invalidations.send(what);
+    }
+
+    /// The state of the directory that an object's rights come from.
+    fn directory_stamp(&self, vnode: &Vnode, status: &Status) -> DirectoryStamp {
+        if status.kind == Kind::Directory {
+            return DirectoryStamp::default();
+        }
+        let (parent, unique) = status.parent;
+        let directory = self.vnodes.peek(vnode.fid.sibling(parent, unique));
+        DirectoryStamp(
+            directory.map(|directory| directory.breaks.count()),
+            self.unknown.count(),
+        )
+    }
+}
+
+impl Caller {
+    /// The file system as nobody in particular sees it.
+    pub(crate) fn nobody(core: &Arc<Core>) -> Self {
+        let core = Arc::clone(core);
+        let who = Identity::Nobody;
+        Self { core, who }
+    }
+
+    /// The same file system, as somebody else sees it.
+    pub(crate) fn as_identity(&self, who: Identity) -> Self {
+        let core = Arc::clone(&self.core);
+        Self { core, who }
+    }
+
+    /// What calls about this vnode are made with.
+    pub(crate) fn proof(&self, vnode: &Vnode) -> Result<Proof, Error> {
+        self.tokens.proof(self.who, &vnode.volume.cell.name)
+    }
+
+    /// The servers to try for a call about this vnode.
+    pub(crate) fn rotation(
+        &self,
+        vnode: &Vnode,
+        class: Class,
+        deadline: Instant,
+    ) -> Result<Rotation<'_>, Error> {
+        let proof = self.proof(vnode)?;
+        let volume = Arc::clone(&vnode.volume);
+        Ok(Rotation::new(&self.core.volumes, volume, class, deadline, proof))
+    }
+
+    /// The status with the rights of the caller, and how long it stands; `None` if either is not known.
+    pub(crate) fn valid(&self, vnode: &Vnode) -> Option<(Status, Duration)> {
+        let proof = self.proof(vnode).ok()?.id;
+        let directory = |status: &Status| self.directory_stamp(vnode, status);
+        vnode.valid(clock::now(), &self.all, proof, directory)
+    }
+
+    /// For how long the kernel, which shows it to everybody, may keep what stands for `ttl`.
+    pub(crate) fn kept(&self, status: &Status, ttl: Duration) -> Duration {
+        if self.who == Identity::Everybody || status.is_readable_with(status.public) {
+            ttl
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Notes the counters before a call is sent.
     pub(crate) fn note(&self, vnode: &Vnode, attempt: &Attempt) -> Noted {
         let stamp = vnode.stamp(&self.all);
         Noted {
+            proof: attempt.proof,
+            any: self.any.count(),
             stamp,
             issued: Issued {
                 at: attempt.at,
@@ -134,7 +229,12 @@ impl Core {
         if let Some(promise) = &promise {
             promise.server().record_promise(promise.expires_at());
         }
-        vnode.learn(status, promise, clock::now(), &self.all);
+        // An ACL that was changed while the call was under way shows in no counter of the object itself.
+        let mut directory = self.directory_stamp(vnode, &status);
+        if noted.any != self.any.count() {
+            directory = DirectoryStamp::NEVER;
+        }
+        vnode.learn(status, promise, (noted.proof, directory), clock::now(), &self.all);
         if !vnode.data.is_modified() {
             let now = vnode.status().unwrap_or(status);
             vnode.data.set_server(now.version, now.size);
@@ -145,14 +245,14 @@ impl Core {
     /// The status of a vnode and how long it stands; asks the server if it cannot be relied on.
     pub(crate) async fn status(&self, vnode: &Arc<Vnode>) -> Result<(Status, Duration), Error> {
         let deadline = self.until();
-        if let Some(valid) = vnode.valid(clock::now(), &self.all) {
+        if let Some(valid) = self.valid(vnode) {
             self.counts.status_hit();
             return Ok(valid);
         }
         let _one = tokio::time::timeout_at(deadline.into(), vnode.fetching.lock())
             .await
             .map_err(|_| Errno::TIMEDOUT)?;
-        if let Some(valid) = vnode.valid(clock::now(), &self.all) {
+        if let Some(valid) = self.valid(vnode) {
             return Ok(valid);
         }
         self.counts.status_miss();
@@ -163,9 +263,7 @@ impl Core {
             .procedure(vnode, Class::Idempotent, &request, deadline)
             .await?;
         let status = self.learn(vnode, &reply.status, Some(&reply.callback), &noted)?;
-        Ok(vnode
-            .valid(clock::now(), &self.all)
-            .unwrap_or((status, Duration::ZERO)))
+        Ok(self.valid(vnode).unwrap_or((status, Duration::ZERO)))
     }
 
     /// Calls a procedure of a server of the vnode's volume. The counters of the vnode are noted before.
@@ -176,7 +274,7 @@ impl Core {
         request: &P,
         deadline: Instant,
     ) -> Result<(P::Reply, Noted), Error> {
-        let mut rotation = Rotation::new(&self.volumes, Arc::clone(&vnode.volume), class, deadline);
+        let mut rotation = self.rotation(vnode, class, deadline)?;
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
@@ -206,10 +304,5 @@ impl Core {
             RpcError::Transport(_) => vnode.distrust(),
             _ => {}
         }
-    }
-
-    pub(crate) fn invalidate(&self, what: Invalidation) {
-        // Nobody listens when the kernel has gone.
-        let _ = self.invalidations.send(what);
     }
 }

@@ -14,28 +14,31 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::core::Core;
+use super::core::Caller;
 use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
+use crate::auth::tokens::Identity;
 use crate::clock;
 use crate::error::Error;
-use crate::op::{Class, Rotation};
+use crate::op::Class;
 use crate::rpc::client::{fetch_data, store_data};
 use crate::rpc::fs::{FetchDataArgs, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::Fill;
 use crate::vnode::Vnode;
-use crate::vnode::status::{Status, to_seconds};
+use crate::vnode::status::{INSERT, READ, Status, WRITE, to_seconds};
 
 /// An open file.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     pub(crate) vnode: Arc<Vnode>,
     flags: OpenFlags,
+    /// Who opened it: all that is done through it is done with that one's rights, whoever the kernel says asks.
+    pub(crate) who: Identity,
     /// Where a sequential reader goes on.
     next: Arc<Mutex<u64>>,
 }
 
-impl Core {
+impl Caller {
     pub(crate) fn handle(&self, id: HandleId) -> Result<Handle, Error> {
         self.handles
             .lock()
@@ -56,8 +59,16 @@ impl Core {
             Kind::Directory => return Err(Errno::ISDIR.into()),
             Kind::Symlink => return Err(Errno::LOOP.into()),
         }
+        let has = |rights| status.access & rights != 0;
         if flags.write || flags.truncate {
             self.writable(vnode)?;
+            // Who may insert may write what is their own: the server knows what is.
+            if !has(WRITE | INSERT) {
+                return Err(Errno::ACCESS.into());
+            }
+        }
+        if flags.read && !has(READ | INSERT) {
+            return Err(Errno::ACCESS.into());
         }
         let keep_cache = vnode.shown.lock().replace(status.version) == Some(status.version);
         vnode.opens.fetch_add(1, Ordering::AcqRel);
@@ -65,6 +76,7 @@ impl Core {
         let handle = Handle {
             vnode: Arc::clone(vnode),
             flags,
+            who: self.who,
             next: Arc::default(),
         };
         self.handles.lock().insert(id, handle);
@@ -87,6 +99,7 @@ impl Core {
         let opened = self.open_valid(vnode, &status, flags)?;
         if flags.truncate && vnode.data.len() > 0 {
             let _one = vnode.storing.lock().await;
+            vnode.set_writer(self.who);
             vnode.data.truncate(0);
         }
         Ok(opened)
@@ -99,7 +112,10 @@ impl Core {
             Err(error) => return Some(Err(error)),
         };
         let vnode = &handle.vnode;
-        vnode.valid(clock::now(), &self.all)?;
+        let (status, _) = self.as_identity(handle.who).valid(vnode)?;
+        if !status.is_readable_with(status.access) {
+            return None;
+        }
         let mut out = Vec::new();
         match vnode
             .data
@@ -116,8 +132,9 @@ impl Core {
     }
 
     /// Reads; fetches what is not here, and ahead of a sequential reader more than that.
-    pub(crate) async fn read(self: &Arc<Self>, id: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
+    pub(crate) async fn read(&self, id: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
         let handle = self.handle(id)?;
+        let opener = self.as_identity(handle.who);
         let vnode = &handle.vnode;
         let range = offset..offset.saturating_add(len.into());
         let sequential = {
@@ -128,7 +145,10 @@ impl Core {
         };
         let deadline = self.until();
         for _ in 0..ROUNDS {
-            self.status(vnode).await?;
+            let (status, _) = opener.status(vnode).await?;
+            if !status.is_readable_with(status.access) {
+                return Err(Errno::ACCESS.into());
+            }
             let mut out = Vec::new();
             if vnode.data.read(range.clone(), &mut out)? {
                 return Ok(out.into());
@@ -139,7 +159,7 @@ impl Core {
             } else {
                 (range.clone(), SMALL)
             };
-            self.begin_fetch(vnode, want, unit, deadline);
+            opener.begin_fetch(vnode, want, unit, deadline);
             self.fetched(vnode, &range, deadline).await?;
         }
         // Somebody changes it all the time.
@@ -147,10 +167,10 @@ impl Core {
     }
 
     /// Starts a task for each piece of `want` that is not here and not under way.
-    fn begin_fetch(self: &Arc<Self>, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
+    fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
         for fill in vnode.data.begin_fills(want, unit) {
-            let (core, vnode) = (Arc::clone(self), Arc::clone(vnode));
-            tokio::spawn(async move { core.fetch(&vnode, fill, deadline).await });
+            let (caller, vnode) = (self.clone(), Arc::clone(vnode));
+            tokio::spawn(async move { caller.fetch(&vnode, fill, deadline).await });
         }
     }
 
@@ -186,13 +206,10 @@ impl Core {
             position: range.start,
             length: range.end - range.start,
         };
-        let mut rotation = Rotation::new(
-            &self.volumes,
-            Arc::clone(&vnode.volume),
-            Class::Idempotent,
-            deadline,
-        )
-        .bulk();
+        let mut rotation = match self.rotation(vnode, Class::Idempotent, deadline) {
+            Ok(rotation) => rotation.bulk(),
+            Err(error) => return fill.fail(error),
+        };
         loop {
             let attempt = match rotation.next().await {
                 Ok(attempt) => attempt,
@@ -236,6 +253,7 @@ impl Core {
         } else {
             offset
         };
+        handle.vnode.set_writer(handle.who);
         match handle.vnode.data.write(offset, data) {
             Ok(()) => Some(Ok(())),
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => None,
@@ -268,12 +286,13 @@ impl Core {
         }
     }
 
-    /// Stores what is dirty of a file. With `sync` the server writes to its disk before it answers.
+    /// Stores what is dirty of a file, as who wrote it last. With `sync` the server writes to its disk before it answers.
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
         let _one = vnode.storing.lock().await;
         if !vnode.data.is_modified() {
             return Ok(());
         }
+        let writer = self.as_identity(vnode.writer());
         let before = vnode.status().map(|status| status.version);
         let plan = vnode.data.begin_store();
         let mut alone = true;
@@ -292,7 +311,7 @@ impl Core {
                 length: part.range.end - part.range.start,
                 file_length: part.file_length,
             };
-            match self.store_part(vnode, &request).await {
+            match writer.store_part(vnode, &request).await {
                 Ok(status) => {
                     alone &= version.is_some_and(|version| version.next() == status.version);
                     version = Some(status.version);
@@ -323,13 +342,7 @@ impl Core {
     }
 
     async fn store_part(&self, vnode: &Arc<Vnode>, request: &StoreDataArgs) -> Result<Status, Error> {
-        let mut rotation = Rotation::new(
-            &self.volumes,
-            Arc::clone(&vnode.volume),
-            Class::Idempotent,
-            self.until(),
-        )
-        .bulk();
+        let mut rotation = self.rotation(vnode, Class::Idempotent, self.until())?.bulk();
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
@@ -360,7 +373,7 @@ impl Core {
         };
         if let Some((dir, name)) = doomed {
             vnode.data.discard();
-            if let Err(error) = self.remove_file(dir, &name).await {
+            if let Err(error) = self.as_identity(handle.who).remove_file(dir, &name).await {
                 tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
             }
         } else if handle.flags.write && vnode.data.is_modified() {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use crate::auth::tokens::{Identity, ProofId};
 use crate::dir::Directory;
 use crate::store::CacheFile;
 use crate::types::{DataVersion, Fid};
@@ -44,16 +45,38 @@ pub(crate) struct Vnode {
     pub(crate) retained: AtomicBool,
     /// Removed by us while open: the name under which it waits for its last release.
     pub(crate) doomed: Mutex<Option<(Fid, Bytes)>>,
+    writer: Mutex<Identity>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     status: Option<Status>,
     promise: Option<Promise>,
+    /// Rights that were found out while the promise stood.
+    rights: Vec<Rights>,
     directory: Option<(DataVersion, Directory)>,
     link: Option<(DataVersion, Bytes)>,
     /// Where the mount point with this version leads.
     mounted: Option<(DataVersion, Fid)>,
+}
+
+/// What somebody may do with the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights {
+    proof: ProofId,
+    access: u32,
+    /// The directory whose ACL they come from, as it was.
+    directory: DirectoryStamp,
+}
+
+/// How often the directory that an object is in was broken, and how often unknown objects were: if neither moved, its ACL
+/// was not changed. Always the same for a directory, whose own promise tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DirectoryStamp(pub(crate) Option<u64>, pub(crate) u64);
+
+impl DirectoryStamp {
+    /// One that no directory has.
+    pub(crate) const NEVER: Self = Self(Some(u64::MAX), u64::MAX);
 }
 
 impl Vnode {
@@ -70,6 +93,7 @@ impl Vnode {
             opens: AtomicU64::new(0),
             retained: AtomicBool::new(false),
             doomed: Mutex::default(),
+            writer: Mutex::default(),
         }
     }
 
@@ -82,12 +106,42 @@ impl Vnode {
         }
     }
 
-    /// The status, and for how long it can be relied on; `None` if it cannot.
-    pub(crate) fn valid(&self, now: Instant, all: &Breaks) -> Option<(Status, Duration)> {
+    /// For how long the status can be relied on; `None` if it cannot. It says nothing of rights.
+    pub(crate) fn stands(&self, now: Instant, all: &Breaks) -> Option<Duration> {
         let stamp = self.stamp(all);
-        let known = self.known.read();
-        let left = known.promise.as_ref()?.remaining(stamp, now)?;
-        Some((known.status?, left))
+        self.known.read().promise.as_ref()?.remaining(stamp, now)
+    }
+
+    /// The status with the rights that go with `proof`, and for how long it can be relied on; `None` if it cannot, or if
+    /// those rights are not known.
+    pub(crate) fn valid(
+        &self,
+        now: Instant,
+        all: &Breaks,
+        proof: ProofId,
+        directory: impl FnOnce(&Status) -> DirectoryStamp,
+    ) -> Option<(Status, Duration)> {
+        let stamp = self.stamp(all);
+        let (mut status, left, rights) = {
+            let known = self.known.read();
+            let left = known.promise.as_ref()?.remaining(stamp, now)?;
+            let rights = known.rights.iter().find(|rights| rights.proof == proof).copied();
+            (known.status?, left, rights?)
+        };
+        if rights.directory != directory(&status) {
+            return None;
+        }
+        status.access = rights.access;
+        Some((status, left))
+    }
+
+    /// Who wrote last: whose rights the store will need.
+    pub(crate) fn writer(&self) -> Identity {
+        *self.writer.lock()
+    }
+
+    pub(crate) fn set_writer(&self, who: Identity) {
+        *self.writer.lock() = who;
     }
 
     /// The status known last.
@@ -95,8 +149,16 @@ impl Vnode {
         self.known.read().status
     }
 
-    /// Takes a status over, and a promise if one came with it. A status that is older than a reliable one is not taken.
-    pub(crate) fn learn(&self, status: Status, promise: Option<Promise>, now: Instant, all: &Breaks) {
+    /// Takes a status over, with the rights of `proof`, and a promise if one came with it. A status that is older than a
+    /// reliable one is not taken.
+    pub(crate) fn learn(
+        &self,
+        status: Status,
+        promise: Option<Promise>,
+        (proof, directory): (ProofId, DirectoryStamp),
+        now: Instant,
+        all: &Breaks,
+    ) {
         let stamp = self.stamp(all);
         let mut known = self.known.write();
         let stands = known
@@ -106,6 +168,20 @@ impl Vnode {
         if stands && known.status.is_some_and(|old| old.version > status.version) {
             return;
         }
+        if stands {
+            known.rights.retain(|rights| rights.proof != proof);
+        } else {
+            // Since then anybody's may have changed.
+            known.rights.clear();
+        }
+        if known.rights.len() >= MAX_RIGHTS {
+            known.rights.remove(0);
+        }
+        known.rights.push(Rights {
+            proof,
+            access: status.access,
+            directory,
+        });
         known.status = Some(status);
         if promise.is_some() {
             known.promise = promise;
@@ -186,3 +262,6 @@ impl Vnode {
             || self.data.is_modified()
     }
 }
+
+/// Identities whose rights on one object are remembered.
+const MAX_RIGHTS: usize = 64;

@@ -18,6 +18,8 @@ pub(crate) struct Status {
     pub(crate) mode: u16,
     /// Rights of the identity that asked.
     pub(crate) access: u32,
+    /// Rights of everybody.
+    pub(crate) public: u32,
     /// For what is not a directory: the directory it is in, or was put in last.
     pub(crate) parent: (VnodeId, Uniquifier),
     pub(crate) modified: u32,
@@ -81,10 +83,20 @@ impl Status {
             // Setuid and setgid of a foreign cell mean nothing here.
             mode: u16::try_from(wire.unix_mode_bits & 0o1777).unwrap_or_default(),
             access: wire.caller_access,
+            public: wire.anonymous_access,
             parent: (VnodeId(wire.parent_vnode), Uniquifier(wire.parent_unique)),
             modified: wire.client_mod_time,
             changed: wire.server_mod_time,
         })
+    }
+
+    /// May the contents be read by who has these rights?
+    pub(crate) const fn is_readable_with(&self, access: u32) -> bool {
+        match self.kind {
+            Kind::Directory => access & LOOKUP != 0,
+            Kind::File => access & READ != 0,
+            Kind::Symlink => access & (LOOKUP | READ) != 0,
+        }
     }
 
     /// Is it written as mount points are? Its contents decide.
@@ -120,6 +132,12 @@ pub(crate) fn to_seconds(time: SystemTime) -> u32 {
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
+// Rights of an ACL (OpenAFS prs_fs.h).
+pub(crate) const READ: u32 = 1;
+pub(crate) const WRITE: u32 = 2;
+pub(crate) const INSERT: u32 = 4;
+pub(crate) const LOOKUP: u32 = 8;
+pub(crate) const DELETE: u32 = 16;
 /// The longest directory blob: 1023 pages.
 pub(crate) const MAX_DIRECTORY: u64 = 1023 * 2048;
 /// The longest link text; servers take 1024 bytes, other implementations up to a page.

@@ -21,4 +21,5 @@ mod network;
 mod recovery;
 mod rxkad;
 mod stop;
+mod tokens;
 mod tools;

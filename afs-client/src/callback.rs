@@ -222,8 +222,6 @@ impl Core {
         if fid.volume == 0 {
             return;
         }
-        // Before the counter of what is broken: a reply under way sees one of the two.
-        self.any.bump();
         let volumes = self.volumes.with_id(VolumeId(fid.volume));
         let mut known = false;
         for volume in volumes {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rxrpc::proto::{AbortCode, abort_codes};
+use rxrpc::security::rxkad::Fault;
 
 use crate::rpc::client::RpcError;
 
@@ -120,8 +121,48 @@ pub fn errno(code: AbortCode) -> Errno {
         VL_NO_ENTRY | VL_EMPTY | VL_ENTRY_DELETED => Errno::NODEV,
         VL_BAD_NAME => Errno::INVAL,
         VL_PERM => Errno::ACCESS,
-        code => unified(code).unwrap_or(Errno::IO),
+        number => match Fault::from_code(code) {
+            Some(Fault::Expired) => Errno::KEYEXPIRED,
+            Some(fault) if is_about_token(fault) => Errno::KEYREJECTED,
+            _ => unified(number).unwrap_or(Errno::IO),
+        },
     }
+}
+
+/// Is it the token that a server does not like, and not a message?
+const fn is_about_token(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::NoAuth
+            | Fault::BadKey
+            | Fault::BadTicket
+            | Fault::TicketLength
+            | Fault::UnknownKey
+            | Fault::Expired
+            | Fault::LevelFail
+            | Fault::IllegalLevel
+    )
+}
+
+/// What a server has against a token, and what helps; `None` if the code says something else.
+#[must_use]
+pub fn against_token(code: AbortCode) -> Option<&'static str> {
+    let fault = Fault::from_code(code).filter(|fault| is_about_token(*fault))?;
+    Some(match fault {
+        Fault::Expired => "the token has expired: run afs aklog; if it was just made, set the clocks",
+        Fault::NoAuth => "the token is not valid yet: set this machine's clock",
+        Fault::UnknownKey => {
+            "the server has no key of the version that the token needs: run kinit and afs aklog again; if that does not \
+             help, the server needs the cell's new key"
+        }
+        Fault::LevelFail | Fault::IllegalLevel => {
+            "the server wants calls to be better protected: give afs mount a higher --security"
+        }
+        _ => {
+            "the server cannot read the token: its key is not the one that the KDC has for the cell's service; have the \
+             cell's key installed anew"
+        }
+    })
 }
 
 /// The "unified AFS errors" (OpenAFS `uae.et`): an index into a list of errors that has the order of Linux.
@@ -165,7 +206,7 @@ pub fn describe(code: AbortCode) -> String {
         vice::SALVAGING => "the volume is being salvaged",
         vice::RESTARTING => "the server is starting",
         VL_NO_ENTRY => "there is no such volume",
-        _ => match abort_codes::name(code) {
+        _ => match against_token(code).or_else(|| abort_codes::name(code)) {
             Some(name) => name,
             None => return format!("{} (code {code})", errno(code)),
         },
@@ -206,6 +247,9 @@ mod tests {
             (49_733_496, Errno::DQUOT),
             (363_524, Errno::NODEV),
             (-455, Errno::IO),
+            (19_270_409, Errno::KEYEXPIRED),
+            (19_270_408, Errno::KEYREJECTED),
+            (19_270_410, Errno::IO),
             (i32::MIN, Errno::IO),
         ] {
             assert_eq!(errno(AbortCode(code)), expected, "{code}");

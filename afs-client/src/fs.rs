@@ -115,8 +115,7 @@ impl AfsFs {
             unknown: crate::vnode::promise::Breaks::default(),
             broken: BreakCounts::default(),
             started: clock::now(),
-            any: crate::vnode::promise::Breaks::default(),
-            tokens: Tokens::default(),
+            tokens: Tokens::new(config.tokens),
             tasks: Mutex::default(),
             counts: counts::Counts::default(),
             requests: Arc::default(),
@@ -150,21 +149,36 @@ impl AfsFs {
     ///
     /// `EKEYREJECTED`: the servers of AFS have no use for a key of its kind.
     pub fn set_token(&self, token: Token) -> Result<(), Error> {
-        self.0.tokens.set(self.0.who, token)?;
-        self.0.invalidate(Invalidation::All);
+        if self.0.tokens.set(self.0.who, token)? {
+            self.0.rights_changed();
+        }
         Ok(())
     }
 
     /// Forgets the token for a cell, or all tokens of this identity.
     pub fn forget_tokens(&self, cell: Option<&CellName>) {
         self.0.tokens.forget(self.0.who, cell);
-        self.0.invalidate(Invalidation::All);
+        self.0.rights_changed();
     }
 
     /// The tokens of all identities.
     #[must_use]
     pub fn tokens(&self) -> Vec<(Identity, Arc<Token>)> {
         self.0.tokens.list()
+    }
+
+    /// Has this identity a file open, or written something that is not stored yet?
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let who = self.0.who;
+        let opened = self.0.handles.lock().values().any(|handle| handle.who == who);
+        opened
+            || self
+                .0
+                .vnodes
+                .all()
+                .iter()
+                .any(|vnode| vnode.writer() == who && vnode.data.is_modified())
     }
 
     /// Where the endpoint is bound.
@@ -243,10 +257,13 @@ impl AfsFs {
     /// The cell is unknown, or nobody answers.
     pub async fn check_home(&self) -> Result<(), Error> {
         let home = self.0.cells.home().clone();
-        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await? {
-            Lookup::Found(_) => Ok(()),
+        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await {
+            Ok(Lookup::Found(_)) => Ok(()),
             // Says why.
-            Lookup::Absent { .. } => self.0.cells.resolve(&home).await.map(drop),
+            Ok(Lookup::Absent { .. }) => self.0.cells.resolve(&home).await.map(drop),
+            // Nobody in particular may not ask the file server. That the volume was found must do.
+            Err(error) if error.errno() == Errno::NOKEY.raw_os_error() => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -391,13 +408,13 @@ impl AfsFs {
         if vnode.doomed.lock().is_some() {
             return Ok(());
         }
-        self.0.store(&vnode, false).await
+        self.0.store_patiently(&vnode, false).await
     }
 
     /// `fsync()`: as `flush`, and the server writes to its disk.
     pub async fn fsync(&self, handle: HandleId) -> Result<(), Error> {
         let vnode = self.0.handle(handle)?.vnode;
-        self.0.store(&vnode, true).await
+        self.0.store_patiently(&vnode, true).await
     }
 
     /// The handle is gone. Stores what is still dirty; a file unlinked while open is removed at its last release.

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rxrpc::net::Target;
-use rxrpc::proto::{CallError, CallLimits, ServiceId};
+use rxrpc::proto::{AbortCode, CallError, CallLimits, ServiceId};
+use rxrpc::security::rxkad::Fault;
 
 use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
-use crate::error::{Error, vice};
+use crate::error::{self, Error, vice};
 use crate::rpc::client::RpcError;
 use crate::server::{Change, Server};
 use crate::volume::{Volume, VolumeKind, Volumes};
@@ -22,7 +23,9 @@ use crate::volume::{Volume, VolumeKind, Volumes};
 /// May a call whose outcome is unknown be made again?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Doing it twice is the same as once.
+    /// It changes nothing.
+    Reading,
+    /// It changes something, and doing it twice is the same as once.
     Idempotent,
     /// Twice is not once.
     Modifying,
@@ -54,6 +57,8 @@ enum Action {
     Relocate,
     /// Another copy may be better.
     Elsewhere,
+    /// The connection is of no use any more: try once more with another.
+    Reconnect,
 }
 
 fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
@@ -63,17 +68,19 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
             vice::NO_VOLUME | vice::MOVED | vice::OFFLINE | vice::SALVAGE | vice::SALVAGING => {
                 Action::Relocate
             }
-            vice::NO_SERVICE | -3 if class == Class::Idempotent => Action::Wait,
+            vice::NO_SERVICE | -3 if class != Class::Modifying => Action::Wait,
             vice::IO | UAE_IO if kind.is_read_only() => Action::Elsewhere,
+            // A seal did not match: of a token the server says something else.
+            code if is_seal(code) && class != Class::Modifying => Action::Reconnect,
             // Rx gave up on the other side: as good as no answer.
-            -1 if class == Class::Idempotent => Action::Wait,
+            -1 if class != Class::Modifying => Action::Wait,
             _ => Action::Fail,
         },
         // The request did not reach the server whole.
         RpcError::Transport(CallError::Unreachable(_)) => Action::Down,
         RpcError::Transport(CallError::CallLost) => Action::Wait,
         RpcError::Transport(CallError::PeerDead | CallError::PathBroken(_) | CallError::TimedOut)
-            if class == Class::Idempotent =>
+            if class != Class::Modifying =>
         {
             Action::Down
         }
@@ -83,6 +90,10 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
         | RpcError::TooLittleData { .. }
         | RpcError::Cache(_) => Action::Fail,
     }
+}
+
+fn is_seal(code: i32) -> bool {
+    Fault::from_code(AbortCode(code)).is_some() && error::against_token(AbortCode(code)).is_none()
 }
 
 /// The tries of one operation.
@@ -98,6 +109,7 @@ pub struct Rotation<'a> {
     tried: Vec<SocketAddrV4>,
     last: Option<Error>,
     relocated: bool,
+    reconnected: bool,
     proof: Proof,
 }
 
@@ -120,6 +132,7 @@ impl<'a> Rotation<'a> {
             tried: Vec::new(),
             last: None,
             relocated: false,
+            reconnected: false,
             proof,
         }
     }
@@ -221,13 +234,18 @@ impl<'a> Rotation<'a> {
         if silent && attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
             tracing::warn!(server = %peer, "file server does not answer");
         }
-        if let RpcError::Aborted(_) = &error {
+        if let RpcError::Aborted(code) = &error {
             // A refusal is an answer.
             self.succeeded(attempt);
+            if let Some(why) = error::against_token(*code) {
+                self.proof.rejected(&self.volume.cell.name, peer, why);
+            }
         }
         let error = Error::from(error);
         match action {
             Action::Fail => return Err(error),
+            Action::Reconnect if self.reconnected => return Err(error),
+            Action::Reconnect => self.reconnected = true,
             Action::Down | Action::Elsewhere => self.tried.push(peer),
             Action::Wait => self.pause().await,
             Action::Relocate => {
@@ -264,8 +282,6 @@ const UAE_IO: i32 = 49_733_380;
 
 #[cfg(test)]
 mod tests {
-    use rxrpc::proto::AbortCode;
-
     use super::*;
     use Class::{Idempotent, Modifying};
     use VolumeKind::{ReadOnly, ReadWrite};
@@ -285,6 +301,9 @@ mod tests {
             (aborted(109), Idempotent, ReadWrite, Action::Fail),
             (aborted(102), Idempotent, ReadWrite, Action::Fail),
             (aborted(13), Idempotent, ReadWrite, Action::Fail),
+            (aborted(19_270_410), Idempotent, ReadWrite, Action::Reconnect),
+            (aborted(19_270_410), Modifying, ReadWrite, Action::Fail),
+            (aborted(19_270_409), Idempotent, ReadWrite, Action::Fail),
             (
                 RpcError::Transport(CallError::PeerDead),
                 Idempotent,

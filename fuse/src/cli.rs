@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::Rule;
+use crate::pagsh::Pagsh;
+use crate::protection::Protection;
 use crate::size::Size;
 use crate::token::{Aklog, Tokens, Unlog};
 
@@ -43,6 +45,8 @@ pub enum Command {
     Tokens(Tokens),
     /// Have mounts forget your tokens
     Unlog(Unlog),
+    /// Run COMMAND, or a shell, with tokens of its own: it and all that it starts share them with nobody else
+    Pagsh(Pagsh),
 }
 
 /// Options of `afs mount`.
@@ -99,6 +103,10 @@ pub struct Mount {
     /// (containers), or of the mount, whoever makes it
     #[arg(long, env = "AFS_IDENTITY", value_name = "RULE", value_enum, default_value_t)]
     pub identity: Rule,
+
+    /// How tokens are used.
+    #[command(flatten)]
+    pub protection: Protection,
 
     /// Refuse every change
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]

@@ -17,7 +17,7 @@ use afs_client::auth::{Principal, Token, names_of_service, realm_of_cell};
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use clap::Args;
 
-use crate::ctl::client::{Answer, ask_all};
+use crate::ctl::client::ask_all;
 use crate::ctl::{Held, Reply, Request};
 use crate::failure::{Failure, Kind};
 
@@ -108,40 +108,21 @@ fn get_token(options: &Aklog) -> Result<(), Failure> {
         .map_err(other)?;
     let credential = runtime.block_on(ticket(options, &conf, &cell, &say))?;
     let token = Token::from_credential(cell.clone(), &credential);
-    let answers = ask_all(&Request::SetToken(Box::new(token)));
-    let mut refusals = String::new();
-    let mut taken = 0;
-    for Answer { socket, reply } in &answers {
-        let why = match reply {
-            Ok(Reply::Done) => {
-                taken += 1;
-                say(&format!(
-                    "Setting tokens: {} at {}.",
-                    credential.client,
-                    socket.display()
-                ));
-                continue;
-            }
-            Ok(Reply::Refused(why)) => why.clone(),
-            Ok(Reply::Tokens(_)) => "it answers another question".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        say(&format!("{}: {why}", socket.display()));
-        let _ = write!(
-            refusals,
-            "{}{}: {why}",
-            if refusals.is_empty() { "" } else { ", " },
-            socket.display()
-        );
+    let asked = ask_all(&Request::SetToken(Box::new(token)));
+    let mut taken = false;
+    for answer in &asked.answers {
+        let at = answer.socket.display();
+        if let Ok(Reply::Done) = &answer.reply {
+            taken = true;
+            say(&format!("Setting tokens: {} at {at}.", credential.client));
+        } else {
+            say(&format!("{at}: {}", answer.refusal()));
+        }
     }
-    match (taken, answers.is_empty()) {
-        (0, true) => Err(Failure::new(Kind::Other, "no mount is there to take the token")
-            .cure("mount first, with `afs mount MOUNTPOINT'")),
-        (0, false) => Err(Failure::new(
-            Kind::Other,
-            format!("no mount takes the token ({refusals})"),
-        )),
-        _ => Ok(()),
+    if taken {
+        Ok(())
+    } else {
+        Err(asked.nobody_does("takes the token"))
     }
 }
 
@@ -214,7 +195,7 @@ fn from_cache(conf: &Krb5Conf, say: &impl Fn(&str)) -> Result<Credential, Failur
 
 fn list(options: &Tokens) -> Result<(), Failure> {
     let mut held = Vec::new();
-    for answer in ask_all(&Request::ListTokens) {
+    for answer in ask_all(&Request::ListTokens).answers {
         if let Ok(Reply::Tokens(tokens)) = answer.reply {
             held.extend(tokens);
         }
@@ -233,7 +214,7 @@ fn list(options: &Tokens) -> Result<(), Failure> {
 fn forget(options: &Unlog) -> Result<(), Failure> {
     let cell = options.cell.as_deref().map(CellName::new).transpose();
     let cell = cell.map_err(|error| Failure::new(Kind::Cell, error.to_string()))?;
-    for answer in ask_all(&Request::ForgetTokens(cell)) {
+    for answer in ask_all(&Request::ForgetTokens(cell)).answers {
         match answer.reply {
             Ok(Reply::Refused(why)) => {
                 return Err(other(format!("{}: {why}", answer.socket.display())));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use rxrpc::security::rxkad;
 use zeroize::Zeroizing;
 
 use super::credential::{Credential, from_unix};
@@ -44,6 +45,16 @@ impl Token {
             begins: credential.starts,
             expires: credential.ends,
         }
+    }
+
+    /// As rxkad takes it.
+    ///
+    /// # Errors
+    ///
+    /// Its key is of a kind for which rxkad has no use.
+    pub(crate) fn for_rxkad(&self) -> Result<rxkad::Token, rxkad::BadSessionKey> {
+        let key = rxkad::SessionKey::derive(self.enctype, &self.key)?;
+        Ok(rxkad::Token::new(self.ticket.clone().into(), self.kvno, key))
     }
 
     /// Is it over at `now`?

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::Access;
 use super::core::{Caller, Core};
+use super::data::ROUNDS;
 use super::types::{Attr, Kind, SetAttr, StatFs};
 use super::walk::{FOREVER, ROOT, root_attr};
 use crate::error::Error;
@@ -16,7 +17,7 @@ use crate::rpc::fs::{GetVolumeStatus, StoreStatusOf};
 use crate::rpc::types::StoreStatus;
 use crate::types::Fid;
 use crate::vnode::Vnode;
-use crate::vnode::status::{DELETE, INSERT, LOOKUP, READ, WRITE, to_seconds};
+use crate::vnode::status::{DELETE, INSERT, LOOKUP, to_seconds};
 
 impl Caller {
     pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
@@ -25,6 +26,9 @@ impl Caller {
         }
         let vnode = self.vnodes.get(fid)?;
         let (status, ttl) = self.valid(&vnode)?;
+        if status.kind == Kind::Directory && status.may_search().is_err() {
+            return None;
+        }
         self.counts.status_hit();
         Some(Ok((Core::attr(&vnode, &status), self.kept(&status, ttl))))
     }
@@ -35,6 +39,7 @@ impl Caller {
         }
         let vnode = self.vnode(fid)?;
         let (status, ttl) = self.status(&vnode).await?;
+        self.may_see(&vnode, &status).await?;
         Ok((Core::attr(&vnode, &status), self.kept(&status, ttl)))
     }
 
@@ -89,17 +94,27 @@ impl Caller {
             Kind::Directory => return Err(Errno::ISDIR.into()),
             Kind::Symlink => return Err(Errno::INVAL.into()),
         }
-        {
-            let _one = vnode.storing.lock().await;
-            vnode.set_writer(self.who);
-            vnode.data.truncate(size);
-        }
+        self.cut(vnode, size).await?;
         let stored = self.store(vnode, false).await;
         if stored.is_err() && vnode.opens.load(std::sync::atomic::Ordering::Acquire) == 0 {
             // The caller knows; nobody else wants it any more.
             vnode.data.discard();
         }
         stored
+    }
+
+    /// Cuts or extends the data here.
+    pub(crate) async fn cut(&self, vnode: &Arc<Vnode>, size: u64) -> Result<(), Error> {
+        for _ in 0..ROUNDS {
+            let storing = vnode.storing.lock().await;
+            if vnode.write_as(self.who, |data| data.truncate(size)).is_some() {
+                return Ok(());
+            }
+            drop(storing);
+            self.store(vnode, false).await?;
+        }
+        // Somebody else writes it all the time.
+        Err(Errno::AGAIN.into())
     }
 
     pub(crate) async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
@@ -121,9 +136,10 @@ impl Caller {
                 (!(access.read || access.execute) || has(LOOKUP)) && (!access.write || has(INSERT | DELETE))
             }
             Kind::File => {
-                (!access.read || has(READ))
-                    && (!access.write || has(WRITE))
-                    && (!access.execute || (has(READ) && status.mode & 0o100 != 0))
+                let readable = status.is_readable_with(status.access);
+                (!access.read || readable)
+                    && (!access.write || status.is_writable_with(status.access))
+                    && (!access.execute || (readable && status.mode & 0o111 != 0))
             }
             Kind::Symlink => status.is_readable_with(status.access),
         };
@@ -170,7 +186,7 @@ impl Caller {
         let vnode = self.vnode(fid)?;
         let request = GetVolumeStatus { volume: fid.volume.0 };
         let (reply, _) = self
-            .procedure(&vnode, Class::Idempotent, &request, self.until())
+            .procedure(&vnode, Class::Reading, &request, self.until())
             .await?;
         let status = reply.status;
         let count = |blocks: i32| u64::try_from(blocks).unwrap_or(0);

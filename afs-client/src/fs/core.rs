@@ -29,8 +29,8 @@ use crate::server::Servers;
 use crate::store::DataCache;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
-use crate::vnode::status::Status;
-use crate::vnode::{DirectoryStamp, Vnode, Vnodes};
+use crate::vnode::status::{LOOKUP, OWNER, Status};
+use crate::vnode::{Vnode, Vnodes};
 use crate::volume::{Volume, Volumes};
 
 /// The file system behind [`AfsFs`](super::AfsFs).
@@ -54,8 +54,6 @@ pub(crate) struct Core {
     pub(crate) unknown: Breaks,
     pub(crate) broken: crate::events::BreakCounts,
     pub(crate) started: Instant,
-    /// Breaks of anything.
-    pub(crate) any: Breaks,
     pub(crate) tokens: Tokens,
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(crate) counts: super::counts::Counts,
@@ -83,10 +81,16 @@ pub(crate) struct Noted {
     stamp: Stamp,
     issued: Issued,
     proof: ProofId,
-    any: u64,
 }
 
 impl Noted {
+    /// Was nothing broken since that concerns the vnode?
+    fn is_current(&self, vnode: &Vnode, core: &Core) -> bool {
+        self.stamp == vnode.stamp(&core.all)
+            && self.issued.server_inits == self.issued.server.init_counter()
+            && self.issued.unknown == core.unknown.count()
+    }
+
     /// The same call, for an object that its reply is the first to speak of.
     pub(crate) fn for_new(&self, vnode: &Vnode, all: &Breaks) -> Self {
         let stamp = Stamp {
@@ -126,19 +130,6 @@ impl Core {
         // Nobody listens when the kernel has gone.
         let _ = self.invalidations.send(what);
     }
-
-    /// The state of the directory that an object's rights come from.
-    fn directory_stamp(&self, vnode: &Vnode, status: &Status) -> DirectoryStamp {
-        if status.kind == Kind::Directory {
-            return DirectoryStamp::default();
-        }
-        let (parent, unique) = status.parent;
-        let directory = self.vnodes.peek(vnode.fid.sibling(parent, unique));
-        DirectoryStamp(
-            directory.map(|directory| directory.breaks.count()),
-            self.unknown.count(),
-        )
-    }
 }
 
 impl Caller {
@@ -156,8 +147,8 @@ impl Caller {
     }
 
     /// What calls about this vnode are made with.
-    pub(crate) fn proof(&self, vnode: &Vnode) -> Result<Proof, Error> {
-        self.tokens.proof(self.who, &vnode.volume.cell.name)
+    pub(crate) fn proof(&self, vnode: &Vnode, class: Class) -> Result<Proof, Error> {
+        self.tokens.proof(self.who, &vnode.volume.cell.name, class)
     }
 
     /// The servers to try for a call about this vnode.
@@ -167,16 +158,37 @@ impl Caller {
         class: Class,
         deadline: Instant,
     ) -> Result<Rotation<'_>, Error> {
-        let proof = self.proof(vnode)?;
+        let proof = self.proof(vnode, class)?;
         let volume = Arc::clone(&vnode.volume);
         Ok(Rotation::new(&self.core.volumes, volume, class, deadline, proof))
     }
 
-    /// The status with the rights of the caller, and how long it stands; `None` if either is not known.
+    /// The status with the rights of the caller, and how long both stand; `None` if either is not known.
     pub(crate) fn valid(&self, vnode: &Vnode) -> Option<(Status, Duration)> {
-        let proof = self.proof(vnode).ok()?.id;
-        let directory = |status: &Status| self.directory_stamp(vnode, status);
-        vnode.valid(clock::now(), &self.all, proof, directory)
+        let proof = self.proof(vnode, Class::Reading).ok()?.id;
+        let now = clock::now();
+        let (mut status, left, told) = vnode.valid(now, &self.all, proof)?;
+        if status.kind == Kind::Directory {
+            status.access = told?;
+            return Some((status, left));
+        }
+        // Its rights are those of its directory, by whose promise we hear of a changed ACL.
+        let directory = self.vnodes.peek(status.directory_of(vnode.fid))?;
+        let (access, directory_left) = directory.rights(now, &self.all, proof)?;
+        status.access = (access & !OWNER) | (told.unwrap_or(0) & OWNER);
+        let is_shown = status.kind == Kind::Symlink || status.is_readable_with(status.access);
+        if !is_shown || (told.is_none() && status.depends_on_owner(status.access)) {
+            return None;
+        }
+        Some((status, left.min(directory_left)))
+    }
+
+    /// The rights of the caller are others now. What the kernel keeps of it for everybody is of no use then; of what only
+    /// some may see it keeps nothing.
+    pub(crate) fn rights_changed(&self) {
+        if self.who == Identity::Everybody {
+            self.invalidate(Invalidation::All);
+        }
     }
 
     /// For how long the kernel, which shows it to everybody, may keep what stands for `ttl`.
@@ -190,11 +202,9 @@ impl Caller {
 
     /// Notes the counters before a call is sent.
     pub(crate) fn note(&self, vnode: &Vnode, attempt: &Attempt) -> Noted {
-        let stamp = vnode.stamp(&self.all);
         Noted {
             proof: attempt.proof,
-            any: self.any.count(),
-            stamp,
+            stamp: vnode.stamp(&self.all),
             issued: Issued {
                 at: attempt.at,
                 server: Arc::clone(&attempt.server),
@@ -229,12 +239,8 @@ impl Caller {
         if let Some(promise) = &promise {
             promise.server().record_promise(promise.expires_at());
         }
-        // An ACL that was changed while the call was under way shows in no counter of the object itself.
-        let mut directory = self.directory_stamp(vnode, &status);
-        if noted.any != self.any.count() {
-            directory = DirectoryStamp::NEVER;
-        }
-        vnode.learn(status, promise, (noted.proof, directory), clock::now(), &self.all);
+        let current = noted.is_current(vnode, self);
+        vnode.learn(status, promise, (noted.proof, current), clock::now(), &self.all);
         if !vnode.data.is_modified() {
             let now = vnode.status().unwrap_or(status);
             vnode.data.set_server(now.version, now.size);
@@ -242,28 +248,67 @@ impl Caller {
         Ok(status)
     }
 
-    /// The status of a vnode and how long it stands; asks the server if it cannot be relied on.
+    /// The status of a vnode with the rights of the caller, and how long both stand; asks the server if they cannot be
+    /// relied on.
     pub(crate) async fn status(&self, vnode: &Arc<Vnode>) -> Result<(Status, Duration), Error> {
-        let deadline = self.until();
         if let Some(valid) = self.valid(vnode) {
             self.counts.status_hit();
             return Ok(valid);
         }
+        // Known, but not what the caller may do there: the directory says that for all that is in it.
+        if let Some(known) = vnode.status()
+            && known.kind != Kind::Directory
+            && vnode.stands(clock::now(), &self.all).is_some()
+        {
+            self.rights_of_directory(vnode, &known).await;
+            if let Some(valid) = self.valid(vnode) {
+                return Ok(valid);
+            }
+        }
+        let status = self.fetch_status(vnode).await?;
+        if status.kind != Kind::Directory && self.valid(vnode).is_none() {
+            self.rights_of_directory(vnode, &status).await;
+        }
+        Ok(self.valid(vnode).unwrap_or((status, Duration::ZERO)))
+    }
+
+    /// Finds out what the caller may do in the directory of what is none itself. If that fails the object's own status is
+    /// asked for each time.
+    async fn rights_of_directory(&self, vnode: &Vnode, status: &Status) {
+        let directory = self.vnode_in(status.directory_of(vnode.fid), &vnode.volume);
+        let proof = self.proof(vnode, Class::Reading).map(|proof| proof.id);
+        let known = proof.is_ok_and(|proof| directory.rights(clock::now(), &self.all, proof).is_some());
+        if !known && let Err(error) = self.fetch_status(&directory).await {
+            tracing::debug!(fid = %directory.fid, %error, "the rights to a directory are not known");
+        }
+    }
+
+    async fn fetch_status(&self, vnode: &Arc<Vnode>) -> Result<Status, Error> {
+        let deadline = self.until();
         let _one = tokio::time::timeout_at(deadline.into(), vnode.fetching.lock())
             .await
             .map_err(|_| Errno::TIMEDOUT)?;
-        if let Some(valid) = self.valid(vnode) {
-            return Ok(valid);
+        if let Some((status, _)) = self.valid(vnode) {
+            return Ok(status);
         }
         self.counts.status_miss();
         let request = FetchStatusOf {
             fid: vnode.fid.into(),
         };
-        let (reply, noted) = self
-            .procedure(vnode, Class::Idempotent, &request, deadline)
-            .await?;
-        let status = self.learn(vnode, &reply.status, Some(&reply.callback), &noted)?;
-        Ok(self.valid(vnode).unwrap_or((status, Duration::ZERO)))
+        let (reply, noted) = self.procedure(vnode, Class::Reading, &request, deadline).await?;
+        self.learn(vnode, &reply.status, Some(&reply.callback), &noted)
+    }
+
+    /// May the caller see the attributes of a directory, the status of which they were given? The servers give it to
+    /// everybody. Who may neither search it nor the directory that it is in has no business with it; the root of a volume
+    /// is in another one.
+    pub(crate) async fn may_see(&self, vnode: &Vnode, status: &Status) -> Result<(), Error> {
+        if status.kind != Kind::Directory || status.access & LOOKUP != 0 || vnode.fid == vnode.volume.root() {
+            return Ok(());
+        }
+        let parent = self.vnode_in(status.directory_of(vnode.fid), &vnode.volume);
+        let (parent, _) = self.status(&parent).await?;
+        parent.may_search()
     }
 
     /// Calls a procedure of a server of the vnode's volume. The counters of the vnode are noted before.

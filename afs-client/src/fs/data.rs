@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::core::Caller;
 use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
-use crate::auth::tokens::Identity;
+use crate::auth::tokens::{Identity, ProofId};
 use crate::clock;
 use crate::error::Error;
 use crate::op::Class;
@@ -25,7 +25,7 @@ use crate::rpc::fs::{FetchDataArgs, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::Fill;
 use crate::vnode::Vnode;
-use crate::vnode::status::{INSERT, READ, Status, WRITE, to_seconds};
+use crate::vnode::status::{INSERT, Status, WRITE, to_seconds};
 
 /// An open file.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Caller {
                 return Err(Errno::ACCESS.into());
             }
         }
-        if flags.read && !has(READ | INSERT) {
+        if flags.read && !status.is_readable_with(status.access) {
             return Err(Errno::ACCESS.into());
         }
         let keep_cache = vnode.shown.lock().replace(status.version) == Some(status.version);
@@ -98,9 +98,7 @@ impl Caller {
         let (status, _) = self.status(vnode).await?;
         let opened = self.open_valid(vnode, &status, flags)?;
         if flags.truncate && vnode.data.len() > 0 {
-            let _one = vnode.storing.lock().await;
-            vnode.set_writer(self.who);
-            vnode.data.truncate(0);
+            self.cut(vnode, 0).await?;
         }
         Ok(opened)
     }
@@ -206,7 +204,7 @@ impl Caller {
             position: range.start,
             length: range.end - range.start,
         };
-        let mut rotation = match self.rotation(vnode, Class::Idempotent, deadline) {
+        let mut rotation = match self.rotation(vnode, Class::Reading, deadline) {
             Ok(rotation) => rotation.bulk(),
             Err(error) => return fill.fail(error),
         };
@@ -248,13 +246,11 @@ impl Caller {
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
             return None;
         }
-        let offset = if handle.flags.append {
-            handle.vnode.data.len()
-        } else {
-            offset
-        };
-        handle.vnode.set_writer(handle.who);
-        match handle.vnode.data.write(offset, data) {
+        let append = handle.flags.append;
+        let written = handle.vnode.write_as(handle.who, |file| {
+            file.write(if append { file.len() } else { offset }, data)
+        });
+        match written? {
             Ok(()) => Some(Ok(())),
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => None,
             Err(error) => Some(Err(error.into())),
@@ -268,7 +264,7 @@ impl Caller {
             if let Some(written) = self.write_cached(id, offset, data) {
                 return written;
             }
-            self.store(&handle.vnode, false).await?;
+            self.store_patiently(&handle.vnode, false).await?;
             if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
                 self.store_others(&handle.vnode).await;
             }
@@ -282,6 +278,31 @@ impl Caller {
             if !Arc::ptr_eq(&vnode, but) && vnode.data.is_modified() {
                 // Its own writer hears of the error when it closes.
                 let _ = self.store(&vnode, false).await;
+            }
+        }
+    }
+
+    /// Stores what is dirty of a file. If the token of who wrote it has expired, the data is held and a new one waited for.
+    ///
+    /// # Errors
+    ///
+    /// As [`store`](Self::store); `EKEYEXPIRED`: there was no new token in time.
+    pub(crate) async fn store_patiently(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let end = clock::now() + self.tokens.patience();
+        loop {
+            let (writer, cell) = (vnode.writer(), &vnode.volume.cell.name);
+            let used = self.tokens.number(writer, cell);
+            let Err(error) = self.store(vnode, sync).await else {
+                return Ok(());
+            };
+            // Without a token none can expire, whatever the server says.
+            if !is_expiry(&error) || used == Some(ProofId::NONE) {
+                return Err(error);
+            }
+            tracing::warn!(fid = %vnode.fid, %error, "data is held until there is a new token");
+            let renewed = self.tokens.renewed(writer, cell, used);
+            if tokio::time::timeout_at(end.into(), renewed).await.is_err() {
+                return Err(error);
             }
         }
     }
@@ -387,7 +408,7 @@ impl Caller {
         let Err(error) = self.store(vnode, false).await else {
             return;
         };
-        if error.errno() == Errno::TIMEDOUT.raw_os_error() {
+        if error.errno() == Errno::TIMEDOUT.raw_os_error() || is_expiry(&error) {
             tracing::warn!(fid = %vnode.fid, %error, "data is kept until a server takes it");
         } else if vnode.opens.load(Ordering::Acquire) == 0 {
             tracing::error!(fid = %vnode.fid, %error, "data that the server refused is given up");
@@ -398,6 +419,10 @@ impl Caller {
     }
 }
 
+fn is_expiry(error: &Error) -> bool {
+    error.errno() == Errno::KEYEXPIRED.raw_os_error()
+}
+
 /// Pieces of a sequential read.
 const LARGE: u64 = 1 << 20;
 /// Pieces of any other.
@@ -405,6 +430,6 @@ const SMALL: u64 = 128 << 10;
 /// How far ahead of a sequential reader is fetched.
 const AHEAD: u64 = 3 << 20;
 /// A file that changes more often while it is being read is given up.
-const ROUNDS: usize = 8;
+pub(super) const ROUNDS: usize = 8;
 /// The fetch has the deadline itself; the wait for it gives it time to say so.
 const SLACK: std::time::Duration = std::time::Duration::from_secs(2);

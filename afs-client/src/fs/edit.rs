@@ -96,6 +96,8 @@ impl Caller {
             &status,
             OpenFlags {
                 truncate: false,
+                // What it is made with is open, whatever its mode says.
+                read: false,
                 ..flags
             },
         )?;

@@ -1,6 +1,7 @@
 //! Names: the synthetic root, directories, links and mount points.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -70,15 +71,6 @@ impl Core {
     }
 }
 
-/// Who may not look names up in a directory learns of none.
-const fn searchable(status: &Status) -> Result<(), Error> {
-    if status.is_readable_with(status.access) {
-        Ok(())
-    } else {
-        Err(Error::bare(Errno::ACCESS))
-    }
-}
-
 impl Caller {
     /// Looks a name up without waiting.
     pub(crate) fn lookup_cached(&self, dir: Fid, name: &[u8]) -> Option<Result<Lookup, Error>> {
@@ -90,8 +82,8 @@ impl Caller {
         }
         let parent = self.vnodes.get(dir)?;
         let (dir_status, dir_ttl) = self.valid(&parent)?;
-        if let Err(error) = searchable(&dir_status) {
-            return Some(Err(error));
+        if dir_status.may_search().is_err() {
+            return Some(self.kept_in_place(&parent, name));
         }
         let dir_ttl = (dir_ttl, self.kept(&dir_status, dir_ttl));
         let directory = parent.directory(dir_status.version)?;
@@ -127,7 +119,12 @@ impl Caller {
             return self.lookup_cell(name).await;
         }
         let parent = self.vnode(dir)?;
-        let (dir_status, dir_ttl, directory) = self.directory(&parent).await?;
+        let (dir_status, dir_ttl, directory) = match self.directory(&parent).await {
+            Err(error) if error.errno() == Errno::ACCESS.raw_os_error() => {
+                return self.kept_in_place(&parent, name);
+            }
+            result => result?,
+        };
         let dir_ttl = (dir_ttl, self.kept(&dir_status, dir_ttl));
         let Some((vnode, unique)) = directory.lookup(name) else {
             return Ok(Lookup::Absent { ttl: dir_ttl.1 });
@@ -142,6 +139,32 @@ impl Caller {
             let _ = self.prefetch(dir, before.into()).await;
         }
         self.entry(found, dir_ttl).await.map(Lookup::Found)
+    }
+
+    /// What a name is to somebody who may not search the directory: refused, but for a directory that the kernel has
+    /// already. It would drop that one, and with it the place of everybody who works below it. Its attributes are told with
+    /// no lifetime: who wants to see them has to ask for them.
+    fn kept_in_place(&self, parent: &Vnode, name: &[u8]) -> Result<Lookup, Error> {
+        self.in_place(parent, name)
+            .map(Lookup::Found)
+            .ok_or_else(|| Errno::ACCESS.into())
+    }
+
+    fn in_place(&self, parent: &Vnode, name: &[u8]) -> Option<Entry> {
+        let directory = parent.directory(parent.status()?.version)?;
+        let (vnode, unique) = directory.lookup(name)?;
+        let mut found = self.vnodes.get(parent.fid.sibling(vnode, unique))?;
+        if let Some(root) = found.mounted(found.status()?.version) {
+            found = self.vnodes.get(root)?;
+        }
+        let status = found.status()?;
+        let is_known = found.retained.load(Ordering::Acquire);
+        (is_known && status.kind == Kind::Directory).then(|| Entry {
+            fid: found.fid,
+            attr: Core::attr(&found, &status),
+            attr_ttl: Duration::ZERO,
+            entry_ttl: Duration::ZERO,
+        })
     }
 
     /// What is told of an object whose name stands for `entry_ttl`, or for as long as the second of the two where anybody
@@ -263,7 +286,7 @@ impl Caller {
             if status.kind != Kind::Directory {
                 return Err(Errno::NOTDIR.into());
             }
-            searchable(&status)?;
+            status.may_search()?;
             if let Some(directory) = dir.directory(status.version) {
                 return Ok((status, ttl, directory));
             }
@@ -283,7 +306,7 @@ impl Caller {
 
     /// The whole contents of a directory or link, with their version.
     async fn whole(&self, vnode: &Arc<Vnode>, max: u64) -> Result<(DataVersion, Bytes), Error> {
-        let mut rotation = self.rotation(vnode, Class::Idempotent, self.until())?.bulk();
+        let mut rotation = self.rotation(vnode, Class::Reading, self.until())?.bulk();
         let request = FetchDataArgs {
             fid: vnode.fid.into(),
             position: 0,
@@ -328,7 +351,7 @@ impl Caller {
         }
         let vnode = self.vnodes.get(dir)?;
         let (status, _) = self.valid(&vnode)?;
-        if let Err(error) = searchable(&status) {
+        if let Err(error) = status.may_search() {
             return Some(Err(error));
         }
         Some(Ok(Arc::new(list(dir, &vnode.directory(status.version)?))))
@@ -383,7 +406,7 @@ impl Caller {
         let request = InlineBulkStatus {
             fids: List(wanted.iter().map(|vnode| AfsFid::from(vnode.fid)).collect()),
         };
-        let mut rotation = self.rotation(&parent, Class::Idempotent, self.until())?;
+        let mut rotation = self.rotation(&parent, Class::Reading, self.until())?;
         loop {
             let attempt = rotation.next().await?;
             let noted: Vec<_> = wanted.iter().map(|vnode| self.note(vnode, &attempt)).collect();

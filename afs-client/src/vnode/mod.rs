@@ -52,7 +52,10 @@ pub(crate) struct Vnode {
 struct Known {
     status: Option<Status>,
     promise: Option<Promise>,
-    /// Rights that were found out while the promise stood.
+    /// We may have changed the object without hearing what became of it: the promise tells of others only.
+    doubted: bool,
+    /// Rights that were found out while the promise stood, by proof. Those of a directory count for all that is in it; of
+    /// anything else they only tell whether it is the caller's own.
     rights: Vec<Rights>,
     directory: Option<(DataVersion, Directory)>,
     link: Option<(DataVersion, Bytes)>,
@@ -60,23 +63,11 @@ struct Known {
     mounted: Option<(DataVersion, Fid)>,
 }
 
-/// What somebody may do with the object.
+/// What a server said that the holder of a proof may do with the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rights {
     proof: ProofId,
     access: u32,
-    /// The directory whose ACL they come from, as it was.
-    directory: DirectoryStamp,
-}
-
-/// How often the directory that an object is in was broken, and how often unknown objects were: if neither moved, its ACL
-/// was not changed. Always the same for a directory, whose own promise tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DirectoryStamp(pub(crate) Option<u64>, pub(crate) u64);
-
-impl DirectoryStamp {
-    /// One that no directory has.
-    pub(crate) const NEVER: Self = Self(Some(u64::MAX), u64::MAX);
 }
 
 impl Vnode {
@@ -109,30 +100,29 @@ impl Vnode {
     /// For how long the status can be relied on; `None` if it cannot. It says nothing of rights.
     pub(crate) fn stands(&self, now: Instant, all: &Breaks) -> Option<Duration> {
         let stamp = self.stamp(all);
-        self.known.read().promise.as_ref()?.remaining(stamp, now)
+        self.known.read().stands(stamp, now)
     }
 
-    /// The status with the rights that go with `proof`, and for how long it can be relied on; `None` if it cannot, or if
-    /// those rights are not known.
+    /// The status, for how long it can be relied on, and the rights that go with `proof` if they are known; `None` if it
+    /// cannot be relied on.
     pub(crate) fn valid(
         &self,
         now: Instant,
         all: &Breaks,
         proof: ProofId,
-        directory: impl FnOnce(&Status) -> DirectoryStamp,
-    ) -> Option<(Status, Duration)> {
+    ) -> Option<(Status, Duration, Option<u32>)> {
         let stamp = self.stamp(all);
-        let (mut status, left, rights) = {
-            let known = self.known.read();
-            let left = known.promise.as_ref()?.remaining(stamp, now)?;
-            let rights = known.rights.iter().find(|rights| rights.proof == proof).copied();
-            (known.status?, left, rights?)
-        };
-        if rights.directory != directory(&status) {
-            return None;
-        }
-        status.access = rights.access;
-        Some((status, left))
+        let known = self.known.read();
+        let left = known.stands(stamp, now)?;
+        Some((known.status?, left, known.rights_with(proof)))
+    }
+
+    /// The rights that go with `proof`, and for how long we would hear of a change.
+    pub(crate) fn rights(&self, now: Instant, all: &Breaks, proof: ProofId) -> Option<(u32, Duration)> {
+        let stamp = self.stamp(all);
+        let known = self.known.read();
+        let left = known.promise.as_ref()?.remaining(stamp, now)?;
+        Some((known.rights_with(proof)?, left))
     }
 
     /// Who wrote last: whose rights the store will need.
@@ -140,8 +130,15 @@ impl Vnode {
         *self.writer.lock()
     }
 
-    pub(crate) fn set_writer(&self, who: Identity) {
-        *self.writer.lock() = who;
+    /// Changes the data as `who`; `None` if there is something in it that somebody else wrote: it is to be stored first,
+    /// with their rights. So what is dirty is always one identity's.
+    pub(crate) fn write_as<T>(&self, who: Identity, change: impl FnOnce(&CacheFile) -> T) -> Option<T> {
+        let mut writer = self.writer.lock();
+        if *writer != who && self.data.is_modified() {
+            return None;
+        }
+        *writer = who;
+        Some(change(&self.data))
     }
 
     /// The status known last.
@@ -149,48 +146,53 @@ impl Vnode {
         self.known.read().status
     }
 
-    /// Takes a status over, with the rights of `proof`, and a promise if one came with it. A status that is older than a
-    /// reliable one is not taken.
+    /// Takes a status over that was asked for with `proof`, and a promise if one came with it. `current` says that nothing
+    /// was broken since the question was sent. What is older than what can be relied on is not taken.
     pub(crate) fn learn(
         &self,
         status: Status,
         promise: Option<Promise>,
-        (proof, directory): (ProofId, DirectoryStamp),
+        (proof, current): (ProofId, bool),
         now: Instant,
         all: &Breaks,
     ) {
         let stamp = self.stamp(all);
         let mut known = self.known.write();
-        let stands = known
-            .promise
-            .as_ref()
-            .is_some_and(|promise| promise.remaining(stamp, now).is_some());
-        if stands && known.status.is_some_and(|old| old.version > status.version) {
+        let stands = known.stands(stamp, now).is_some();
+        if stands && (!current || known.status.is_some_and(|old| old.version > status.version)) {
             return;
         }
-        if stands {
-            known.rights.retain(|rights| rights.proof != proof);
-        } else {
-            // Since then anybody's may have changed.
+        let is_promised = |promise: &Promise| promise.remaining(stamp, now).is_some();
+        if !known.promise.as_ref().is_some_and(is_promised) {
+            // Nobody would have told of a change.
             known.rights.clear();
         }
-        if known.rights.len() >= MAX_RIGHTS {
-            known.rights.remove(0);
+        if current {
+            let rights = Rights {
+                proof,
+                access: status.access,
+            };
+            let at = known.rights.binary_search_by_key(&proof, |rights| rights.proof);
+            match at.map(|at| known.rights.get_mut(at)) {
+                Ok(Some(told)) => *told = rights,
+                Ok(None) => {}
+                Err(at) => known.rights.insert(at, rights),
+            }
+            if known.rights.len() > MAX_RIGHTS {
+                // Those of the oldest token.
+                known.rights.remove(0);
+            }
         }
-        known.rights.push(Rights {
-            proof,
-            access: status.access,
-            directory,
-        });
         known.status = Some(status);
         if promise.is_some() {
             known.promise = promise;
+            known.doubted = false;
         }
     }
 
-    /// The promise cannot be relied on any more.
+    /// The status cannot be relied on any more, until the server was asked.
     pub(crate) fn distrust(&self) {
-        self.known.write().promise = None;
+        self.known.write().doubted = true;
     }
 
     /// The server that promised, if the promise stands.
@@ -263,5 +265,19 @@ impl Vnode {
     }
 }
 
+impl Known {
+    fn stands(&self, stamp: Stamp, now: Instant) -> Option<Duration> {
+        let promise = self.promise.as_ref().filter(|_| !self.doubted)?;
+        promise.remaining(stamp, now)
+    }
+
+    fn rights_with(&self, proof: ProofId) -> Option<u32> {
+        let at = self.rights.binary_search_by_key(&proof, |rights| rights.proof);
+        at.ok()
+            .and_then(|at| self.rights.get(at))
+            .map(|rights| rights.access)
+    }
+}
+
 /// Identities whose rights on one object are remembered.
-const MAX_RIGHTS: usize = 64;
+const MAX_RIGHTS: usize = 4096;

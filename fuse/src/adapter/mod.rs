@@ -48,7 +48,7 @@ impl Adapter {
 
     fn asked<R: Answer>(&self, op: Op, request: &Request, node: INodeNo, reply: R) -> Asked<R> {
         let metrics = Arc::clone(&self.shared.metrics);
-        let who = self.shared.rule.identity(request.uid(), request.pid());
+        let who = self.shared.identities.of(request.uid(), request.pid());
         Asked::new(
             reply,
             Ticket::new(op, request.unique().0, node.0, Instant::now(), metrics),
@@ -84,7 +84,10 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_ASYNC_DIO;
         // The kernel shows what it keeps to everybody, and asks nobody before.
-        wanted.set(InitFlags::FUSE_CACHE_SYMLINKS, self.shared.rule == Rule::Mount);
+        wanted.set(
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            self.shared.identities.rule == Rule::Mount,
+        );
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel does not offer");

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use super::directory::Streams;
 use super::reply::{Answer, Asked, errno_of};
-use crate::identity::Rule;
+use crate::identity::Identities;
 use crate::inode::{InodeTable, Names};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
@@ -26,7 +26,7 @@ pub struct Shared {
     pub(super) names: Arc<Names>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) streams: Streams,
-    pub(super) rule: Rule,
+    pub(super) identities: Arc<Identities>,
     runtime: Handle,
     deadline: Duration,
     /// The kernel can doubt names without dropping them.
@@ -49,13 +49,13 @@ impl Shared {
         runtime: Handle,
         deadline: Duration,
         metrics: Arc<Metrics>,
-        rule: Rule,
+        identities: Arc<Identities>,
     ) -> Arc<Self> {
         Arc::new(Self {
             inodes: Arc::new(InodeTable::new(fs.root())),
             names: Arc::default(),
             streams: Streams::default(),
-            rule,
+            identities,
             // The file system's own error, which says more, is to come first.
             deadline: deadline + Duration::from_secs(1),
             expires: AtomicBool::new(false),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Reply, Request, directories};
+use crate::failure::{Failure, Kind};
 
 /// What one mount answered.
 #[derive(Debug)]
@@ -16,8 +17,42 @@ pub struct Answer {
     pub reply: io::Result<Reply>,
 }
 
+/// What all of them answered.
+#[derive(Debug)]
+pub struct Asked {
+    /// One by one.
+    pub answers: Vec<Answer>,
+}
+
+impl Asked {
+    /// None of them does what it should: why not.
+    pub fn nobody_does(&self, what: &str) -> Failure {
+        if self.answers.is_empty() {
+            return Failure::new(Kind::Other, format!("no mount {what}: there is none"))
+                .cure("mount first, with `afs mount MOUNTPOINT'");
+        }
+        let refusals: Vec<_> = self
+            .answers
+            .iter()
+            .map(|answer| format!("{}: {}", answer.socket.display(), answer.refusal()))
+            .collect();
+        Failure::new(Kind::Other, format!("no mount {what} ({})", refusals.join(", ")))
+    }
+}
+
+impl Answer {
+    /// Why it was not done.
+    pub fn refusal(&self) -> String {
+        match &self.reply {
+            Ok(Reply::Refused(why)) => why.clone(),
+            Ok(_) => "it answers another question".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
 /// Asks every mount that this user can see. Those that have ended are left out.
-pub fn ask_all(request: &Request) -> Vec<Answer> {
+pub fn ask_all(request: &Request) -> Asked {
     let mut answers = Vec::new();
     for directory in directories() {
         let Ok(entries) = std::fs::read_dir(&directory) else {
@@ -30,7 +65,7 @@ pub fn ask_all(request: &Request) -> Vec<Answer> {
             }
         }
     }
-    answers
+    Asked { answers }
 }
 
 fn ask(socket: &Path, request: &Request) -> io::Result<Reply> {

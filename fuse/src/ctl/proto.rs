@@ -16,6 +16,8 @@ pub enum Request {
     ListTokens,
     /// Forget the token of a cell, or all of them.
     ForgetTokens(Option<CellName>),
+    /// The process that asks, and all below it, are an identity of their own from now on.
+    OpenScope,
 }
 
 /// What a mount answers.
@@ -76,6 +78,7 @@ impl Request {
                 token.expires.encode(&mut out);
             }
             Self::ListTokens => LIST_TOKENS.encode(&mut out),
+            Self::OpenScope => OPEN_SCOPE.encode(&mut out),
             Self::ForgetTokens(cell) => {
                 FORGET_TOKENS.encode(&mut out);
                 put(&mut out, cell.as_ref().map_or("", CellName::as_str).as_bytes());
@@ -99,6 +102,7 @@ impl Request {
                 expires: u32::decode(&mut input)?,
             })),
             LIST_TOKENS => Self::ListTokens,
+            OPEN_SCOPE => Self::OpenScope,
             FORGET_TOKENS => match text(&mut input)?.as_str() {
                 "" => Self::ForgetTokens(None),
                 cell => Self::ForgetTokens(Some(CellName::new(cell).map_err(|_| Nonsense)?)),
@@ -181,6 +185,7 @@ pub(super) const MESSAGE_MAX: usize = 16 << 10;
 const SET_TOKEN: u32 = 1;
 const LIST_TOKENS: u32 = 2;
 const FORGET_TOKENS: u32 = 3;
+const OPEN_SCOPE: u32 = 4;
 const DONE: u32 = 0;
 const TOKENS: u32 = 1;
 const REFUSED: u32 = 2;
@@ -207,6 +212,7 @@ mod tests {
         for request in [
             Request::SetToken(Box::new(token())),
             Request::ListTokens,
+            Request::OpenScope,
             Request::ForgetTokens(None),
             Request::ForgetTokens(CellName::new("a.b").ok()),
         ] {

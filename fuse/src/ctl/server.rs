@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::proto::MESSAGE_MAX;
 use super::{Held, Reply, Request, own_directory};
-use crate::identity::Rule;
+use crate::identity::Identities;
 
 /// The socket of one mount. Its drop removes it.
 #[derive(Debug)]
@@ -27,12 +27,12 @@ pub struct Socket {
 
 /// Who may do what: everybody what concerns their own tokens. Those of a mount that makes all its users one are its
 /// owner's. Root may look at all, but nobody ever gets a key back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Whose mount it is.
     pub owner: u32,
-    /// What makes an identity.
-    pub rule: Rule,
+    /// Who is who.
+    pub identities: Arc<Identities>,
 }
 
 /// Who asks, as the kernel says.
@@ -106,9 +106,9 @@ async fn serve(listener: UnixListener, fs: AfsFs, policy: Policy) {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let fs = fs.clone();
+                let (fs, policy) = (fs.clone(), policy.clone());
                 tokio::spawn(async move {
-                    let answered = tokio::time::timeout(PATIENCE, converse(stream, &fs, policy)).await;
+                    let answered = tokio::time::timeout(PATIENCE, converse(stream, &fs, &policy)).await;
                     if let Ok(Err(error)) = answered {
                         tracing::debug!(%error, "a command gave up");
                     }
@@ -123,7 +123,7 @@ async fn serve(listener: UnixListener, fs: AfsFs, policy: Policy) {
     }
 }
 
-async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: Policy) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: &Policy) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     let asker = Asker {
         user: peer.uid(),
@@ -148,52 +148,82 @@ async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: Policy) -> io::Res
 }
 
 impl Policy {
-    fn answer(self, fs: &AfsFs, asker: Asker, request: Request) -> Reply {
-        if let Some(why) = self.refusal(asker, &request) {
+    fn answer(&self, fs: &AfsFs, asker: Asker, request: Request) -> Reply {
+        let who = match request {
+            Request::SetToken(_) => {
+                let held = || fs.tokens().into_iter().map(|(who, _)| who).collect();
+                self.identities.of_holder(asker.user, asker.process, held)
+            }
+            _ => self.identities.of(asker.user, asker.process),
+        };
+        if let Some(why) = self.refusal(who, asker.user, &request) {
             return Reply::Refused(why.to_owned());
         }
-        let who = self.rule.identity(asker.user, asker.process);
-        let fs = fs.as_identity(who);
-        match request {
+        let mine = fs.as_identity(who);
+        let done = match request {
             Request::SetToken(token) => {
-                tracing::info!(cell = %token.cell, client = %token.client, "a token was set");
-                match fs.set_token(*token) {
-                    Ok(()) => Reply::Done,
-                    Err(error) => Reply::Refused(error.to_string()),
-                }
+                tracing::info!(cell = %token.cell, client = %token.client, owner = shown(who), "a token was set");
+                mine.set_token(*token).map_err(|error| error.to_string())
             }
             Request::ListTokens => {
-                let mut held: Vec<_> = fs
-                    .tokens()
-                    .iter()
-                    .filter(|(owner, _)| *owner == who || asker.user == ROOT)
-                    .map(|(owner, token)| Held {
-                        owner: shown(*owner),
-                        cell: token.cell.to_string(),
-                        client: token.client.to_string(),
-                        expires: token.expires,
-                    })
-                    .collect();
-                held.sort();
-                Reply::Tokens(held)
+                return Reply::Tokens(held(fs, |owner| owner == who || asker.user == ROOT));
             }
             Request::ForgetTokens(cell) => {
-                fs.forget_tokens(cell.as_ref());
-                Reply::Done
+                mine.forget_tokens(cell.as_ref());
+                Ok(())
             }
-        }
+            Request::OpenScope => self.open_scope(fs, asker).map_err(|error| error.to_string()),
+        };
+        done.map_or_else(Reply::Refused, |()| Reply::Done)
     }
 
     /// Why it is not done.
-    fn refusal(self, asker: Asker, request: &Request) -> Option<&'static str> {
-        let looks = matches!(request, Request::ListTokens);
-        match self.rule.identity(asker.user, asker.process) {
-            Identity::Nobody => Some("your control group cannot be told from here"),
-            Identity::Everybody if asker.user == self.owner || (looks && asker.user == ROOT) => None,
-            Identity::Everybody => Some("its tokens are those of whoever mounted it"),
-            Identity::User(_) | Identity::UserInGroup(..) => None,
+    fn refusal(&self, who: Identity, user: u32, request: &Request) -> Option<&'static str> {
+        match (who, request) {
+            (Identity::Everybody, Request::OpenScope) => Some("all who use it are one (--identity mount)"),
+            (Identity::Everybody | Identity::Nobody, Request::ListTokens) if user == ROOT => None,
+            (Identity::Everybody, _) if user == self.owner => None,
+            (Identity::Everybody, _) => Some("its tokens are those of whoever mounted it"),
+            (Identity::Nobody, Request::OpenScope) => None,
+            (Identity::Nobody, _) => Some("your control group cannot be told from here"),
+            _ => None,
         }
     }
+
+    fn open_scope(&self, fs: &AfsFs, asker: Asker) -> io::Result<()> {
+        let number = self.identities.scopes.open(asker.user, asker.process)?;
+        let identities = Arc::clone(&self.identities);
+        let who = fs.as_identity(Identity::UserInScope(asker.user, number));
+        tokio::spawn(async move {
+            while !identities.scopes.has_ended(number) {
+                tokio::time::sleep(LOOKED_AT).await;
+            }
+            identities.scopes.close(number);
+            // What it left open or unstored is done with its rights still.
+            while who.is_in_use() {
+                tokio::time::sleep(LOOKED_AT).await;
+            }
+            who.forget_tokens(None);
+        });
+        Ok(())
+    }
+}
+
+/// What anybody may know of the tokens of some.
+fn held(fs: &AfsFs, of: impl Fn(Identity) -> bool) -> Vec<Held> {
+    let mut held: Vec<_> = fs
+        .tokens()
+        .iter()
+        .filter(|(owner, _)| of(*owner))
+        .map(|(owner, token)| Held {
+            owner: shown(*owner),
+            cell: token.cell.to_string(),
+            client: token.client.to_string(),
+            expires: token.expires,
+        })
+        .collect();
+    held.sort();
+    held
 }
 
 /// Whose a token is, in a word.
@@ -202,6 +232,7 @@ fn shown(who: Identity) -> String {
         Identity::Nobody => "nobody".to_owned(),
         Identity::User(user) => format!("uid {user}"),
         Identity::UserInGroup(user, group) => format!("uid {user} in control group {group}"),
+        Identity::UserInScope(user, scope) => format!("uid {user} in scope {scope}"),
         Identity::Everybody => "the mount".to_owned(),
     }
 }
@@ -212,24 +243,36 @@ const NAME_MAX: usize = 50;
 const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a scope has ended, and whether it has left something open.
+const LOOKED_AT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Rule;
 
     #[test]
     fn who_may_do_what() {
-        let may = |rule, user, request: &Request| {
-            let policy = Policy { owner: 1001, rule };
-            policy.refusal(Asker { user, process: 0 }, request).is_none()
+        let may = |who, user, request: &Request| {
+            let identities = Arc::new(Identities::new(Rule::Uid));
+            let policy = Policy {
+                owner: 1001,
+                identities,
+            };
+            policy.refusal(who, user, request).is_none()
         };
         let forget = Request::ForgetTokens(None);
+        let scope = Request::OpenScope;
         for (user, look, change) in [(1001, true, true), (0, true, false), (1002, false, false)] {
-            assert_eq!(may(Rule::Mount, user, &Request::ListTokens), look, "{user}");
-            assert_eq!(may(Rule::Mount, user, &forget), change, "{user}");
+            let mount = Identity::Everybody;
+            assert_eq!(may(mount, user, &Request::ListTokens), look, "{user}");
+            assert_eq!(may(mount, user, &forget), change, "{user}");
+            assert!(!may(mount, user, &scope));
             // Only ever their own.
-            assert!(may(Rule::Uid, user, &forget) && may(Rule::Uid, user, &Request::ListTokens));
-            assert!(!may(Rule::UidCgroup, user, &forget));
+            let mine = Identity::User(user);
+            assert!(may(mine, user, &forget) && may(mine, user, &Request::ListTokens));
+            assert!(may(mine, user, &scope));
+            assert!(!may(Identity::Nobody, user, &forget));
         }
     }
 

@@ -64,6 +64,18 @@ faults! {
     IllegalLevel = 19_270_412 "RXKADILLEGALLEVEL";
 }
 
+impl Fault {
+    /// Whether it is the ticket that is refused, and would be again. What is wrong otherwise may be the connection alone.
+    /// (OpenAFS and Linux throw tokens away for these; cache-manager.md 4, rx-security.md 4.4.)
+    #[must_use]
+    pub const fn is_of_ticket(self) -> bool {
+        matches!(
+            self,
+            Self::Expired | Self::UnknownKey | Self::BadTicket | Self::NoAuth
+        )
+    }
+}
+
 impl From<Fault> for AbortCode {
     fn from(fault: Fault) -> Self {
         fault.code()

@@ -15,6 +15,7 @@ mod kdf;
 mod keys;
 mod packet;
 mod ticket;
+mod version_4;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -29,6 +30,7 @@ pub use kdf::BadSessionKey;
 pub use keys::ServerKeys;
 pub use packet::Rxkad;
 pub use ticket::{Ticket, TicketForm};
+pub use version_4::Unfit;
 
 use crate::proto::SecurityIndex;
 

@@ -74,6 +74,13 @@ impl Fault {
             Self::Expired | Self::UnknownKey | Self::BadTicket | Self::NoAuth
         )
     }
+
+    /// Whether it is one of packets, which may be found in the reply to a call that was executed. All others are found
+    /// before the first call of a connection.
+    #[must_use]
+    pub const fn is_of_packet(self) -> bool {
+        matches!(self, Self::SealedInconsistent | Self::DataLength)
+    }
 }
 
 impl From<Fault> for AbortCode {

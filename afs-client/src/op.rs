@@ -103,9 +103,9 @@ pub struct Rotation<'a> {
     bulk: bool,
     /// Addresses that failed in this operation.
     tried: Vec<SocketAddrV4>,
+    reconnected: bool,
     last: Option<Error>,
     relocated: bool,
-    reconnected: bool,
 }
 
 impl<'a> Rotation<'a> {
@@ -119,9 +119,9 @@ impl<'a> Rotation<'a> {
             deadline,
             bulk: false,
             tried: Vec::new(),
+            reconnected: false,
             last: None,
             relocated: false,
-            reconnected: false,
         }
     }
 

@@ -98,6 +98,12 @@ impl Token {
         Self { key, kvno, ticket }
     }
 
+    /// The number that is shown with the ticket: what [form](TicketForm) it has.
+    #[must_use]
+    pub const fn kvno(&self) -> u32 {
+        self.kvno
+    }
+
     /// The ticket, as it is shown to services.
     #[must_use]
     pub const fn ticket(&self) -> &Bytes {

@@ -5,6 +5,7 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use rxrpc::net::{ClientCall, Endpoint, Target};
 use rxrpc::proto::{AbortCode, CallError, abort_codes};
+use rxrpc::security::rxkad::Fault;
 
 use super::Procedure;
 use super::fs::{
@@ -42,6 +43,15 @@ pub enum RpcError {
 }
 
 impl RpcError {
+    /// The rule of rxkad that the server says was broken, or that it has broken itself.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Aborted(code) | Self::Transport(CallError::Protocol(code)) => Fault::from_code(*code),
+            _ => None,
+        }
+    }
+
     /// The server talks nonsense.
     fn is_nonsense(&self) -> bool {
         matches!(

@@ -118,7 +118,7 @@ fn codes_that_pass_are_waited_out_and_others_are_told() {
             ("VDISKFULL", Errno::NOSPC),
             ("VOVERQUOTA", Errno::DQUOT),
             ("UAEIO", Errno::IO),
-            ("RXKADEXPIRED", Errno::IO),
+            ("RXKADEXPIRED", Errno::KEYEXPIRED),
             ("RXGEN_OPCODE", Errno::IO),
         ] {
             cell.faults().clear();

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rxrpc::net::Target;
-use rxrpc::proto::{AbortCode, CallError, CallLimits, ServiceId};
+use rxrpc::proto::{CallError, CallLimits, ServiceId};
 use rxrpc::security::rxkad::Fault;
 
 use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
-use crate::error::{self, Error, vice};
+use crate::error::{Error, vice};
 use crate::rpc::client::RpcError;
 use crate::server::{Change, Server};
 use crate::volume::{Volume, VolumeKind, Volumes};
@@ -57,11 +57,19 @@ enum Action {
     Relocate,
     /// Another copy may be better.
     Elsewhere,
-    /// The connection is of no use any more: try once more with another.
+    /// Try once more, on a new connection.
     Reconnect,
 }
 
 fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
+    if let Some(fault) = error.fault() {
+        let may_have_worked = fault.is_of_packet() && class == Class::Modifying;
+        return if fault.is_of_ticket() || may_have_worked {
+            Action::Fail
+        } else {
+            Action::Reconnect
+        };
+    }
     match error {
         RpcError::Aborted(code) => match code.0 {
             vice::BUSY | vice::RESTARTING => Action::Wait,
@@ -70,8 +78,6 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
             }
             vice::NO_SERVICE | -3 if class != Class::Modifying => Action::Wait,
             vice::IO | UAE_IO if kind.is_read_only() => Action::Elsewhere,
-            // A seal did not match: of a token the server says something else.
-            code if is_seal(code) && class != Class::Modifying => Action::Reconnect,
             // Rx gave up on the other side: as good as no answer.
             -1 if class != Class::Modifying => Action::Wait,
             _ => Action::Fail,
@@ -92,10 +98,6 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
     }
 }
 
-fn is_seal(code: i32) -> bool {
-    Fault::from_code(AbortCode(code)).is_some() && error::against_token(AbortCode(code)).is_none()
-}
-
 /// The tries of one operation.
 #[derive(Debug)]
 pub struct Rotation<'a> {
@@ -107,9 +109,9 @@ pub struct Rotation<'a> {
     bulk: bool,
     /// Addresses that failed in this operation.
     tried: Vec<SocketAddrV4>,
+    reconnected: bool,
     last: Option<Error>,
     relocated: bool,
-    reconnected: bool,
     proof: Proof,
 }
 
@@ -130,9 +132,9 @@ impl<'a> Rotation<'a> {
             deadline,
             bulk: false,
             tried: Vec::new(),
+            reconnected: false,
             last: None,
             relocated: false,
-            reconnected: false,
             proof,
         }
     }
@@ -234,17 +236,18 @@ impl<'a> Rotation<'a> {
         if silent && attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
             tracing::warn!(server = %peer, "file server does not answer");
         }
-        if let RpcError::Aborted(code) = &error {
+        if let RpcError::Aborted(_) = &error {
             // A refusal is an answer.
             self.succeeded(attempt);
-            if let Some(why) = error::against_token(*code) {
-                self.proof.rejected(&self.volume.cell.name, peer, why);
-            }
+        }
+        if error.fault().is_some_and(Fault::is_of_ticket) {
+            self.proof.rejected(&self.volume.cell.name, peer, &error);
         }
         let error = Error::from(error);
         match action {
             Action::Fail => return Err(error),
             Action::Reconnect if self.reconnected => return Err(error),
+            // The old one has died of it.
             Action::Reconnect => self.reconnected = true,
             Action::Down | Action::Elsewhere => self.tried.push(peer),
             Action::Wait => self.pause().await,
@@ -282,6 +285,8 @@ const UAE_IO: i32 = 49_733_380;
 
 #[cfg(test)]
 mod tests {
+    use rxrpc::proto::AbortCode;
+
     use super::*;
     use Class::{Idempotent, Modifying};
     use VolumeKind::{ReadOnly, ReadWrite};
@@ -301,9 +306,16 @@ mod tests {
             (aborted(109), Idempotent, ReadWrite, Action::Fail),
             (aborted(102), Idempotent, ReadWrite, Action::Fail),
             (aborted(13), Idempotent, ReadWrite, Action::Fail),
-            (aborted(19_270_410), Idempotent, ReadWrite, Action::Reconnect),
-            (aborted(19_270_410), Modifying, ReadWrite, Action::Fail),
             (aborted(19_270_409), Idempotent, ReadWrite, Action::Fail),
+            (aborted(19_270_404), Modifying, ReadWrite, Action::Reconnect),
+            (aborted(19_270_410), Modifying, ReadWrite, Action::Fail),
+            (aborted(19_270_410), Idempotent, ReadWrite, Action::Reconnect),
+            (
+                RpcError::Transport(CallError::Protocol(AbortCode(19_270_411))),
+                Idempotent,
+                ReadWrite,
+                Action::Reconnect,
+            ),
             (
                 RpcError::Transport(CallError::PeerDead),
                 Idempotent,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use rxrpc::security::rxkad;
+use rxrpc::security::rxkad::{self, BadSessionKey, SessionKey};
 use zeroize::Zeroizing;
 
 use super::credential::{Credential, from_unix};
@@ -47,13 +47,13 @@ impl Token {
         }
     }
 
-    /// As rxkad takes it.
+    /// What calls are made with.
     ///
     /// # Errors
     ///
-    /// Its key is of a kind for which rxkad has no use.
-    pub(crate) fn for_rxkad(&self) -> Result<rxkad::Token, rxkad::BadSessionKey> {
-        let key = rxkad::SessionKey::derive(self.enctype, &self.key)?;
+    /// Its key is of a kind that rxkad has no use for.
+    pub fn rxkad(&self) -> Result<rxkad::Token, BadSessionKey> {
+        let key = SessionKey::derive(self.enctype, &self.key)?;
         Ok(rxkad::Token::new(self.ticket.clone().into(), self.kvno, key))
     }
 

@@ -6,6 +6,7 @@
 //! share what nobody in particular may do there. Whoever waits for a new token is woken when one is set.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddrV4;
 use std::pin::pin;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ impl Proof {
     };
 
     /// A server does not take the token.
-    pub(crate) fn rejected(&self, cell: &CellName, server: SocketAddrV4, why: &str) {
+    pub(crate) fn rejected(&self, cell: &CellName, server: SocketAddrV4, why: &dyn fmt::Display) {
         if let Some(told) = &self.told
             && !told.1.swap(true, Ordering::Relaxed)
         {
@@ -186,7 +187,7 @@ impl Tokens {
             );
             return Err(rejected(why));
         }
-        let with_key = token.for_rxkad().map_err(|error| rejected(error.to_string()))?;
+        let with_key = token.rxkad().map_err(|error| rejected(error.to_string()))?;
         let proof = Proof {
             id: ProofId(self.set.fetch_add(1, Ordering::Relaxed) + 1),
             security: Security::Rxkad {

@@ -10,3 +10,5 @@ mod callbacks;
 mod client;
 mod failures;
 mod procedures;
+mod relay;
+mod rxkad;

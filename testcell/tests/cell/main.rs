@@ -23,4 +23,5 @@ mod protection;
 mod recovery;
 mod rxkad;
 mod stop;
+mod tokens;
 mod tools;

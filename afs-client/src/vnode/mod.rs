@@ -95,7 +95,8 @@ impl Vnode {
         self.known.read().status
     }
 
-    /// Takes a status over, and a promise if one came with it. A status that is older than a reliable one is not taken.
+    /// Takes a status over, and a promise if one came with it. A status that is older than a reliable one is not taken: a
+    /// late reply, or a server that has said something else before. Which of the two the next question tells.
     pub(crate) fn learn(&self, status: Status, promise: Option<Promise>, now: Instant, all: &Breaks) {
         let stamp = self.stamp(all);
         let mut known = self.known.write();
@@ -104,6 +105,7 @@ impl Vnode {
             .as_ref()
             .is_some_and(|promise| promise.remaining(stamp, now).is_some());
         if stands && known.status.is_some_and(|old| old.version > status.version) {
+            known.promise = None;
             return;
         }
         known.status = Some(status);

@@ -10,3 +10,4 @@ mod callbacks;
 mod client;
 mod failures;
 mod procedures;
+mod storms;

@@ -294,6 +294,14 @@ impl Cell {
         .await
     }
 
+    /// The paths of all plain files of a read-write volume, in no order.
+    pub fn paths(&self, volume: &str) -> Result<Vec<String>, CellError> {
+        let (server, id) = self.read_write(volume)?;
+        let state = server.state.lock();
+        let volume = state.volumes.get(&id).ok_or_else(|| no_volume(volume))?;
+        Ok(volume.paths()?)
+    }
+
     /// The bytes of a file as the server holds them.
     pub fn read(&self, volume: &str, path: &str) -> Result<Vec<u8>, CellError> {
         let (server, id) = self.read_write(volume)?;

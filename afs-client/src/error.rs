@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rxrpc::proto::{AbortCode, abort_codes};
+use rxrpc::proto::{AbortCode, CallError, abort_codes};
+use rxrpc::security::rxkad::Fault;
 
 use crate::rpc::client::RpcError;
 
@@ -52,6 +53,9 @@ impl From<RpcError> for Error {
     fn from(error: RpcError) -> Self {
         let errno = match &error {
             RpcError::Aborted(code) => errno(*code),
+            RpcError::Transport(CallError::Protocol(code)) if error.fault().is_some() => {
+                return Self::new(errno(*code), describe(*code));
+            }
             RpcError::Transport(_) => Errno::TIMEDOUT,
             RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::TooLittleData { .. } => Errno::IO,
             RpcError::Cache(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
@@ -102,6 +106,9 @@ pub mod vice {
 /// The errno for the code that a server refused a call with (afs-rpc.md 10). The only place where that is decided.
 #[must_use]
 pub fn errno(code: AbortCode) -> Errno {
+    if let Some(fault) = Fault::from_code(code) {
+        return errno_of_fault(fault);
+    }
     match code.0 {
         vice::NO_VNODE => Errno::STALE,
         vice::NO_VOLUME | vice::MOVED | vice::SALVAGE | vice::OFFLINE | vice::SALVAGING => Errno::NODEV,
@@ -116,6 +123,50 @@ pub fn errno(code: AbortCode) -> Errno {
         VL_BAD_NAME => Errno::INVAL,
         VL_PERM => Errno::ACCESS,
         code => unified(code).unwrap_or(Errno::IO),
+    }
+}
+
+/// As Linux tells applications about rxkad.
+const fn errno_of_fault(fault: Fault) -> Errno {
+    match fault {
+        Fault::Expired => Errno::KEYEXPIRED,
+        Fault::Inconsistency | Fault::PacketShort | Fault::OutOfSequence => Errno::PROTO,
+        Fault::LevelFail
+        | Fault::TicketLength
+        | Fault::NoAuth
+        | Fault::BadKey
+        | Fault::BadTicket
+        | Fault::UnknownKey
+        | Fault::SealedInconsistent
+        | Fault::DataLength
+        | Fault::IllegalLevel => Errno::KEYREJECTED,
+    }
+}
+
+/// What is wrong, and what helps.
+const fn cure(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Expired => "the token has expired: run afs aklog",
+        Fault::NoAuth => {
+            "the server does not take the token yet, or never: compare its clock with this one, and run afs aklog"
+        }
+        Fault::UnknownKey => {
+            "the server has no key of the version and kind of the token: give it the newest keytab of the service, or run \
+             afs aklog if that was changed back"
+        }
+        Fault::BadTicket => {
+            "the server cannot open the token: its key is not the one that the KDC has; give it a new keytab"
+        }
+        Fault::BadKey | Fault::TicketLength => "the server has no use for such a token: run afs aklog",
+        Fault::LevelFail | Fault::IllegalLevel => {
+            "the server asks for another level of security than calls are made with: use level crypt"
+        }
+        Fault::SealedInconsistent | Fault::DataLength => {
+            "a packet was sealed with another key, or changed on its way: run afs aklog if it goes on"
+        }
+        Fault::Inconsistency | Fault::PacketShort | Fault::OutOfSequence => {
+            "server and client do not understand each other about tokens"
+        }
     }
 }
 
@@ -147,6 +198,9 @@ pub fn unified_code(errno: Errno) -> AbortCode {
 /// A sentence about a code.
 #[must_use]
 pub fn describe(code: AbortCode) -> String {
+    if let Some(fault) = Fault::from_code(code) {
+        return format!("{} ({fault})", cure(fault));
+    }
     let name = match code.0 {
         vice::SALVAGE => "the volume must be salvaged",
         vice::NO_VNODE => "the file does not exist any more",
@@ -209,6 +263,28 @@ mod tests {
         ] {
             assert_eq!(errno(AbortCode(code)), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn faults_of_rxkad_are_about_keys_or_the_protocol() {
+        let [expired, rejected, protocol] = [Errno::KEYEXPIRED, Errno::KEYREJECTED, Errno::PROTO];
+        let expected = [
+            protocol, protocol, rejected, rejected, protocol, rejected, rejected, rejected, rejected,
+            expired, rejected, rejected, rejected,
+        ];
+        for (fault, expected) in Fault::ALL.iter().zip(expected) {
+            for error in [
+                RpcError::Aborted(fault.code()),
+                CallError::ConnectionAborted(fault.code()).into(),
+                CallError::Protocol(fault.code()).into(),
+            ] {
+                let error = Error::from(error);
+                assert_eq!(error.errno(), expected.raw_os_error(), "{fault}");
+                assert!(error.to_string().ends_with(&format!(" ({fault})")), "{error}");
+            }
+        }
+        let other = Error::from(RpcError::Transport(CallError::Protocol(AbortCode(-5))));
+        assert_eq!(other.errno(), Errno::TIMEDOUT.raw_os_error());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod state;
 mod types;
 mod walk;
 
@@ -41,6 +42,7 @@ use crate::types::Fid;
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
+pub use state::{CacheState, ServerState, State};
 pub use types::{
     Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
     Opened, SetAttr, StatFs,

@@ -51,9 +51,19 @@ enum Action {
     Relocate,
     /// Another copy may be better.
     Elsewhere,
+    /// Try once more, on a new connection.
+    Reconnect,
 }
 
 fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
+    if let Some(fault) = error.fault() {
+        let may_have_worked = fault.is_of_packet() && class == Class::Modifying;
+        return if fault.is_of_ticket() || may_have_worked {
+            Action::Fail
+        } else {
+            Action::Reconnect
+        };
+    }
     match error {
         RpcError::Aborted(code) => match code.0 {
             vice::BUSY | vice::RESTARTING => Action::Wait,
@@ -93,6 +103,7 @@ pub struct Rotation<'a> {
     bulk: bool,
     /// Addresses that failed in this operation.
     tried: Vec<SocketAddrV4>,
+    reconnected: bool,
     last: Option<Error>,
     relocated: bool,
 }
@@ -108,6 +119,7 @@ impl<'a> Rotation<'a> {
             deadline,
             bulk: false,
             tried: Vec::new(),
+            reconnected: false,
             last: None,
             relocated: false,
         }
@@ -215,6 +227,9 @@ impl<'a> Rotation<'a> {
         let error = Error::from(error);
         match action {
             Action::Fail => return Err(error),
+            Action::Reconnect if self.reconnected => return Err(error),
+            // The old one has died of it.
+            Action::Reconnect => self.reconnected = true,
             Action::Down | Action::Elsewhere => self.tried.push(peer),
             Action::Wait => self.pause().await,
             Action::Relocate => {
@@ -272,6 +287,16 @@ mod tests {
             (aborted(109), Idempotent, ReadWrite, Action::Fail),
             (aborted(102), Idempotent, ReadWrite, Action::Fail),
             (aborted(13), Idempotent, ReadWrite, Action::Fail),
+            (aborted(19_270_409), Idempotent, ReadWrite, Action::Fail),
+            (aborted(19_270_404), Modifying, ReadWrite, Action::Reconnect),
+            (aborted(19_270_410), Modifying, ReadWrite, Action::Fail),
+            (aborted(19_270_410), Idempotent, ReadWrite, Action::Reconnect),
+            (
+                RpcError::Transport(CallError::Protocol(AbortCode(19_270_411))),
+                Idempotent,
+                ReadWrite,
+                Action::Reconnect,
+            ),
             (
                 RpcError::Transport(CallError::PeerDead),
                 Idempotent,

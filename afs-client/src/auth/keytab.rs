@@ -74,6 +74,32 @@ impl Keytab {
         }
     }
 
+    /// The keys of the newest version of a service, whatever its host or cell and its realm: of the kinds that are spoken
+    /// here, in the order of the table.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn keys_of_service(&self, name: &str) -> Result<(u32, Vec<Key>), KeytabError> {
+        let ours = || {
+            self.entries.iter().filter_map(|entry| {
+                let enctype = Enctype::from_number(entry.enctype)?;
+                let key = Key::new(enctype, &entry.key).ok()?;
+                let is_it = entry
+                    .principal
+                    .components
+                    .first()
+                    .is_some_and(|first| first == name);
+                is_it.then_some((entry.version, key))
+            })
+        };
+        let Some(newest) = ours().map(|(version, _)| version).max() else {
+            return Err(self.no_key(Principal::new(&[name], "*")));
+        };
+        let keys = ours().filter(|(version, _)| *version == newest);
+        Ok((newest, keys.map(|(_, key)| key).collect()))
+    }
+
     /// The newest keys of a principal, of the kinds that are spoken here, the best kind first.
     ///
     /// # Errors
@@ -89,15 +115,19 @@ impl Keytab {
         };
         let keys: Vec<_> = Enctype::ALL.into_iter().filter_map(newest).collect();
         if keys.is_empty() {
-            let mut present: Vec<_> = self.entries.iter().map(|entry| entry.principal.clone()).collect();
-            present.dedup();
-            return Err(KeytabError::NoKey {
-                path: self.path.clone(),
-                principal: Box::new(principal.clone()),
-                present,
-            });
+            return Err(self.no_key(principal.clone()));
         }
         Ok(keys)
+    }
+
+    fn no_key(&self, principal: Principal) -> KeytabError {
+        let mut present: Vec<_> = self.entries.iter().map(|entry| entry.principal.clone()).collect();
+        present.dedup();
+        KeytabError::NoKey {
+            path: self.path.clone(),
+            principal: Box::new(principal),
+            present,
+        }
     }
 }
 

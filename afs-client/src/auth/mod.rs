@@ -1,8 +1,9 @@
 //! Who a caller is to a cell: Kerberos tickets, and the tokens made of them.
 //!
 //! The machine: a credential cache or a keytab gives a ticket-granting ticket; a KDC gives one for the cell's service in
-//! exchange; that ticket, with the key inside, is the [`Token`] that calls to the cell's servers are made with. All of
-//! it is spoken here: no library of the system is needed.
+//! exchange; that ticket, with the key inside, is the [`Token`] that calls to the cell's servers are made with. Who has a
+//! key of the servers themselves makes [one](localauth) without a KDC. All of it is spoken here: no library of the system is
+//! needed.
 
 pub mod ccache;
 mod ccache_file;
@@ -12,6 +13,7 @@ pub mod credential;
 pub mod kdc;
 pub mod keytab;
 pub mod krb5_conf;
+pub mod localauth;
 mod principal;
 mod reader;
 mod service;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use rxrpc::security::rxkad::{self, BadSessionKey, SessionKey};
 use zeroize::Zeroizing;
 
 use super::credential::{Credential, from_unix};
@@ -44,6 +45,16 @@ impl Token {
             begins: credential.starts,
             expires: credential.ends,
         }
+    }
+
+    /// What calls are made with.
+    ///
+    /// # Errors
+    ///
+    /// Its key is of a kind that rxkad has no use for.
+    pub fn rxkad(&self) -> Result<rxkad::Token, BadSessionKey> {
+        let key = SessionKey::derive(self.enctype, &self.key)?;
+        Ok(rxkad::Token::new(self.ticket.clone().into(), self.kvno, key))
     }
 
     /// Is it over at `now`?

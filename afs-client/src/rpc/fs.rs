@@ -72,10 +72,14 @@ service! {
     65540 GetCapabilities get_capabilities () -> GetCapabilitiesReply (capabilities: Capabilities);
 }
 
-/// The first words of FetchData64 (65537).
+/// The first word of FetchData64.
 pub const FETCH_DATA: u32 = 65537;
-/// The first word of StoreData64 (65538).
+/// Its name.
+pub const FETCH_DATA_NAME: &str = "FetchData64";
+/// The first word of StoreData64.
 pub const STORE_DATA: u32 = 65538;
+/// Its name.
+pub const STORE_DATA_NAME: &str = "StoreData64";
 
 crate::xdr::xdr_struct! {
     /// The arguments of FetchData64.

@@ -6,6 +6,7 @@
 pub mod cb;
 pub mod client;
 pub mod fs;
+pub mod pt;
 pub mod serve;
 pub mod types;
 pub mod vl;

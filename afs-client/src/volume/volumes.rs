@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
-use rxrpc::net::{Endpoint, Target};
-use rxrpc::proto::{CallLimits, ServiceId};
+use rxrpc::net::Endpoint;
+use rxrpc::security::Security;
 
 use super::{Parent, Volume, VolumeKind, choose};
 use crate::cell::Cell;
 use crate::clock;
+use crate::database::Database;
 use crate::error::Error;
 use crate::mount_point::MountTarget;
 use crate::rpc::Procedure;
-use crate::rpc::client::{RpcError, call};
+use crate::rpc::client::RpcError;
 use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
 use crate::rpc::vl::{GetAddrs, GetEntryByName, NO_ENTRY};
 use crate::server::{Server, ServerId, Servers};
@@ -59,6 +60,12 @@ impl Volumes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All that were entered.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Volume>> {
+        self.by_id.read().values().cloned().collect()
     }
 
     /// A volume that was entered.
@@ -188,32 +195,13 @@ impl Volumes {
         request: &P,
         deadline: Instant,
     ) -> Result<P::Reply, RpcError> {
-        let mut last = RpcError::Transport(rxrpc::proto::CallError::TimedOut);
-        for peer in cell.servers.iter().chain(&cell.servers) {
-            let left = deadline.saturating_duration_since(clock::now());
-            if left.is_zero() {
-                break;
-            }
-            let limits = CallLimits {
-                dead_in: left.min(DEAD_IN),
-                idle_in: None,
-                hard_in: Some(left.min(DEAD_IN * 2)),
-            };
-            let target = Target {
-                scope: Arc::clone(cell.name.shared()),
-                limits,
-                ..Target::new(*peer, ServiceId(P::SERVICE.0))
-            };
-            match call(&self.endpoint, &target, request).await {
-                Err(error @ RpcError::Transport(_)) => last = error,
-                // No quorum, or trouble with the database: another server may do better (afs-rpc.md 7.3).
-                Err(RpcError::Aborted(code)) if matches!(code.0, 5376..=5630 | 363_521 | -1_000..=-1) => {
-                    last = RpcError::Aborted(code);
-                }
-                answer => return answer,
-            }
-        }
-        Err(last)
+        let database = Database {
+            endpoint: &self.endpoint,
+            cell,
+            port: None,
+            security: &Security::None,
+        };
+        database.ask(request, deadline).await
     }
 
     async fn servers_of(
@@ -318,7 +306,6 @@ fn kind_of(entry: &VolumeEntry, id: VolumeId) -> Option<VolumeKind> {
 const ENTRY_LIFE: Duration = Duration::from_mins(10);
 const ENTRIES_MAX: usize = 10_000;
 const SERVERS_MAX: u32 = 13;
-const DEAD_IN: Duration = Duration::from_secs(10);
 // OpenAFS vlserver.h, VLSF_*.
 const HAS_READ_ONLY: u32 = 0x02;
 const HAS_READ_WRITE: u32 = 0x04;

@@ -197,6 +197,12 @@ impl Connection {
         self.params.service
     }
 
+    /// Its security class.
+    #[must_use]
+    pub fn security_index(&self) -> SecurityIndex {
+        self.params.security
+    }
+
     /// True while the server was asked for a newer service and has said nothing: calls may begin on channel 0 only.
     #[must_use]
     pub fn awaits_upgrade(&self) -> bool {

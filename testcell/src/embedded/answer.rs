@@ -26,7 +26,7 @@ use super::faults::{self, Action, Lie, Moment, Plan, Seen};
 use super::procedures::OneCall;
 use super::promises::FileId;
 use super::server::Server;
-use super::storage::{Caller, Readable, Refusal};
+use super::storage::{Readable, Refusal};
 
 /// Answers the calls to a file server.
 pub(crate) struct Answers(pub(crate) Arc<Server>);
@@ -50,6 +50,8 @@ impl Service for Answers {
 async fn answer(server: Arc<Server>, call: &mut ServiceCall) -> Result<(), AbortCode> {
     server.thawed().await;
     let peer = call.peer();
+    let common = &server.common;
+    let caller = common.accounts.caller(&common.cell, call.caller().as_deref());
     let (id, host) = server.greet(peer, call.epoch()).await?;
     let mut request = Request::new(call);
     let opcode = request.opcode().await?;
@@ -57,7 +59,7 @@ async fn answer(server: Arc<Server>, call: &mut ServiceCall) -> Result<(), Abort
     let mut one = OneCall {
         server: Arc::clone(&server),
         host: id,
-        caller: Caller::ANONYMOUS,
+        caller,
         unified: host.unified,
         lie: None,
         owed: Mutex::default(),
@@ -69,7 +71,7 @@ async fn answer(server: Arc<Server>, call: &mut ServiceCall) -> Result<(), Abort
         client: peer,
         server: server.number,
     };
-    let faults = &server.common.faults;
+    let faults = &common.faults;
     match opcode {
         STORE_DATA => {
             let args: StoreDataArgs = request.head().await?;

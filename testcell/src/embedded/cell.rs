@@ -14,8 +14,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rxrpc::net::{BindError, Endpoint};
 use rxrpc::proto::ServiceId;
+use rxrpc::security::rxkad::Token;
 use tokio::task::AbortHandle;
 
+use super::accounts::Accounts;
 use super::clock::Clock;
 use super::faults::{Faults, Memory};
 use super::location::{Location, Machine, Site};
@@ -40,6 +42,8 @@ pub struct Settings {
     pub patience: Duration,
     /// What goes wrong.
     pub faults: Faults,
+    /// Who is who.
+    pub accounts: Accounts,
 }
 
 impl Settings {
@@ -53,6 +57,7 @@ impl Settings {
             spill: None,
             patience: Duration::from_secs(10),
             faults: Faults::default(),
+            accounts: Accounts::default(),
         }
     }
 }
@@ -72,6 +77,9 @@ pub enum CellError {
     /// There is no such volume, or it exists already.
     #[error("volume {0} does not exist, or exists already")]
     Volume(String),
+    /// The cell has no key, or there is no place for such a name in a ticket.
+    #[error("no ticket can be made for {0}")]
+    Token(String),
     /// A path leads nowhere, or a limit is reached: the code that a client would get.
     #[error("{}", afs_client::error::describe(rxrpc::proto::AbortCode(*.0)))]
     Refused(i32),
@@ -107,12 +115,16 @@ impl Cell {
             None => Spill::default(),
         };
         let first = *settings.addresses.first().ok_or(CellError::NoServer(1))?;
+        let users = settings.accounts.names().map(str::to_owned);
+        let names = KNOWN_NAMES.map(str::to_owned).into_iter().chain(users).collect();
         let common = Arc::new(Common {
+            cell: settings.name.clone(),
             clock: settings.clock,
             spill,
             faults: settings.faults,
             patience: settings.patience,
-            names: KNOWN_NAMES.map(str::to_owned).to_vec(),
+            names,
+            accounts: settings.accounts,
         });
         let servers: Vec<_> = (1..)
             .zip(&settings.addresses)
@@ -132,6 +144,7 @@ impl Cell {
             faults: common.faults.clone(),
         };
         endpoint.serve(LOCATION_SERVICE, Arc::new(answers));
+        common.accept_tickets(&endpoint);
         let mut tasks = Vec::new();
         for server in &servers {
             server.start().await?;
@@ -280,6 +293,13 @@ impl Cell {
             .await
     }
 
+    /// Lets a user or group do so much with a directory, in letters, and others as before.
+    pub async fn allow(&self, volume: &str, path: &str, name: &str, rights: &str) -> Result<(), CellError> {
+        let now = self.common.clock.now();
+        self.edit(volume, |volume| volume.allow(path, name, letters(rights), now))
+            .await
+    }
+
     /// Limits a volume to so many KiB; 0 is no limit.
     pub async fn set_quota(&self, volume: &str, kib: i32) -> Result<(), CellError> {
         let set = StoreVolumeStatus {
@@ -300,6 +320,17 @@ impl Cell {
         let state = server.state.lock();
         let volume = state.volumes.get(&id).ok_or_else(|| no_volume(volume))?;
         Ok(volume.paths()?)
+    }
+
+    /// A token for a client of this name (its parts), as the cell's realm would give it, from when until when (unix
+    /// seconds).
+    ///
+    /// # Errors
+    ///
+    /// The cell has no key, or the name is too long.
+    pub fn token(&self, name: &[&str], times: (u64, u64)) -> Result<Token, CellError> {
+        let token = self.common.accounts.token(&self.name, name, times);
+        token.ok_or_else(|| CellError::Token(name.join("/")))
     }
 
     /// The bytes of a file as the server holds them.

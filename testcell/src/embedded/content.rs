@@ -128,6 +128,19 @@ impl Volume {
         Ok(files)
     }
 
+    /// Lets a user or group do so much with a directory, and others as before.
+    pub(crate) fn allow(
+        &mut self,
+        path: &str,
+        name: &str,
+        rights: Rights,
+        now: u32,
+    ) -> Result<Vec<Broken>, Refusal> {
+        let at = self.place(path)?;
+        let list = self.acl(self.vnode(at)?)?.clone().and(name, rights);
+        self.set_acl(at, list, &WHO, now).map(|broken| vec![broken])
+    }
+
     /// The bytes of a file.
     pub(crate) fn bytes_of(&self, path: &str) -> Result<Vec<u8>, Refusal> {
         let data = self.read(self.place(path)?, &WHO)?;

@@ -4,8 +4,8 @@ use super::cell::{Cell, CellError};
 
 impl Cell {
     /// Makes the volumes that tests and visitors expect: `root.cell` with `README`, `public/`, `work/` (and `work2/` on a
-    /// second server) where anybody may write, `tiny/` with a quota of 1000 KiB, `home/alice/` where nobody may do
-    /// anything, and `ro/`, which is replicated on all servers, as `root.cell` is.
+    /// second server) where anybody may write, `tiny/` with a quota of 1000 KiB, `home/alice/` where nobody but
+    /// alice may do anything, and `ro/`, which is replicated on all servers, as `root.cell` is.
     ///
     /// # Errors
     ///
@@ -32,6 +32,7 @@ impl Cell {
         self.furnish_data().await?;
         let diary = b"Dear diary, only alice reads this.\n";
         self.write("home.alice", "diary", diary).await?;
+        self.allow("home.alice", "", "alice", "rlidwka").await?;
         let all: Vec<_> = (1..=self.servers()).collect();
         for name in ["root.afs", "root.cell", "ro.data"] {
             self.release(name, &all).await?;

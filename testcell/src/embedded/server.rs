@@ -17,6 +17,7 @@ use rxrpc::net::{BindError, Endpoint, EndpointConfig};
 use rxrpc::proto::ServiceId;
 use tokio::sync::watch;
 
+use super::accounts::Accounts;
 use super::answer::Answers;
 use super::clock::Clock;
 use super::faults::{Faults, Memory};
@@ -27,6 +28,8 @@ use super::storage::{Spill, Volume};
 /// What the servers of a cell share.
 #[derive(Debug)]
 pub(crate) struct Common {
+    /// The cell's name.
+    pub(crate) cell: String,
     pub(crate) clock: Clock,
     pub(crate) spill: Spill,
     pub(crate) faults: Faults,
@@ -34,6 +37,16 @@ pub(crate) struct Common {
     pub(crate) patience: Duration,
     /// The names that access control lists may hold.
     pub(crate) names: Vec<String>,
+    pub(crate) accounts: Accounts,
+}
+
+impl Common {
+    /// Takes calls with tickets, if there is a key for them.
+    pub(crate) fn accept_tickets(&self, endpoint: &Endpoint) {
+        if let Some(keys) = self.accounts.server_keys() {
+            endpoint.accept_rxkad(keys, self.accounts.least);
+        }
+    }
 }
 
 /// A file server.
@@ -102,6 +115,7 @@ impl Server {
         }
         let endpoint = bind(SocketAddrV4::new(self.address, FILE_PORT)).await?;
         endpoint.serve(FILE_SERVICE, Arc::new(Answers(Arc::clone(self))));
+        self.common.accept_tickets(&endpoint);
         *self.endpoint.lock() = Some(endpoint);
         Ok(())
     }

@@ -18,23 +18,23 @@ use rxrpc::security::Security;
 use rxrpc::security::rxkad::{Fault, Issue, SessionKey};
 use testcell::{Shared, run, shared};
 
-const FILE_SERVICE: (ServiceId, u16) = (ServiceId(1), 7000);
-const VOLUME_LOCATION: (ServiceId, u16) = (ServiceId(52), 7003);
-const CALLBACK: ServiceId = ServiceId(1);
+pub(crate) const FILE_SERVICE: (ServiceId, u16) = (ServiceId(1), 7000);
+pub(crate) const VOLUME_LOCATION: (ServiceId, u16) = (ServiceId(52), 7003);
+pub(crate) const CALLBACK: ServiceId = ServiceId(1);
 /// Opcodes (OpenAFS `afsint.xg`, `vldbint.xg`).
-const FETCH_STATUS: u32 = 132;
+pub(crate) const FETCH_STATUS: u32 = 132;
 const FETCH_DATA_64: u32 = 65_537;
-const GET_ENTRY_BY_NAME_N: u32 = 519;
+pub(crate) const GET_ENTRY_BY_NAME_N: u32 = 519;
 /// Where the id of the writable volume stands in an `nvldbentry`, and the caller's rights in an `AFSFetchStatus`.
-const VOLUME_ID_AT: usize = 4 * (65 + 1 + 3 * 13);
-const CALLER_ACCESS_AT: usize = 4 * 7;
+pub(crate) const VOLUME_ID_AT: usize = 4 * (65 + 1 + 3 * 13);
+pub(crate) const CALLER_ACCESS_AT: usize = 4 * 7;
 const ALL_RIGHTS: u32 = 0x7f;
 const EACCES: AbortCode = AbortCode(13);
 /// VRESTARTING, VSALVAGE, VOFFLINE, VBUSY.
 const NOT_NOW: [AbortCode; 4] = [AbortCode(-100), AbortCode(101), AbortCode(106), AbortCode(110)];
 
 /// As much of a callback service as a file server asks for before it talks to us.
-struct Callback;
+pub(crate) struct Callback;
 
 impl Service for Callback {
     fn handle(&self, mut call: ServiceCall) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -83,7 +83,7 @@ fn identity(name: &str, starts: u64, level: Level, (kvno, key): &(u32, Key)) -> 
     Ok(Security::Rxkad { token, level })
 }
 
-fn words(words: &[u32]) -> Bytes {
+pub(crate) fn words(words: &[u32]) -> Bytes {
     words
         .iter()
         .flat_map(|word| word.to_be_bytes())
@@ -92,7 +92,7 @@ fn words(words: &[u32]) -> Bytes {
 }
 
 /// Calls until the server has the volume: one that was just restarted may still be putting it in order.
-async fn ask(endpoint: &Endpoint, target: &Target, request: Bytes) -> Result<Vec<u8>, CallError> {
+pub(crate) async fn ask(endpoint: &Endpoint, target: &Target, request: Bytes) -> Result<Vec<u8>, CallError> {
     for _ in 0..60 {
         match ask_once(endpoint, target, request.clone()).await {
             Err(CallError::Aborted(code)) if NOT_NOW.contains(&code) => {
@@ -115,7 +115,7 @@ async fn ask_once(endpoint: &Endpoint, target: &Target, request: Bytes) -> Resul
     Ok(reply)
 }
 
-fn word_at(reply: &[u8], at: usize) -> Result<u32> {
+pub(crate) fn word_at(reply: &[u8], at: usize) -> Result<u32> {
     Ok(reply.get(at..).context("a short reply")?.try_get_u32()?)
 }
 

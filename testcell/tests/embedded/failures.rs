@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use afs_client::codes;
 use afs_client::rpc::Procedure;
 use afs_client::rpc::fs::{CreateFile, FETCH_DATA, FetchStatusOf, InlineBulkStatus, RemoveFile, STORE_DATA};
 use rustix::io::Errno;
-use testcell::embedded::faults::{Action, Calls, Lie, Memory, Moment, Rule, When, codes, parse};
+use testcell::embedded::faults::{Action, Calls, Lie, Memory, Moment, Rule, When, parse};
 
 use super::client::{Client, cell, errno, run};
 
@@ -117,7 +118,7 @@ fn codes_that_pass_are_waited_out_and_others_are_told() {
             ("VDISKFULL", Errno::NOSPC),
             ("VOVERQUOTA", Errno::DQUOT),
             ("UAEIO", Errno::IO),
-            ("RXKADEXPIRED", Errno::IO),
+            ("RXKADEXPIRED", Errno::KEYEXPIRED),
             ("RXGEN_OPCODE", Errno::IO),
         ] {
             cell.faults().clear();

@@ -10,4 +10,6 @@ mod callbacks;
 mod client;
 mod failures;
 mod procedures;
+mod relay;
+mod rxkad;
 mod storms;

@@ -12,7 +12,7 @@ use afs_client::rpc::serve::{Callbacks, RequestCounts};
 use afs_client::rpc::types::{AfsFid, AfsUuid, InterfaceAddr};
 use afs_client::xdr::{Encode, List};
 use bytes::Bytes;
-use rxrpc::events::NullSink;
+use rxrpc::events::{NullSink, Sink};
 use rxrpc::net::{Endpoint, EndpointConfig, Target};
 use rxrpc::proto::{AbortCode, ServiceId, abort_codes};
 use testcell::embedded::{Cell, Clock, Settings};
@@ -90,25 +90,30 @@ impl CallbackServer for Manager {
 }
 
 /// A client that calls procedures by hand.
-struct Peer {
-    endpoint: Endpoint,
+pub(crate) struct Peer {
+    pub(crate) endpoint: Endpoint,
     counts: Arc<RequestCounts>,
-    server: SocketAddrV4,
+    pub(crate) server: SocketAddrV4,
 }
 
 impl Peer {
     async fn new(cell: &Cell, questions: usize) -> Self {
-        Self::at(cell, questions, 0).await
+        Self::at(cell, questions, 0, Arc::new(NullSink)).await
     }
 
-    async fn at(cell: &Cell, questions: usize, port: u16) -> Self {
+    /// One that tells what happens to it.
+    pub(crate) async fn watched(cell: &Cell, sink: Arc<dyn Sink>) -> Self {
+        Self::at(cell, 2, 0, sink).await
+    }
+
+    async fn at(cell: &Cell, questions: usize, port: u16, sink: Arc<dyn Sink>) -> Self {
         let config = EndpointConfig {
             bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
             ..EndpointConfig::default()
         };
         let endpoint = loop {
             // A port that was closed a moment ago may take a moment.
-            match Endpoint::bind(config.clone(), Arc::new(NullSink)).await {
+            match Endpoint::bind(config.clone(), Arc::clone(&sink)).await {
                 Ok(endpoint) => break endpoint,
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -481,7 +486,7 @@ fn a_host_that_died_costs_one_wait_and_hears_of_everything_when_it_is_back() {
         one.create(dir, "other").await;
         assert!(cell.promises(1).unwrap() < before + 2);
         // The same client at the same port: it is told what it missed before it is answered.
-        let two = Peer::at(&cell, 2, port).await;
+        let two = Peer::at(&cell, 2, port, Arc::new(NullSink)).await;
         two.call(GetTime {}).await.unwrap();
         assert_eq!(two.asked(), [("CallBack", 1), ("TellMeAboutYourself", 1)]);
         cell.shutdown().await;

@@ -64,6 +64,25 @@ faults! {
     IllegalLevel = 19_270_412 "RXKADILLEGALLEVEL";
 }
 
+impl Fault {
+    /// Whether it is the ticket that is refused, and would be again. What is wrong otherwise may be the connection alone.
+    /// (OpenAFS and Linux throw tokens away for these; cache-manager.md 4, rx-security.md 4.4.)
+    #[must_use]
+    pub const fn is_of_ticket(self) -> bool {
+        matches!(
+            self,
+            Self::Expired | Self::UnknownKey | Self::BadTicket | Self::NoAuth
+        )
+    }
+
+    /// Whether it is one of packets, which may be found in the reply to a call that was executed. All others are found
+    /// before the first call of a connection.
+    #[must_use]
+    pub const fn is_of_packet(self) -> bool {
+        matches!(self, Self::SealedInconsistent | Self::DataLength)
+    }
+}
+
 impl From<Fault> for AbortCode {
     fn from(fault: Fault) -> Self {
         fault.code()

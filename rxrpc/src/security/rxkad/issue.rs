@@ -6,7 +6,9 @@ use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, OctetStringRef};
 use der::{Encode, Sequence, Tag};
 
 use super::ticket::{EncryptedData, EncryptedPart, EncryptionKey, PART_TAG, PrincipalName, TICKET_USAGE};
+use super::version_4::{Contents, Unfit};
 use super::{SessionKey, TicketForm, Token};
+use crate::crypto::des;
 use crate::crypto::krb5::{BLOCK, Key};
 
 /// What a ticket is to say.
@@ -49,6 +51,28 @@ impl Issue<'_> {
             form.kvno(),
             self.session.clone(),
         ))
+    }
+
+    /// A token with a ticket of Kerberos 4, made with the server's DES key of version `kvno`.
+    ///
+    /// # Errors
+    ///
+    /// A name is too long or has more than two parts, or the ticket holds too long.
+    pub fn token_of_version_4(&self, kvno: u8, key: &des::Key) -> Result<Token, Unfit> {
+        let (name, instance) = match *self.name {
+            [name] => (name, ""),
+            [name, instance] => (name, instance),
+            _ => return Err(Unfit),
+        };
+        let contents = Contents {
+            name,
+            instance,
+            cell: self.realm,
+            session: &self.session,
+            times: self.times,
+        };
+        let ticket = contents.seal(key)?.into();
+        Ok(Token::new(ticket, kvno.into(), self.session.clone()))
     }
 
     /// What is inside the ticket.

@@ -15,6 +15,7 @@ mod kdf;
 mod keys;
 mod packet;
 mod ticket;
+mod version_4;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -29,6 +30,7 @@ pub use kdf::BadSessionKey;
 pub use keys::ServerKeys;
 pub use packet::Rxkad;
 pub use ticket::{Ticket, TicketForm};
+pub use version_4::Unfit;
 
 use crate::proto::SecurityIndex;
 
@@ -94,6 +96,12 @@ impl Token {
     #[must_use]
     pub const fn new(ticket: Bytes, kvno: u32, key: SessionKey) -> Self {
         Self { key, kvno, ticket }
+    }
+
+    /// The number that is shown with the ticket: what [form](TicketForm) it has.
+    #[must_use]
+    pub const fn kvno(&self) -> u32 {
+        self.kvno
     }
 
     /// The ticket, as it is shown to services.

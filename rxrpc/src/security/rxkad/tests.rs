@@ -10,7 +10,7 @@ use hex_literal::hex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::crypto::krb5;
+use crate::crypto::{des, krb5};
 use crate::proto::{
     AbortCode, Acceptor as _, CallNumber, ChannelIndex, ConnectionId, Epoch, Level, PacketSecurity, Place,
     Sealed, Seq, WallClock,
@@ -144,6 +144,95 @@ fn transcripts() {
         assert_eq!(response[..56], transcript.response, "{level:?}");
         assert_eq!(response[56..], V4_TICKET);
     }
+}
+
+/// The service that OpenAFS's was, with the same key, takes what its client has answered.
+#[test]
+fn transcripts_prove_who_is_there() {
+    for transcript in TRANSCRIPTS {
+        let key = des::Key::new(hex!("23456789abcdef01"));
+        let (acceptor, now) = acceptor(Level::Clear);
+        let acceptor = Acceptor {
+            keys: Arc::new(ServerKeys::default().with_des(3, key)),
+            nonce: u32::from_be_bytes(*transcript.challenge[4..].first_chunk().unwrap()),
+            epoch: Epoch(transcript.epoch),
+            cid: ConnectionId(transcript.cid),
+            ..acceptor
+        };
+        assert_eq!(acceptor.challenge(), transcript.challenge[..]);
+        let response = [&transcript.response[..], &V4_TICKET].concat();
+        let accepted = acceptor.accept(now, &response).unwrap();
+        assert_eq!(accepted.calls, [1, 0, 0, 0].map(CallNumber));
+        let caller = crate::proto::Caller {
+            name: "admin".to_owned(),
+            instance: String::new(),
+            cell: "lab.example".to_owned(),
+            level: transcript.level,
+        };
+        assert_eq!(*accepted.caller, caller);
+        let other = Acceptor {
+            keys: Arc::new(keys().with_des(4, des::Key::new([2; 8]))),
+            ..acceptor
+        };
+        assert_eq!(other.accept(now, &response).err(), Some(Fault::UnknownKey.code()));
+    }
+}
+
+#[test]
+fn version_numbers_stand_for_forms() {
+    for (kvno, form) in [
+        (0, Some(TicketForm::Version4(0))),
+        (212, Some(TicketForm::Version4(212))),
+        (213, Some(TicketForm::EncryptedPart)),
+        (214, Some(TicketForm::Version4(214))),
+        (255, Some(TicketForm::Version4(255))),
+        (256, Some(TicketForm::Whole)),
+        (257, None),
+        (u32::MAX, None),
+    ] {
+        assert_eq!(TicketForm::from_kvno(kvno), form);
+        assert!(form.is_none_or(|form| form.kvno() == kvno));
+    }
+}
+
+#[test]
+fn tickets_of_kerberos_4_are_made_and_opened() {
+    let key = des::Key::new(hex!("23456789abcdef01"));
+    let judge = |token: &Token| {
+        let (acceptor, now) = acceptor(Level::Clear);
+        let acceptor = Acceptor {
+            keys: Arc::new(ServerKeys::default().with_des(3, key.clone())),
+            ..acceptor
+        };
+        let client = Rxkad::client(acceptor.epoch, acceptor.cid, token, Level::Auth);
+        let response = client.respond(&acceptor.challenge(), [CallNumber(1); 4]).unwrap();
+        acceptor.accept(now, &response).map(|accepted| accepted.caller)
+    };
+    let made = |issue: Issue<'_>| issue.token_of_version_4(3, &key).unwrap();
+    let caller = judge(&made(Issue {
+        name: &["host", "admin"],
+        ..user()
+    }));
+    let caller = caller.unwrap();
+    assert_eq!((&*caller.name, &*caller.instance), ("host", "admin"));
+    let ever = Issue {
+        times: (0, 0xffff_ffff),
+        ..local()
+    };
+    assert_eq!(judge(&made(ever)).unwrap().name, "afs");
+    for (times, fault) in [
+        ((NOW - 4000, NOW - 3000), Fault::Expired),
+        ((NOW + 2000, NOW + 3000), Fault::NoAuth),
+    ] {
+        assert_eq!(judge(&made(Issue { times, ..user() })), Err(fault.code()));
+    }
+    let other = user().token_of_version_4(3, &des::Key::new([2; 8])).unwrap();
+    assert_eq!(judge(&other), Err(Fault::BadTicket.code()));
+    let three = Issue {
+        name: &["a", "b", "c"],
+        ..user()
+    };
+    assert!(three.token_of_version_4(3, &key).is_err());
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! Kerberos 5 tickets, as a service opens them (rx-security.md 5.1 and 5.3, RFC 4120 5.3).
+//! Tickets, as a service opens them (rx-security.md 5.1 and 5.3, RFC 4120 5.3).
 //!
-//! The machine: a ticket comes whole or as its encrypted part alone; the version number in the RESPONSE says which. The
-//! part names the kind and version of the key that opens it. Inside are the client's name, the session key and the times.
+//! The machine: a ticket of Kerberos 5 comes whole or as its encrypted part alone; the version number in the RESPONSE says
+//! which. The part names the kind and version of the key that opens it. Any other number is the version of a key itself,
+//! one of DES, and the ticket one of [Kerberos 4](super::version_4). Inside are the client's name, the session key and the
+//! times.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, OctetStringRef};
 use der::{Decode, Sequence, Tag, TagNumber, Tagged};
 use zeroize::Zeroizing;
 
-use super::{Fault, ServerKeys, SessionKey};
+use super::{Fault, ServerKeys, SessionKey, version_4};
 use crate::crypto::krb5::{Enctype, Usage};
 use crate::proto::{Caller, Level};
 
@@ -21,39 +23,48 @@ pub enum TicketForm {
     EncryptedPart,
     /// All of it.
     Whole,
+    /// One of Kerberos 4, sealed with the DES key of this version.
+    Version4(u8),
 }
 
 impl TicketForm {
-    /// The form that stands for a version of the server's key. `None` for versions that stand for themselves: the tickets
-    /// of Kerberos 4, which are not opened here.
+    /// The form that a version number stands for. `None` for the numbers above 256, which stand for nothing yet.
     #[must_use]
-    pub const fn from_kvno(kvno: u32) -> Option<Self> {
+    pub fn from_kvno(kvno: u32) -> Option<Self> {
         match kvno {
             213 => Some(Self::EncryptedPart),
             256 => Some(Self::Whole),
-            _ => None,
+            version => u8::try_from(version).ok().map(Self::Version4),
         }
     }
 
-    /// The version that stands for it.
+    /// The version number that stands for it.
     #[must_use]
-    pub const fn kvno(self) -> u32 {
+    pub fn kvno(self) -> u32 {
         match self {
             Self::EncryptedPart => 213,
             Self::Whole => 256,
+            Self::Version4(version) => version.into(),
         }
     }
 }
 
 /// A ticket that was opened. Its key is wiped when it is dropped, and never shown.
 pub struct Ticket {
-    name: Vec<String>,
-    realm: String,
-    enctype: i32,
-    key: Zeroizing<Vec<u8>>,
-    starts: u64,
-    ends: u64,
-    valid: bool,
+    pub(super) name: Name,
+    pub(super) realm: String,
+    pub(super) enctype: i32,
+    pub(super) key: Zeroizing<Vec<u8>>,
+    pub(super) starts: u64,
+    pub(super) ends: u64,
+    pub(super) valid: bool,
+}
+
+/// A client's name, as its Kerberos has it.
+#[derive(Debug)]
+pub(super) enum Name {
+    Kerberos4 { name: String, instance: String },
+    Kerberos5(Vec<String>),
 }
 
 #[derive(Sequence)]
@@ -128,6 +139,10 @@ impl Ticket {
     /// There is no such key, or the ticket cannot be opened or read.
     pub fn open(form: TicketForm, ticket: &[u8], keys: &ServerKeys) -> Result<Self, Fault> {
         let encrypted = match form {
+            TicketForm::Version4(version) => {
+                let key = keys.find_des(version.into()).ok_or(Fault::UnknownKey)?;
+                return version_4::open(ticket, key);
+            }
             TicketForm::EncryptedPart => EncryptedData::from_der(ticket).map_err(bad)?,
             TicketForm::Whole => {
                 let whole = WholeTicket::from_der(application(ticket, TICKET_TAG)?).map_err(bad)?;
@@ -150,12 +165,13 @@ impl Ticket {
     fn read(plain: &[u8]) -> Result<Self, Fault> {
         let part = EncryptedPart::from_der(application(plain, PART_TAG)?).map_err(bad)?;
         Ok(Self {
-            name: part
-                .client
-                .parts
-                .iter()
-                .map(|name| text(*name))
-                .collect::<Result<_, _>>()?,
+            name: Name::Kerberos5(
+                part.client
+                    .parts
+                    .iter()
+                    .map(|name| text(*name))
+                    .collect::<Result<_, _>>()?,
+            ),
             realm: text(part.realm)?,
             enctype: part.key.enctype,
             key: Zeroizing::new(part.key.key.as_bytes().to_vec()),
@@ -184,7 +200,7 @@ impl Ticket {
 
     /// Made by a server with its own key (`-localauth`): from the beginning of time to its end.
     fn is_local(&self) -> bool {
-        (self.starts, self.ends) == (0, FOR_EVER)
+        (self.starts, self.ends) == (0, FOR_EVER) || self.ends == version_4::NEVER_ENDS
     }
 
     /// Until when it may be used (unix seconds).
@@ -204,18 +220,7 @@ impl Ticket {
 
     /// Who it is for, by the names of Kerberos 4, which AFS goes by.
     pub(super) fn caller(&self, level: Level) -> Result<Arc<Caller>, Fault> {
-        let (name, instance) = match self.name.as_slice() {
-            [name] => (name.as_str(), ""),
-            [service, host] => match ServiceName::of(service) {
-                ServiceName::Other => (service.as_str(), host.as_str()),
-                ServiceName::Plain => (service.as_str(), ""),
-                ServiceName::OnHost(name) => (name, host.split_once('.').ok_or(Fault::BadTicket)?.0),
-            },
-            _ => return Err(Fault::BadTicket),
-        };
-        if self.name.first().is_some_and(|first| first.contains('.')) || name.is_empty() {
-            return Err(Fault::BadTicket);
-        }
+        let (name, instance) = self.name.of_version_4()?;
         Ok(Arc::new(Caller {
             name: name.to_owned(),
             instance: instance.to_owned(),
@@ -232,6 +237,29 @@ impl fmt::Debug for Ticket {
             .field("realm", &self.realm)
             .field("ends", &self.ends)
             .finish_non_exhaustive()
+    }
+}
+
+impl Name {
+    /// Name and instance.
+    fn of_version_4(&self) -> Result<(&str, &str), Fault> {
+        let parts = match self {
+            Self::Kerberos4 { name, instance } => return Ok((name, instance)),
+            Self::Kerberos5(parts) => parts,
+        };
+        let (name, instance) = match parts.as_slice() {
+            [name] => (name.as_str(), ""),
+            [service, host] => match ServiceName::of(service) {
+                ServiceName::Other => (service.as_str(), host.as_str()),
+                ServiceName::Plain => (service.as_str(), ""),
+                ServiceName::OnHost(name) => (name, host.split_once('.').ok_or(Fault::BadTicket)?.0),
+            },
+            _ => return Err(Fault::BadTicket),
+        };
+        if parts.first().is_some_and(|first| first.contains('.')) || name.is_empty() {
+            return Err(Fault::BadTicket);
+        }
+        Ok((name, instance))
     }
 }
 

@@ -39,12 +39,14 @@ impl Rights {
 }
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// ViceId.
     pub(crate) id: u32,
-    /// The names that lists may call him.
+    /// The names that lists may call him, and many others.
     names: &'static [&'static str],
+    /// His own, and those of his groups.
+    own: Vec<String>,
     /// A member of system:administrators.
     pub(crate) is_administrator: bool,
 }
@@ -54,14 +56,31 @@ impl Caller {
     pub(crate) const ANONYMOUS: Self = Self {
         id: 32_766,
         names: &[ANYUSER, "anonymous"],
+        own: Vec::new(),
         is_administrator: false,
     };
     /// The owner of this process.
     pub(crate) const ADMINISTRATOR: Self = Self {
         id: 0,
-        names: &[ANYUSER, "system:authuser", "system:administrators"],
+        names: &[ANYUSER, AUTHUSER, ADMINISTRATORS],
+        own: Vec::new(),
         is_administrator: true,
     };
+
+    /// Who has proven to be this user.
+    pub(crate) fn user(id: u32, name: &str, groups: &[String]) -> Self {
+        Self {
+            id,
+            names: &[ANYUSER, AUTHUSER],
+            own: groups.iter().cloned().chain([name.to_owned()]).collect(),
+            is_administrator: groups.iter().any(|group| group == ADMINISTRATORS),
+        }
+    }
+
+    /// May a list mean him by this name?
+    fn is_called(&self, name: &str) -> bool {
+        self.names.contains(&name) || self.own.iter().any(|own| own == name)
+    }
 
     /// Is it somebody, and the owner?
     pub(crate) const fn owns(&self, owner: u32) -> bool {
@@ -84,13 +103,20 @@ impl Acl {
     /// The list that gives `rights` to everybody, and all to administrators.
     pub(crate) fn anyuser(rights: Rights) -> Self {
         let mut acl = Self {
-            positive: vec![("system:administrators".to_owned(), Rights::ALL)],
+            positive: vec![(ADMINISTRATORS.to_owned(), Rights::ALL)],
             negative: Vec::new(),
         };
         if rights != Rights::default() {
             acl.positive.push((ANYUSER.to_owned(), rights));
         }
         acl
+    }
+
+    /// The list that gives `rights` to one more.
+    pub(crate) fn and(mut self, name: &str, rights: Rights) -> Self {
+        self.positive.retain(|(listed, _)| listed != name);
+        self.positive.push((name.to_owned(), rights));
+        self
     }
 
     /// Reads a list as it comes from a client. Names must be known.
@@ -131,7 +157,7 @@ impl Acl {
         }
         let union = |list: &[(String, Rights)]| {
             list.iter()
-                .filter(|(name, _)| caller.names.contains(&name.as_str()))
+                .filter(|(name, _)| caller.is_called(name))
                 .fold(0, |all, (_, rights)| all | rights.0)
         };
         Rights(union(&self.positive) & !union(&self.negative))
@@ -149,6 +175,10 @@ impl fmt::Display for Acl {
 
 /// Everybody.
 pub(crate) const ANYUSER: &str = "system:anyuser";
+/// Everybody who has proven to be somebody.
+const AUTHUSER: &str = "system:authuser";
+/// Those who may do everything.
+pub(crate) const ADMINISTRATORS: &str = "system:administrators";
 const ENTRIES_MAX: usize = 20;
 const NAME_MAX: usize = 63;
 
@@ -164,6 +194,23 @@ mod tests {
         assert_eq!(acl.rights(&Caller::ADMINISTRATOR), Rights::ALL);
         let shown = acl.to_string();
         assert_eq!(Acl::parse(shown.as_bytes(), |_| true), Ok(acl));
+    }
+
+    #[test]
+    fn users_have_the_rights_of_all_their_names() {
+        let acl = Acl::anyuser(Rights::LOOKUP)
+            .and("alice", Rights::WRITE)
+            .and("staff", Rights::READ)
+            .and("system:authuser", Rights::LOCK);
+        let staff = ["staff".to_owned()];
+        let rights = |caller: &Caller| acl.rights(caller).0;
+        assert_eq!(rights(&Caller::ANONYMOUS), 8);
+        assert_eq!(rights(&Caller::user(1002, "bob", &[])), 8 + 32);
+        assert_eq!(rights(&Caller::user(1001, "alice", &staff)), 8 + 32 + 2 + 1);
+        let admins = [ADMINISTRATORS.to_owned()];
+        assert_eq!(rights(&Caller::user(1, "admin", &admins)), 0x7f);
+        let denied = Acl::parse(b"1\n1\nsystem:anyuser 9\nbob 8\n", |_| true).unwrap();
+        assert_eq!(denied.rights(&Caller::user(1002, "bob", &[])), Rights::READ);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod tests;
 mod vnode;
 mod volume;
 
-pub(crate) use acl::{Acl, Caller, Rights};
+pub(crate) use acl::{ADMINISTRATORS, Acl, Caller, Rights};
 pub(crate) use data::{Data, Spill};
 pub(crate) use vnode::Content;
 pub(crate) use volume::{At, Broken, ROOT, Readable, Store, Volume};

@@ -211,7 +211,7 @@ impl Volume {
     }
 
     /// The list that governs a vnode.
-    fn acl<'a>(&'a self, vnode: &'a Vnode) -> Result<&'a Acl, Refusal> {
+    pub(crate) fn acl<'a>(&'a self, vnode: &'a Vnode) -> Result<&'a Acl, Refusal> {
         match &vnode.content {
             Content::Directory { acl, .. } => Ok(acl),
             _ => match &self.vnode(vnode.parent)?.content {

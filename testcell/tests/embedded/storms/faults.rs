@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use afs_client::codes;
 use afs_client::error::{Error, errno};
 use afs_client::rpc::Procedure;
 use afs_client::rpc::fs::{CreateFile, FETCH_DATA, FetchStatusOf, InlineBulkStatus, RemoveFile, STORE_DATA};
 use rustix::io::Errno;
 use testcell::Random;
-use testcell::embedded::faults::{Action, Calls, Faults, Lie, Memory, Moment, Rule, When, codes};
+use testcell::embedded::faults::{Action, Calls, Faults, Lie, Memory, Moment, Rule, When};
 
 /// The rules of a scenario, and how often each has acted.
 #[derive(Debug)]

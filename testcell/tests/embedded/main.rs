@@ -12,3 +12,4 @@ mod failures;
 mod procedures;
 mod relay;
 mod rxkad;
+mod storms;

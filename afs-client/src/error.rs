@@ -119,7 +119,8 @@ pub fn errno(code: AbortCode) -> Errno {
         vice::NO_VNODE => Errno::STALE,
         vice::NO_VOLUME | vice::MOVED | vice::SALVAGE | vice::OFFLINE | vice::SALVAGING => Errno::NODEV,
         104 => Errno::EXIST,
-        vice::NO_SERVICE => Errno::TIMEDOUT,
+        // What became of the call nobody knows.
+        vice::NO_SERVICE | RX_CALL_DEAD | RX_CALL_TIMEOUT => Errno::TIMEDOUT,
         vice::DISK_FULL => Errno::NOSPC,
         vice::OVER_QUOTA => Errno::DQUOT,
         vice::BUSY | vice::RESTARTING => Errno::BUSY,
@@ -148,6 +149,14 @@ const fn errno_of_fault(fault: Fault) -> Errno {
     }
 }
 
+/// What a server has against a token, and what helps; `None` if the code says something else.
+#[must_use]
+pub fn against_token(code: AbortCode) -> Option<&'static str> {
+    Fault::from_code(code)
+        .filter(|fault| !fault.is_of_packet() && errno_of_fault(*fault) != Errno::PROTO)
+        .map(cure)
+}
+
 /// What is wrong, and what helps.
 const fn cure(fault: Fault) -> &'static str {
     match fault {
@@ -164,7 +173,7 @@ const fn cure(fault: Fault) -> &'static str {
         }
         Fault::BadKey | Fault::TicketLength => "the server has no use for such a token: run afs aklog",
         Fault::LevelFail | Fault::IllegalLevel => {
-            "the server asks for another level of security than calls are made with: use level crypt"
+            "the server wants calls to be better protected: give afs mount a higher --security"
         }
         Fault::SealedInconsistent | Fault::DataLength => {
             "a packet was sealed with another key, or changed on its way: run afs aklog if it goes on"
@@ -231,6 +240,8 @@ pub fn describe(code: AbortCode) -> String {
 pub const UAE_BASE: i32 = 49_733_376;
 /// An error that has no name of its own.
 const UAE_OTHER: i32 = UAE_BASE + 0x7e;
+const RX_CALL_DEAD: i32 = abort_codes::RX_CALL_DEAD.0;
+const RX_CALL_TIMEOUT: i32 = abort_codes::RX_CALL_TIMEOUT.0;
 const VL_NO_ENTRY: i32 = 363_524;
 const VL_EMPTY: i32 = 363_525;
 const VL_ENTRY_DELETED: i32 = 363_526;
@@ -259,7 +270,11 @@ mod tests {
             (49_733_484, Errno::TIMEDOUT),
             (49_733_496, Errno::DQUOT),
             (363_524, Errno::NODEV),
+            (-1, Errno::TIMEDOUT),
+            (-3, Errno::TIMEDOUT),
             (-455, Errno::IO),
+            (19_270_409, Errno::KEYEXPIRED),
+            (19_270_408, Errno::KEYREJECTED),
             (i32::MIN, Errno::IO),
         ] {
             assert_eq!(errno(AbortCode(code)), expected, "{code}");

@@ -197,7 +197,7 @@ fn beside(path: &Path) -> Option<(OsString, OwnedFd)> {
     let name = path.file_name()?.to_owned();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(directory.unwrap_or(Path::new(".")), flags, Mode::empty());
+    let directory = rustix::fs::open(directory.unwrap_or_else(|| Path::new(".")), flags, Mode::empty());
     Some((name, directory.ok()?))
 }
 

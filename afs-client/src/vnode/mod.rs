@@ -147,7 +147,8 @@ impl Vnode {
     }
 
     /// Takes a status over that was asked for with `proof`, and a promise if one came with it. `current` says that nothing
-    /// was broken since the question was sent. What is older than what can be relied on is not taken.
+    /// was broken since the question was sent. A status that is older than a reliable one is not taken: a late reply, or a
+    /// server that has said something else before. Which of the two the next question tells.
     pub(crate) fn learn(
         &self,
         status: Status,
@@ -159,7 +160,11 @@ impl Vnode {
         let stamp = self.stamp(all);
         let mut known = self.known.write();
         let stands = known.stands(stamp, now).is_some();
-        if stands && (!current || known.status.is_some_and(|old| old.version > status.version)) {
+        let contradicts = current && known.status.is_some_and(|old| old.version > status.version);
+        if stands && contradicts {
+            known.promise = None;
+        }
+        if stands && (!current || contradicts) {
             return;
         }
         let is_promised = |promise: &Promise| promise.remaining(stamp, now).is_some();

@@ -290,6 +290,14 @@ impl Ref<Connection> {
         });
     }
 
+    /// Fails all its calls, so that only who holds one holds the connection.
+    pub(super) fn give_up(&self, now: Instant) {
+        self.turn(now, |turn| {
+            let touched = turn.state.proto.give_up(now);
+            turn.touched(touched);
+        });
+    }
+
     /// The timer that was armed for `at` has fired. True if the connection should be forgotten.
     pub(super) fn expire(&self, now: Instant, at: Instant) -> bool {
         self.turn(now, |turn| {

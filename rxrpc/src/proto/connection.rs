@@ -378,6 +378,13 @@ impl Connection {
         self.fail_all(now, CallError::Shutdown, Some(abort_codes::RX_CALL_DEAD), unsent)
     }
 
+    /// Aborts the replies as well that `close` has left on their way: whoever they are for does not take them.
+    pub fn give_up(&mut self, now: Instant) -> [bool; ChannelIndex::COUNT] {
+        self.fail_all(now, CallError::Shutdown, Some(abort_codes::RX_CALL_DEAD), |_| {
+            true
+        })
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {

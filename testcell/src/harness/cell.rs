@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use crate::harness::command::{Finished, run, wait};
 use crate::harness::metrics::Metrics;
 use crate::harness::mount::{METRICS, Mount, MountOptions};
+use crate::harness::site::Site;
 use crate::harness::watch::Clients;
 use crate::harness::{needs, netns};
 
@@ -213,6 +214,37 @@ impl Cell {
             .nth(index)
             .with_context(|| format!("{key} has no {number}"))?;
         text.parse().with_context(|| format!("{key}: {text}"))
+    }
+}
+
+impl Site for Cell {
+    fn name(&self) -> &str {
+        self.cell_name()
+    }
+
+    fn cellservdb(&self) -> PathBuf {
+        self.conf_dir().join("CellServDB")
+    }
+
+    fn client(&self, k: u8, program: &OsStr) -> Command {
+        self.client_command(k, program)
+    }
+
+    /// Its namespace is enough.
+    fn mount_arguments(&self, _: u8) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn metrics_address(&self, _: u8) -> SocketAddr {
+        METRICS
+    }
+
+    fn metrics_page(&self, k: u8) -> Result<Metrics> {
+        self.metrics(k)
+    }
+
+    fn clients(&self) -> &Clients {
+        &self.clients
     }
 }
 

@@ -7,6 +7,8 @@
     clippy::unwrap_used
 )]
 
+use testcell::shared;
+
 mod access;
 mod bulk;
 mod capture;

@@ -175,6 +175,32 @@ fn lies_give_errors_and_no_wrong_data() {
     });
 }
 
+/// A version that is too high comes with a promise; what the server says afterwards looks old. It is asked again then, and
+/// neither is what it said first believed for hours, nor is the file one that changes all the time.
+#[test]
+fn a_server_that_contradicts_itself_is_asked_again() {
+    run(async {
+        let cell = cell(1).await;
+        for opcode in [CreateFile::OPCODE, FetchStatusOf::OPCODE, FETCH_DATA, STORE_DATA] {
+            let client = Client::new(&cell).await;
+            client.names("lab.example/work").await.unwrap();
+            cell.faults().clear();
+            cell.faults().add(first(opcode, [Action::Lie(Lie::DataVersion)]));
+            let path = format!("{FILE}{opcode}");
+            for text in ["first", "second, longer"] {
+                client.write(&path, text.as_bytes()).await.unwrap();
+                assert_eq!(client.read(&path).await.unwrap(), text.as_bytes(), "{opcode}");
+                cell.write("work", &format!("file{opcode}"), b"other")
+                    .await
+                    .unwrap();
+                assert_eq!(client.read(&path).await.unwrap(), b"other"[..], "{opcode}");
+            }
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
+}
+
 #[test]
 fn a_reply_that_is_lost_leaves_a_truth_that_is_found() {
     run(async {

@@ -13,3 +13,4 @@ mod identities;
 mod procedures;
 mod relay;
 mod rxkad;
+mod storms;

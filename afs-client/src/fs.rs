@@ -31,7 +31,7 @@ use self::core::{Caller, Core};
 use crate::auth::keeper::Keeper;
 use crate::auth::source::Source;
 use crate::auth::tokens::Tokens;
-use crate::auth::{Identity, Token};
+use crate::auth::{Holding, Identity, Renewals, Token};
 use crate::callback::CallbackService;
 use crate::cell::CellName;
 use crate::clock;
@@ -169,8 +169,14 @@ impl AfsFs {
 
     /// The tokens of all identities.
     #[must_use]
-    pub fn tokens(&self) -> Vec<(Identity, Arc<Token>)> {
+    pub fn tokens(&self) -> Vec<Holding> {
         self.0.tokens.list()
+    }
+
+    /// How often tokens were renewed, by cell.
+    #[must_use]
+    pub fn renewals(&self) -> Vec<(CellName, Renewals)> {
+        self.0.tokens.renewals()
     }
 
     /// Has this identity a file open, or written something that is not stored yet?

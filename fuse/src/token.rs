@@ -15,6 +15,7 @@ use afs_client::auth::credential::{Credential, from_unix};
 use afs_client::auth::kdc::KdcClient;
 use afs_client::auth::keytab::Keytab;
 use afs_client::auth::krb5_conf::Krb5Conf;
+use afs_client::auth::localauth::ServerKey;
 use afs_client::auth::{Principal, Token, names_of_service, realm_of_cell};
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use clap::Args;
@@ -47,6 +48,10 @@ pub struct Aklog {
     /// Whose key of --keytab is used
     #[arg(long, value_name = "NAME", requires = "keytab")]
     pub principal: Option<String>,
+
+    /// Make the token with a key of the servers (KeyFileExt or KeyFile): for the servers of the databases and volumes
+    #[arg(long, value_name = "KEYFILE", conflicts_with_all = ["keytab", "realm"])]
+    pub localauth: Option<PathBuf>,
 
     /// Give the mounts this token alone: nothing with which they could get the next one
     #[arg(long)]
@@ -108,27 +113,24 @@ fn get_token(options: &Aklog) -> Result<(), Failure> {
     };
     let cell = cell_of(options)?;
     say(&format!("Authenticating to cell {cell}."));
-    let listed = std::env::var("KRB5_CONFIG").ok();
-    let conf = Krb5Conf::load(listed.as_deref()).map_err(other)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(other)?;
-    let (origin, directory) = origin(options, &conf, &say)?;
-    let credential = runtime.block_on(ticket(options, &conf, &cell, &origin, &say))?;
-    let token = Token::from_credential(cell.clone(), &credential);
-    let offer = (!options.no_renew).then(|| Offer {
-        service: credential.server.clone(),
-        origin,
-    });
+    let (token, offer, directory) = match &options.localauth {
+        Some(file) => {
+            say(&format!("Making a token with a key of {}.", file.display()));
+            let token = ServerKey::read(file).and_then(|key| key.token(cell));
+            (token.map_err(other)?, None, None)
+        }
+        None => from_kerberos(options, cell, &say)?,
+    };
+    let client = token.client.clone();
+    let request = Request::SetToken(Box::new(token), offer.filter(|_| !options.no_renew));
     let along = directory.as_ref().map(OwnedFd::as_fd);
-    let asked = ask_all(&Request::SetToken(Box::new(token), offer), along);
+    let asked = ask_all(&request, along);
     let mut taken = false;
     for answer in &asked.answers {
         let at = answer.socket.display();
         if let Ok(Reply::Done) = &answer.reply {
             taken = true;
-            say(&format!("Setting tokens: {} at {at}.", credential.client));
+            say(&format!("Setting tokens: {client} at {at}."));
         } else {
             say(&format!("{at}: {}", answer.refusal()));
         }
@@ -138,6 +140,27 @@ fn get_token(options: &Aklog) -> Result<(), Failure> {
     } else {
         Err(asked.nobody_does("takes the token"))
     }
+}
+
+/// A token for a ticket of a KDC, and what the next one can be had from.
+fn from_kerberos(
+    options: &Aklog,
+    cell: CellName,
+    say: &impl Fn(&str),
+) -> Result<(Token, Option<Offer>, Option<OwnedFd>), Failure> {
+    let listed = std::env::var("KRB5_CONFIG").ok();
+    let conf = Krb5Conf::load(listed.as_deref()).map_err(other)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(other)?;
+    let (origin, directory) = origin(options, &conf, say)?;
+    let credential = runtime.block_on(ticket(options, &conf, &cell, &origin, say))?;
+    let offer = Offer {
+        service: credential.server.clone(),
+        origin,
+    };
+    Ok((Token::from_credential(cell, &credential), Some(offer), directory))
 }
 
 /// The cell that a token is wanted for.
@@ -287,10 +310,11 @@ fn as_json(held: &[Held]) -> String {
     held.iter().fold(String::new(), |mut out, token| {
         let _ = writeln!(
             out,
-            "{{\"cell\":{},\"principal\":{},\"expires\":{},\"owner\":{}}}",
+            "{{\"cell\":{},\"principal\":{},\"expires\":{},\"renews\":{},\"owner\":{}}}",
             json(&token.cell),
             json(&token.client),
             token.expires,
+            token.renews,
             json(&token.owner)
         );
         out
@@ -349,6 +373,7 @@ mod tests {
             cell: "lab.example".to_owned(),
             client: "al\"ice@LAB".to_owned(),
             expires,
+            renews: false,
         };
         vec![held(1_000), held(1_709_251_140)]
     }
@@ -364,7 +389,9 @@ mod tests {
         );
         assert_eq!(
             as_json(&held()).lines().next(),
-            Some(r#"{"cell":"lab.example","principal":"al\"ice@LAB","expires":1000,"owner":"uid 1001"}"#)
+            Some(
+                r#"{"cell":"lab.example","principal":"al\"ice@LAB","expires":1000,"renews":false,"owner":"uid 1001"}"#
+            )
         );
         assert_eq!(json("a\u{1}\\"), "\"a\\u0001\\\\\"");
     }

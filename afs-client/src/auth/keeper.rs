@@ -16,14 +16,19 @@ use super::tokens::{Identity, TokenRules};
 use crate::cell::CellName;
 use crate::clock;
 use crate::fs::core::{Caller, Core};
+use crate::vnode::status::to_seconds;
 
 /// The task of one token. Its drop ends it.
 #[derive(Debug)]
-pub(crate) struct Keeper(tokio::task::AbortHandle);
+pub(crate) struct Keeper {
+    task: tokio::task::AbortHandle,
+    renews: bool,
+}
 
 impl Keeper {
     /// Starts to keep a token. Needs a tokio runtime.
     pub(crate) fn start(of: &Caller, token: &Token, source: Option<Source>) -> Self {
+        let renews = source.is_some();
         let kept = Kept {
             core: Arc::downgrade(&of.core),
             who: of.who,
@@ -32,13 +37,21 @@ impl Keeper {
             source,
             said: None,
         };
-        Self(tokio::spawn(kept.keep()).abort_handle())
+        Self {
+            task: tokio::spawn(kept.keep()).abort_handle(),
+            renews,
+        }
+    }
+
+    /// Is there something to get the next token from?
+    pub(crate) const fn renews(&self) -> bool {
+        self.renews
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -61,9 +74,15 @@ struct Span {
 }
 
 impl Span {
-    const fn of(token: &Token) -> Self {
+    /// Some tokens have no beginning: theirs is now.
+    fn of(token: &Token) -> Self {
+        let begins = if token.begins == 0 {
+            to_seconds(clock::wall())
+        } else {
+            token.begins
+        };
         Self {
-            begins: token.begins,
+            begins,
             ends: token.expires,
         }
     }
@@ -98,6 +117,10 @@ impl Kept {
                     Err(NoToken::Shutdown) => return,
                     Err(error) => {
                         self.say(&error);
+                        // Where there is nothing to try with, nothing has failed.
+                        if matches!(error, NoToken::Kdc(_) | NoToken::Conf(_)) {
+                            self.count(false);
+                        }
                         if self.source.is_none() {
                             sleep_until(from_unix(self.span.ends)).await;
                             self.say(&error);
@@ -113,6 +136,7 @@ impl Kept {
             };
             self.span = Span::of(&renewed);
             self.said = None;
+            self.count(true);
             let Some(core) = self.core.upgrade() else { return };
             let (cell, client) = (&self.cell, renewed.client.to_string());
             match core.tokens.renew(self.who, renewed) {
@@ -134,6 +158,12 @@ impl Kept {
         let conf = tokio::task::spawn_blocking(move || Krb5Conf::load(listed.as_deref()));
         let conf = conf.await.map_err(|_| NoToken::Shutdown)??;
         source.token(&conf, &self.cell, self.span.ends).await
+    }
+
+    fn count(&self, done: bool) {
+        if let Some(core) = self.core.upgrade() {
+            core.tokens.count_renewal(&self.cell, done);
+        }
     }
 
     fn say(&mut self, error: &NoToken) {

@@ -26,4 +26,4 @@ pub use principal::{BadPrincipal, Principal};
 pub use reader::Malformed;
 pub use service::{names_of_service, realm_of_cell};
 pub use token::Token;
-pub use tokens::{Identity, TokenRules};
+pub use tokens::{Holding, Identity, Renewals, TokenRules};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use rxrpc::proto::Level;
 use rxrpc::security::Security;
@@ -72,6 +72,26 @@ impl Default for TokenRules {
     }
 }
 
+/// A token that is held.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// Who makes calls with it.
+    pub owner: Identity,
+    /// The token.
+    pub token: Arc<Token>,
+    /// Is there something to get the next one from?
+    pub renews: bool,
+}
+
+/// How often tokens for a cell were renewed, and how often that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Renewals {
+    /// Renewed.
+    pub done: u64,
+    /// Tried in vain.
+    pub failed: u64,
+}
+
 /// What rights were found out with: the number of a token, or 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProofId(u64);
@@ -116,6 +136,7 @@ pub(crate) struct Tokens {
     /// How many were ever set.
     set: AtomicU64,
     changed: Notify,
+    renewals: Mutex<HashMap<CellName, Renewals>>,
 }
 
 #[derive(Debug)]
@@ -123,7 +144,7 @@ struct Held {
     token: Arc<Token>,
     proof: Proof,
     /// Gets the next one.
-    _keeper: Option<Keeper>,
+    keeper: Option<Keeper>,
 }
 
 impl Tokens {
@@ -134,6 +155,7 @@ impl Tokens {
             any: AtomicBool::new(false),
             set: AtomicU64::new(0),
             changed: Notify::new(),
+            renewals: Mutex::default(),
         }
     }
 
@@ -188,11 +210,7 @@ impl Tokens {
         }
         let is_other = before.is_none_or(|before| before != token.client);
         let token = Arc::new(token);
-        let new = Held {
-            token,
-            proof,
-            _keeper: keeper,
-        };
+        let new = Held { token, proof, keeper };
         let old = held.insert(key, new);
         self.any.store(true, Ordering::Release);
         drop(held);
@@ -279,11 +297,35 @@ impl Tokens {
         &self.rules
     }
 
-    /// All of them, and whose they are.
-    pub(crate) fn list(&self) -> Vec<(Identity, Arc<Token>)> {
+    /// All of them.
+    pub(crate) fn list(&self) -> Vec<Holding> {
         let held = self.held.read();
         held.iter()
-            .map(|((who, _), held)| (*who, Arc::clone(&held.token)))
+            .map(|((owner, _), held)| Holding {
+                owner: *owner,
+                token: Arc::clone(&held.token),
+                renews: held.keeper.as_ref().is_some_and(Keeper::renews),
+            })
+            .collect()
+    }
+
+    /// Counts what came of a try to renew a token.
+    pub(crate) fn count_renewal(&self, cell: &CellName, done: bool) {
+        let mut renewals = self.renewals.lock();
+        let count = renewals.entry(cell.clone()).or_default();
+        if done {
+            count.done += 1;
+        } else {
+            count.failed += 1;
+        }
+    }
+
+    /// What came of all of them.
+    pub(crate) fn renewals(&self) -> Vec<(CellName, Renewals)> {
+        let renewals = self.renewals.lock();
+        renewals
+            .iter()
+            .map(|(cell, count)| (cell.clone(), *count))
             .collect()
     }
 }

@@ -13,7 +13,7 @@ use afs_client::xdr::{Decode, Decoder, Encode};
 use rxrpc::crypto::krb5::{Enctype, Key};
 use zeroize::Zeroizing;
 
-use super::proto::{Nonsense, data, principal, put, text};
+use super::proto::{Nonsense, data, principal, put, put_principal, text};
 
 /// A source of tokens, as it is handed over.
 #[derive(Clone, Debug)]
@@ -74,11 +74,11 @@ impl Offer {
 
     /// As bytes, with keys in them.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        put(out, self.service.to_string().as_bytes());
+        put_principal(out, &self.service);
         match &self.origin {
             Offered::Keys(client, keys) => {
                 KEYS.encode(out);
-                put(out, client.to_string().as_bytes());
+                put_principal(out, client);
                 u32::try_from(keys.len()).unwrap_or(u32::MAX).encode(out);
                 for key in keys {
                     key.enctype().number().encode(out);
@@ -87,8 +87,8 @@ impl Offer {
             }
             Offered::Ticket(granting, place) => {
                 TICKET.encode(out);
-                put(out, granting.client.to_string().as_bytes());
-                put(out, granting.server.to_string().as_bytes());
+                put_principal(out, &granting.client);
+                put_principal(out, &granting.server);
                 granting.enctype.encode(out);
                 put(out, &granting.key);
                 for time in [granting.starts, granting.ends, granting.renew_till] {

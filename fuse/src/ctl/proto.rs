@@ -44,6 +44,8 @@ pub struct Held {
     pub client: String,
     /// Until when it can be used (unix seconds).
     pub expires: u32,
+    /// Will the mount get the next one?
+    pub renews: bool,
 }
 
 /// Bytes that mean nothing.
@@ -71,7 +73,7 @@ impl Request {
             Self::SetToken(token, offer) => {
                 SET_TOKEN.encode(&mut out);
                 put(&mut out, token.cell.as_str().as_bytes());
-                put(&mut out, token.client.to_string().as_bytes());
+                put_principal(&mut out, &token.client);
                 token.kvno.encode(&mut out);
                 token.enctype.encode(&mut out);
                 put(&mut out, &token.key);
@@ -141,6 +143,7 @@ impl Reply {
                     put(&mut out, held.cell.as_bytes());
                     put(&mut out, held.client.as_bytes());
                     held.expires.encode(&mut out);
+                    u32::from(held.renews).encode(&mut out);
                 }
             }
             Self::Refused(why) => {
@@ -164,6 +167,7 @@ impl Reply {
                         cell: text(&mut input)?,
                         client: text(&mut input)?,
                         expires: u32::decode(&mut input)?,
+                        renews: u32::decode(&mut input)? != 0,
                     });
                 }
                 Self::Tokens(tokens)
@@ -194,12 +198,30 @@ pub(super) fn text(input: &mut Decoder<'_>) -> Result<String, Nonsense> {
     String::from_utf8(data(input)?.to_vec()).map_err(|_| Nonsense)
 }
 
+/// A principal in its parts: some have names that their own spelling cannot tell.
+pub(super) fn put_principal(out: &mut Vec<u8>, principal: &Principal) {
+    put(out, principal.realm.as_bytes());
+    u32::try_from(principal.components.len())
+        .unwrap_or(u32::MAX)
+        .encode(out);
+    for component in &principal.components {
+        put(out, component.as_bytes());
+    }
+}
+
 pub(super) fn principal(input: &mut Decoder<'_>) -> Result<Principal, Nonsense> {
-    Principal::parse(&text(input)?, None).map_err(|_| Nonsense)
+    let realm = text(input)?;
+    let count = input.word()?;
+    if count == 0 || count > MAX_COMPONENTS {
+        return Err(Nonsense);
+    }
+    let components = (0..count).map(|_| text(input)).collect::<Result<_, _>>()?;
+    Ok(Principal { components, realm })
 }
 
 /// No message is longer: servers take tickets of up to 12,000 bytes, and KDCs give longer ones to themselves.
 pub(super) const MESSAGE_MAX: usize = 64 << 10;
+const MAX_COMPONENTS: u32 = 16;
 const SET_TOKEN: u32 = 1;
 const LIST_TOKENS: u32 = 2;
 const FORGET_TOKENS: u32 = 3;
@@ -280,6 +302,7 @@ mod tests {
             cell: "lab.example".to_owned(),
             client: "alice@LAB.EXAMPLE".to_owned(),
             expires: 7,
+            renews: true,
         };
         for reply in [
             Reply::Done,

@@ -159,7 +159,7 @@ impl Policy {
     fn answer(&self, fs: &AfsFs, asker: Asker, request: Request, along: Option<OwnedFd>) -> Reply {
         let who = match request {
             Request::SetToken(..) => {
-                let held = || fs.tokens().into_iter().map(|(who, _)| who).collect();
+                let held = || fs.tokens().into_iter().map(|held| held.owner).collect();
                 self.identities.of_holder(asker.user, asker.process, held)
             }
             _ => self.identities.of(asker.user, asker.process),
@@ -223,12 +223,13 @@ fn held(fs: &AfsFs, of: impl Fn(Identity) -> bool) -> Vec<Held> {
     let mut held: Vec<_> = fs
         .tokens()
         .iter()
-        .filter(|(owner, _)| of(*owner))
-        .map(|(owner, token)| Held {
-            owner: shown(*owner),
-            cell: token.cell.to_string(),
-            client: token.client.to_string(),
-            expires: token.expires,
+        .filter(|held| of(held.owner))
+        .map(|held| Held {
+            owner: shown(held.owner),
+            cell: held.token.cell.to_string(),
+            client: held.token.client.to_string(),
+            expires: held.token.expires,
+            renews: held.renews,
         })
         .collect();
     held.sort();

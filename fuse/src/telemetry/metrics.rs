@@ -235,14 +235,25 @@ impl Metrics {
         tokens.reset();
         expiry.reset();
         let now = SystemTime::now();
-        for (_, token) in fs.tokens() {
-            let state = if token.is_expired(now) { "expired" } else { "good" };
+        for held in fs.tokens() {
+            let token = held.token;
+            let state = if token.is_expired(now) { "expired" } else { "valid" };
             self.with_cell(token.cell.shared(), |cell| {
-                tokens.with_label_values(&[cell, state]).inc();
-                let first = expiry.with_label_values(&[cell]);
-                let ends = i64::from(token.expires);
-                if first.get() == 0 || ends < first.get() {
-                    first.set(ends);
+                tokens.with_label_values(&[cell, RXKAD, state]).inc();
+                if held.renews {
+                    let first = expiry.with_label_values(&[cell, RXKAD]);
+                    let ends = i64::from(token.expires);
+                    if first.get() == 0 || ends < first.get() {
+                        first.set(ends);
+                    }
+                }
+            });
+        }
+        for (cell, count) in fs.renewals() {
+            self.with_cell(cell.shared(), |cell| {
+                for (result, to) in [("ok", count.done), ("failed", count.failed)] {
+                    let counter = self.families.token_renewals.with_label_values(&[cell, result]);
+                    counter.inc_by(to.saturating_sub(counter.get()));
                 }
             });
         }
@@ -408,6 +419,8 @@ fn count(value: u64) -> f64 {
     value as f64
 }
 
+/// The only class with tokens.
+const RXKAD: &str = "rxkad";
 const NO_LABELS: &[&str] = &[];
 /// Cells with a label of their own; the rest is `other`.
 const MAX_CELLS: usize = 16;

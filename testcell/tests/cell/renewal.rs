@@ -105,7 +105,8 @@ fn a_job_that_is_longer_than_its_ticket_loses_nothing() {
         assert_eq!(held.get(name), Some(&sum), "{name}");
     }
     let metrics = stage.mount.metrics().unwrap();
-    assert!(metrics.sum("afs_tokens", &[("cell", "lab.example"), ("state", "good")]) >= 3.0);
+    assert!(metrics.sum("afs_tokens", &[("cell", "lab.example"), ("state", "valid")]) >= 3.0);
+    assert!(metrics.sum("afs_token_renewals_total", &[("result", "ok")]) >= 6.0);
     let first = metrics.sum("afs_token_expiry_timestamp_seconds", &[("cell", "lab.example")]);
     assert!(
         first

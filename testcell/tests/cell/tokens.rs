@@ -1,9 +1,11 @@
 //! Tokens on one mount: everybody works with their own rights, and sees nothing of what is cached for others.
 
 use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 
-use testcell::{MountOptions, afs_program, eventually, run, shared};
+use testcell::{Cell, MountOptions, afs_program, eventually, run, shared};
 
 use crate::stage::{ALICE, BOB, Group, LIMIT, STRANGER, Stage};
 
@@ -224,6 +226,21 @@ fn what_goes_wrong_is_told_in_a_line_with_the_cure() {
         &format!("--keytab {} --principal alice@LAB.EXAMPLE", key.display()),
     );
     assert!(down.contains("check that it runs"), "{down}");
+    // Its clock is another one.
+    let conf = stage.folder.path().join("skewed.conf");
+    let skewed = skewed_kdc(&cell);
+    let text =
+        format!("[libdefaults]\nudp_preference_limit = 1\n[realms]\nLAB.EXAMPLE = {{\nkdc = {skewed}\n}}\n");
+    fs::write(&conf, text).unwrap();
+    fs::set_permissions(&conf, Permissions::from_mode(0o644)).unwrap();
+    let ahead = refused(
+        &format!("KRB5_CONFIG={}", conf.display()),
+        &format!("--keytab {} --principal alice@LAB.EXAMPLE", key.display()),
+    );
+    assert!(
+        ahead.contains("s ahead of ours: set this machine's clock"),
+        "{ahead}"
+    );
     // Files that make no sense.
     let broken = stage.folder.path().join("broken.conf");
     fs::write(&broken, "[realms]\nX = {\n").unwrap();
@@ -242,4 +259,63 @@ fn what_goes_wrong_is_told_in_a_line_with_the_cure() {
         said.ends_with("mount first, with `afs mount MOUNTPOINT'\n"),
         "{said}"
     );
+}
+
+/// A KDC that finds our clock wrong: by its own it is the year 2038 (RFC 4120 5.9.1).
+fn skewed_kdc(cell: &Cell) -> SocketAddr {
+    fn field(tag: u8, contents: &[u8]) -> Vec<u8> {
+        [&[tag, u8::try_from(contents.len()).unwrap()], contents].concat()
+    }
+    let number = |tag, number: u8| field(tag, &field(2, &[number]));
+    let text = |text: &str| field(0x1b, text.as_bytes());
+    let names = field(0x30, &[text("krbtgt"), text("LAB.EXAMPLE")].concat());
+    let refusal = [
+        number(0xa0, 5),
+        number(0xa1, 30),
+        field(0xa4, &field(0x18, b"20380101000000Z")),
+        number(0xa5, 0),
+        number(0xa6, 37),
+        field(0xa9, &text("LAB.EXAMPLE")),
+        field(
+            0xaa,
+            &field(0x30, &[number(0xa0, 2), field(0xa1, &names)].concat()),
+        ),
+    ];
+    let refusal = field(0x7e, &field(0x30, &refusal.concat()));
+    let address = cell.client_address(1).unwrap();
+    let listener = cell
+        .in_client(1, || Ok(TcpListener::bind((address, 0))?))
+        .unwrap();
+    let bound = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let mut request = Vec::new();
+        (&mut stream)
+            .take(u32::from_be_bytes(length).into())
+            .read_to_end(&mut request)?;
+        let length = u32::try_from(refusal.len()).unwrap();
+        stream.write_all(&[&length.to_be_bytes()[..], &refusal].concat())
+    });
+    bound
+}
+
+/// The servers' own key makes a token; to a file server its owner is nobody in particular.
+#[test]
+fn a_key_of_the_servers_makes_a_token() {
+    let cell = shared();
+    let stage = Stage::new(&cell, &MountOptions::default(), 1);
+    let keys = cell.conf_dir().with_file_name("s1").join("etc/server/KeyFileExt");
+    stage.well(
+        0,
+        &format!("$afs aklog -d -c lab.example --localauth {}", keys.display()),
+    );
+    let tokens = stage.well(0, "$afs tokens");
+    assert!(
+        tokens.contains("afs@'s tokens for afs@lab.example [Expires "),
+        "{tokens}"
+    );
+    stage.well(0, "ls $work");
+    stage.denied(0, "ls $home");
 }

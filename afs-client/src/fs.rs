@@ -28,6 +28,8 @@ use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
 use self::core::{Caller, Core};
+use crate::auth::keeper::Keeper;
+use crate::auth::source::Source;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Identity, Token};
 use crate::callback::CallbackService;
@@ -145,13 +147,15 @@ impl AfsFs {
         Self(self.0.as_identity(who))
     }
 
-    /// Makes calls of this identity to a cell with a token from now on.
+    /// Makes calls of this identity to a cell with a token from now on, and with those that come after it from its source,
+    /// if it has one. Needs a tokio runtime.
     ///
     /// # Errors
     ///
-    /// `EKEYREJECTED`: the servers of AFS have no use for a key of its kind.
-    pub fn set_token(&self, token: Token) -> Result<(), Error> {
-        if self.0.tokens.set(self.0.who, token)? {
+    /// `EKEYREJECTED`: the servers of AFS have no use for a key of its kind. `ENOSPC`: the identity has too many.
+    pub fn set_token(&self, token: Token, source: Option<Source>) -> Result<(), Error> {
+        let keeper = Keeper::start(&self.0, &token, source);
+        if self.0.tokens.set(self.0.who, token, Some(keeper))? {
             self.0.rights_changed();
         }
         Ok(())

@@ -27,7 +27,7 @@ pub fn pagsh(options: &Pagsh) -> ExitCode {
 }
 
 fn become_command(options: &Pagsh) -> Failure {
-    let asked = ask_all(&Request::OpenScope);
+    let asked = ask_all(&Request::OpenScope, None);
     if !asked
         .answers
         .iter()

@@ -106,6 +106,7 @@ impl Protection {
             min: self.min_security.map(Name::level),
             expired_read_as_nobody: self.expired == Expired::Anonymous,
             patience: Duration::from_secs(self.token_wait),
+            krb5_config: std::env::var("KRB5_CONFIG").ok(),
             level: Level::default(),
             levels: HashMap::new(),
         };

@@ -3,8 +3,10 @@
 //! The machine: `aklog` takes a ticket-granting ticket from a credential cache, or gets one with a keytab, has the KDC
 //! give a ticket for the cell's service, and hands it to every mount that will take it.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -16,8 +18,10 @@ use afs_client::auth::krb5_conf::Krb5Conf;
 use afs_client::auth::{Principal, Token, names_of_service, realm_of_cell};
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use clap::Args;
+use rustix::fs::{Mode, OFlags};
 
 use crate::ctl::client::ask_all;
+use crate::ctl::offer::{Offer, Offered, Place};
 use crate::ctl::{Held, Reply, Request};
 use crate::failure::{Failure, Kind};
 
@@ -43,6 +47,10 @@ pub struct Aklog {
     /// Whose key of --keytab is used
     #[arg(long, value_name = "NAME", requires = "keytab")]
     pub principal: Option<String>,
+
+    /// Give the mounts this token alone: nothing with which they could get the next one
+    #[arg(long)]
+    pub no_renew: bool,
 
     /// Tell each step
     #[arg(short, long)]
@@ -106,9 +114,15 @@ fn get_token(options: &Aklog) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(other)?;
-    let credential = runtime.block_on(ticket(options, &conf, &cell, &say))?;
+    let (origin, directory) = origin(options, &conf, &say)?;
+    let credential = runtime.block_on(ticket(options, &conf, &cell, &origin, &say))?;
     let token = Token::from_credential(cell.clone(), &credential);
-    let asked = ask_all(&Request::SetToken(Box::new(token)));
+    let offer = (!options.no_renew).then(|| Offer {
+        service: credential.server.clone(),
+        origin,
+    });
+    let along = directory.as_ref().map(OwnedFd::as_fd);
+    let asked = ask_all(&Request::SetToken(Box::new(token), offer), along);
     let mut taken = false;
     for answer in &asked.answers {
         let at = answer.socket.display();
@@ -145,27 +159,63 @@ fn cell_of(options: &Aklog) -> Result<CellName, Failure> {
     }
 }
 
+/// What proves who asks; with the directory, if there is one, in which a newer ticket will be.
+fn origin(
+    options: &Aklog,
+    conf: &Krb5Conf,
+    say: &impl Fn(&str),
+) -> Result<(Offered, Option<OwnedFd>), Failure> {
+    let (Some(keytab), Some(name)) = (&options.keytab, &options.principal) else {
+        return from_cache(conf, say);
+    };
+    let principal = Principal::parse(name, conf.default_realm()).map_err(other)?;
+    say(&format!("Using the key of {principal} in {}.", keytab.display()));
+    let keys = Keytab::read(keytab).and_then(|keytab| keytab.keys_of(&principal));
+    Ok((Offered::Keys(principal, keys.map_err(other)?), None))
+}
+
+fn from_cache(conf: &Krb5Conf, say: &impl Fn(&str)) -> Result<(Offered, Option<OwnedFd>), Failure> {
+    let uid = rustix::process::geteuid().as_raw();
+    let named = std::env::var("KRB5CCNAME").ok();
+    let name = CcacheName::default_for(uid, named.as_deref(), conf).map_err(other)?;
+    say(&format!("Reading {name}."));
+    let found = name.read(conf).map_err(other)?;
+    let granting = found
+        .ticket_granting()
+        .ok_or_else(|| other(format!("{name} holds no ticket-granting ticket")).cure("run kinit"))?;
+    let (place, directory) = match &name {
+        CcacheName::File(path) => beside(path).map_or((Place::Nowhere, None), |(file, directory)| {
+            (Place::Beside(file), Some(directory))
+        }),
+        name => (Place::Named(name.to_string()), None),
+    };
+    Ok((Offered::Ticket(Box::new(granting.clone()), place), directory))
+}
+
+/// The name of a file, and the directory in which it is.
+fn beside(path: &Path) -> Option<(OsString, OwnedFd)> {
+    let name = path.file_name()?.to_owned();
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory.unwrap_or_else(|| Path::new(".")), flags, Mode::empty());
+    Some((name, directory.ok()?))
+}
+
 /// A ticket for the cell's service.
 async fn ticket(
     options: &Aklog,
     conf: &Krb5Conf,
     cell: &CellName,
+    origin: &Offered,
     say: &impl Fn(&str),
 ) -> Result<Credential, Failure> {
     let client = KdcClient::new(conf);
-    let granting = match (&options.keytab, &options.principal) {
-        (Some(keytab), Some(name)) => {
-            let principal = Principal::parse(name, conf.default_realm()).map_err(other)?;
-            say(&format!(
-                "Getting a ticket for {principal} with {}.",
-                keytab.display()
-            ));
-            let keys = Keytab::read(keytab)
-                .and_then(|keytab| keytab.keys_of(&principal))
-                .map_err(other)?;
-            client.initial(&principal, &keys).await.map_err(other)?
+    let granting = match origin {
+        Offered::Keys(principal, keys) => {
+            say(&format!("Getting a ticket for {principal}."));
+            client.initial(principal, keys).await.map_err(other)?
         }
-        _ => from_cache(conf, say)?,
+        Offered::Ticket(granting, _) => (**granting).clone(),
     };
     let of_cell = realm_of_cell(conf, cell);
     let names = names_of_service(cell, options.realm.as_deref(), &granting.client.realm, &of_cell);
@@ -181,21 +231,9 @@ async fn ticket(
     Err(other(unknown.join(", ")).cure("name the realm of the cell with -k"))
 }
 
-fn from_cache(conf: &Krb5Conf, say: &impl Fn(&str)) -> Result<Credential, Failure> {
-    let uid = rustix::process::geteuid().as_raw();
-    let named = std::env::var("KRB5CCNAME").ok();
-    let name = CcacheName::default_for(uid, named.as_deref(), conf).map_err(other)?;
-    say(&format!("Reading {name}."));
-    let found = name.read(conf).map_err(other)?;
-    let granting = found
-        .ticket_granting()
-        .ok_or_else(|| other(format!("{name} holds no ticket-granting ticket")).cure("run kinit"))?;
-    Ok(granting.clone())
-}
-
 fn list(options: &Tokens) -> Result<(), Failure> {
     let mut held = Vec::new();
-    for answer in ask_all(&Request::ListTokens).answers {
+    for answer in ask_all(&Request::ListTokens, None).answers {
         if let Ok(Reply::Tokens(tokens)) = answer.reply {
             held.extend(tokens);
         }
@@ -214,7 +252,7 @@ fn list(options: &Tokens) -> Result<(), Failure> {
 fn forget(options: &Unlog) -> Result<(), Failure> {
     let cell = options.cell.as_deref().map(CellName::new).transpose();
     let cell = cell.map_err(|error| Failure::new(Kind::Cell, error.to_string()))?;
-    for answer in ask_all(&Request::ForgetTokens(cell)).answers {
+    for answer in ask_all(&Request::ForgetTokens(cell), None).answers {
         match answer.reply {
             Ok(Reply::Refused(why)) => {
                 return Err(other(format!("{}: {why}", answer.socket.display())));

@@ -11,12 +11,14 @@ mod ccache_kcm;
 mod ccache_keyring;
 pub mod credential;
 pub mod kdc;
+pub(crate) mod keeper;
 pub mod keytab;
 pub mod krb5_conf;
 pub mod localauth;
 mod principal;
 mod reader;
 mod service;
+pub mod source;
 mod token;
 pub(crate) mod tokens;
 

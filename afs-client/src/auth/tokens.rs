@@ -6,6 +6,7 @@
 //! share what nobody in particular may do there. Whoever waits for a new token is woken when one is set.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddrV4;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use rxrpc::proto::Level;
 use rxrpc::security::Security;
 use tokio::sync::Notify;
 
+use super::keeper::Keeper;
 use super::principal::Principal;
 use super::token::Token;
 use crate::cell::CellName;
@@ -54,6 +56,8 @@ pub struct TokenRules {
     pub expired_read_as_nobody: bool,
     /// How long a store waits for a new token when the old one has expired.
     pub patience: Duration,
+    /// Files of the Kerberos configuration, with colons between [default: the system's].
+    pub krb5_config: Option<String>,
 }
 
 impl Default for TokenRules {
@@ -64,6 +68,7 @@ impl Default for TokenRules {
             min: None,
             expired_read_as_nobody: false,
             patience: PATIENCE,
+            krb5_config: None,
         }
     }
 }
@@ -93,7 +98,7 @@ impl Proof {
     };
 
     /// A server does not take the token.
-    pub(crate) fn rejected(&self, cell: &CellName, server: SocketAddrV4, why: &str) {
+    pub(crate) fn rejected(&self, cell: &CellName, server: SocketAddrV4, why: &dyn fmt::Display) {
         if let Some(told) = &self.told
             && !told.1.swap(true, Ordering::Relaxed)
         {
@@ -118,6 +123,8 @@ pub(crate) struct Tokens {
 struct Held {
     token: Arc<Token>,
     proof: Proof,
+    /// Gets the next one.
+    _keeper: Option<Keeper>,
 }
 
 impl Tokens {
@@ -165,20 +172,63 @@ impl Tokens {
         Err(Error::new(Errno::NOKEY, why))
     }
 
-    /// Keeps a token, in place of an older one for the same cell. True if it is somebody else's than that was.
+    /// Holds a token, in place of an older one for the same cell. True if it is somebody else's than that was.
     ///
     /// # Errors
     ///
     /// `EKEYREJECTED`: its key is of a kind that rxkad has no use for, or it would be used at too low a level. `ENOSPC`:
     /// the identity has too many.
-    pub(crate) fn set(&self, who: Identity, token: Token) -> Result<bool, Error> {
+    pub(crate) fn set(&self, who: Identity, token: Token, keeper: Option<Keeper>) -> Result<bool, Error> {
+        let proof = self.prove(&token)?;
+        let key = (who, token.cell.clone());
+        let mut held = self.held.write();
+        let before = held.get(&key).map(|held| held.token.client.clone());
+        if before.is_none() && held.keys().filter(|(owner, _)| *owner == who).count() >= MAX_CELLS {
+            let why = format!("tokens for {MAX_CELLS} cells are enough");
+            return Err(Error::new(Errno::NOSPC, why));
+        }
+        let is_other = before.is_none_or(|before| before != token.client);
+        let token = Arc::new(token);
+        let new = Held {
+            token,
+            proof,
+            _keeper: keeper,
+        };
+        let old = held.insert(key, new);
+        self.any.store(true, Ordering::Release);
+        drop(held);
+        drop(old);
+        self.changed.notify_waiters();
+        Ok(is_other)
+    }
+
+    /// Takes the next token of one that is held, from its keeper. False if it is not held any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    pub(crate) fn renew(&self, who: Identity, token: Token) -> Result<bool, Error> {
+        let proof = self.prove(&token)?;
+        {
+            let mut held = self.held.write();
+            let Some(held) = held.get_mut(&(who, token.cell.clone())) else {
+                return Ok(false);
+            };
+            if held.token.client != token.client {
+                return Ok(false);
+            }
+            held.token = Arc::new(token);
+            held.proof = proof;
+        }
+        self.changed.notify_waiters();
+        Ok(true)
+    }
+
+    /// What calls with a token are made with.
+    fn prove(&self, token: &Token) -> Result<Proof, Error> {
         let rejected = |why: String| Error::new(Errno::KEYREJECTED, why);
-        let level = self
-            .rules
-            .levels
-            .get(&token.cell)
-            .copied()
-            .unwrap_or(self.rules.level);
+        let level = self.rules.levels.get(&token.cell).copied();
+        let level = level.unwrap_or(self.rules.level);
         if self.rules.min.is_some_and(|min| level < min) {
             let why = format!(
                 "calls to cell {} would be less protected than they must be",
@@ -187,30 +237,14 @@ impl Tokens {
             return Err(rejected(why));
         }
         let with_key = token.rxkad().map_err(|error| rejected(error.to_string()))?;
-        let proof = Proof {
+        Ok(Proof {
             id: ProofId(self.set.fetch_add(1, Ordering::Relaxed) + 1),
             security: Security::Rxkad {
                 token: Arc::new(with_key),
                 level,
             },
             told: Some(Arc::new((token.client.clone(), AtomicBool::new(false)))),
-        };
-        let key = (who, token.cell.clone());
-        let token = Arc::new(token);
-        let mut held = self.held.write();
-        let before = held.get(&key).map(|held| held.token.client.clone());
-        if before.is_none() && held.keys().filter(|(owner, _)| *owner == who).count() >= MAX_CELLS {
-            return Err(Error::new(
-                Errno::NOSPC,
-                format!("tokens for {MAX_CELLS} cells are enough"),
-            ));
-        }
-        let is_other = before.is_none_or(|before| before != token.client);
-        held.insert(key, Held { token, proof });
-        self.any.store(true, Ordering::Release);
-        drop(held);
-        self.changed.notify_waiters();
-        Ok(is_other)
+        })
     }
 
     /// Forgets the token of a cell, or all that an identity has.
@@ -241,9 +275,9 @@ impl Tokens {
         }
     }
 
-    /// How long a store waits for a new token.
-    pub(crate) const fn patience(&self) -> Duration {
-        self.rules.patience
+    /// How they are used.
+    pub(crate) const fn rules(&self) -> &TokenRules {
+        &self.rules
     }
 
     /// All of them, and whose they are.
@@ -288,7 +322,7 @@ mod tests {
         let cell = CellName::new("lab.example").unwrap();
         let other = CellName::new("other.example").unwrap();
         let (alice, bob) = (Identity::User(1001), Identity::User(1002));
-        tokens.set(alice, token("lab.example", u32::MAX)).unwrap();
+        tokens.set(alice, token("lab.example", u32::MAX), None).unwrap();
         let first = tokens.proof(alice, &cell, Class::Reading).unwrap();
         assert_ne!(first.id, ProofId::NONE);
         for (who, cell) in [
@@ -300,7 +334,7 @@ mod tests {
             assert_eq!(tokens.proof(who, cell, Class::Reading).unwrap().id, ProofId::NONE);
         }
         // A new token is a new proof: what was found out with the old one does not count for it.
-        tokens.set(alice, token("lab.example", u32::MAX)).unwrap();
+        tokens.set(alice, token("lab.example", u32::MAX), None).unwrap();
         assert_ne!(tokens.proof(alice, &cell, Class::Reading).unwrap().id, first.id);
         tokens.forget(bob, None);
         tokens.forget(alice, Some(&other));
@@ -316,13 +350,83 @@ mod tests {
             .unwrap()
             .as_secs();
         tokens
-            .set(alice, token("lab.example", u32::try_from(now - 1).unwrap()))
+            .set(alice, token("lab.example", u32::try_from(now - 1).unwrap()), None)
             .unwrap();
         let error = tokens.proof(alice, &cell, Class::Reading).unwrap_err();
         assert_eq!(error.errno(), Errno::KEYEXPIRED.raw_os_error());
         assert_eq!(
             error.to_string(),
             "the token of alice@LAB for cell lab.example has expired: run afs aklog"
+        );
+    }
+    #[test]
+    fn a_token_is_renewed_only_while_it_is_held_by_the_same() {
+        let tokens = Tokens::new(TokenRules::default());
+        let cell = CellName::new("lab.example").unwrap();
+        let alice = Identity::User(1001);
+        assert_eq!(tokens.renew(alice, token("lab.example", 9)), Ok(false));
+        tokens.set(alice, token("lab.example", u32::MAX), None).unwrap();
+        let first = tokens.number(alice, &cell);
+        assert_eq!(tokens.renew(alice, token("lab.example", u32::MAX)), Ok(true));
+        assert_ne!(tokens.number(alice, &cell), first);
+        let other = Token {
+            client: Principal::new(&["bob"], "LAB"),
+            ..token("lab.example", u32::MAX)
+        };
+        assert_eq!(tokens.renew(alice, other.clone()), Ok(false));
+        assert_eq!(tokens.set(alice, other.clone(), None), Ok(true));
+        assert_eq!(tokens.set(alice, other, None), Ok(false));
+    }
+
+    #[test]
+    fn levels_and_a_minimum_are_kept_to() {
+        let cell = CellName::new("lab.example").unwrap();
+        let rules = TokenRules {
+            levels: HashMap::from([(cell.clone(), Level::Auth)]),
+            min: Some(Level::Crypt),
+            ..TokenRules::default()
+        };
+        let alice = Identity::User(1001);
+        let tokens = Tokens::new(rules);
+        let refused = tokens
+            .set(alice, token("lab.example", u32::MAX), None)
+            .unwrap_err();
+        assert_eq!(refused.errno(), Errno::KEYREJECTED.raw_os_error());
+        let without = tokens.proof(alice, &cell, Class::Reading).unwrap_err();
+        assert_eq!(without.errno(), Errno::NOKEY.raw_os_error());
+        let other = CellName::new("other.example").unwrap();
+        tokens.set(alice, token("other.example", u32::MAX), None).unwrap();
+        let proof = tokens.proof(alice, &other, Class::Reading).unwrap();
+        assert!(matches!(
+            proof.security,
+            Security::Rxkad {
+                level: Level::Crypt,
+                ..
+            }
+        ));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken_by_another_token() {
+        let tokens = Tokens::new(TokenRules::default());
+        let cell = CellName::new("lab.example").unwrap();
+        let alice = Identity::User(1001);
+        tokens.set(alice, token("lab.example", 1), None).unwrap();
+        assert_eq!(tokens.number(alice, &cell), None);
+        let both = async {
+            tokio::join!(tokens.renewed(alice, &cell, None), async {
+                tokio::task::yield_now().await;
+                tokens.renew(alice, token("lab.example", u32::MAX)).unwrap();
+            })
+        };
+        tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
+        // The one that was refused does not count.
+        let used = tokens.number(alice, &cell);
+        let again = tokens.renewed(alice, &cell, used);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(10), again)
+                .await
+                .is_err()
         );
     }
 }

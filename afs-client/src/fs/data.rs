@@ -288,7 +288,7 @@ impl Caller {
     ///
     /// As [`store`](Self::store); `EKEYEXPIRED`: there was no new token in time.
     pub(crate) async fn store_patiently(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
-        let end = clock::now() + self.tokens.patience();
+        let end = clock::now() + self.tokens.rules().patience;
         loop {
             let (writer, cell) = (vnode.writer(), &vnode.volume.cell.name);
             let used = self.tokens.number(writer, cell);

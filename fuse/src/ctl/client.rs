@@ -1,11 +1,12 @@
 //! The side of the commands.
 
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Reply, Request, directories};
+use super::{Reply, Request, directories, passing};
 use crate::failure::{Failure, Kind};
 
 /// What one mount answered.
@@ -51,15 +52,15 @@ impl Answer {
     }
 }
 
-/// Asks every mount that this user can see. Those that have ended are left out.
-pub fn ask_all(request: &Request) -> Asked {
+/// Asks every mount that this user can see, and hands it a descriptor. Those that have ended are left out.
+pub fn ask_all(request: &Request, along: Option<BorrowedFd<'_>>) -> Asked {
     let mut answers = Vec::new();
     for directory in directories() {
         let Ok(entries) = std::fs::read_dir(&directory) else {
             continue;
         };
         for socket in entries.flatten().map(|entry| entry.path()) {
-            match ask(&socket, request) {
+            match ask(&socket, request, along) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 reply => answers.push(Answer { socket, reply }),
             }
@@ -68,7 +69,7 @@ pub fn ask_all(request: &Request) -> Asked {
     Asked { answers }
 }
 
-fn ask(socket: &Path, request: &Request) -> io::Result<Reply> {
+fn ask(socket: &Path, request: &Request, along: Option<BorrowedFd<'_>>) -> io::Result<Reply> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -81,7 +82,7 @@ fn ask(socket: &Path, request: &Request) -> io::Result<Reply> {
     }
     let bytes = request.encode();
     let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    stream.write_all(&length.to_be_bytes())?;
+    passing::send(&stream, length, along)?;
     stream.write_all(&bytes)?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;

@@ -6,6 +6,8 @@
 //! before it hands anything over. One request and one reply, each behind its length, and the connection ends.
 
 pub mod client;
+pub mod offer;
+mod passing;
 mod proto;
 pub mod server;
 

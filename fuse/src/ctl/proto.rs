@@ -7,11 +7,13 @@ use afs_client::cell::CellName;
 use afs_client::xdr::{Decode, Decoder, Encode, XdrError};
 use zeroize::Zeroizing;
 
+use super::offer::Offer;
+
 /// What a command asks.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Request {
-    /// Make calls with this token from now on.
-    SetToken(Box<Token>),
+    /// Make calls with this token from now on, and get the next one from there.
+    SetToken(Box<Token>, Option<Offer>),
     /// Which tokens are there?
     ListTokens,
     /// Forget the token of a cell, or all of them.
@@ -66,7 +68,7 @@ impl Request {
         // Grown beforehand: what a growing vector leaves behind is not wiped.
         let mut out = Zeroizing::new(Vec::with_capacity(MESSAGE_MAX));
         match self {
-            Self::SetToken(token) => {
+            Self::SetToken(token, offer) => {
                 SET_TOKEN.encode(&mut out);
                 put(&mut out, token.cell.as_str().as_bytes());
                 put(&mut out, token.client.to_string().as_bytes());
@@ -76,6 +78,10 @@ impl Request {
                 put(&mut out, &token.ticket);
                 token.begins.encode(&mut out);
                 token.expires.encode(&mut out);
+                u32::from(offer.is_some()).encode(&mut out);
+                if let Some(offer) = offer {
+                    offer.encode(&mut out);
+                }
             }
             Self::ListTokens => LIST_TOKENS.encode(&mut out),
             Self::OpenScope => OPEN_SCOPE.encode(&mut out),
@@ -91,16 +97,24 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Result<Self, Nonsense> {
         let mut input = Decoder::new(bytes);
         let request = match input.word()? {
-            SET_TOKEN => Self::SetToken(Box::new(Token {
-                cell: CellName::new(&text(&mut input)?).map_err(|_| Nonsense)?,
-                client: Principal::parse(&text(&mut input)?, None).map_err(|_| Nonsense)?,
-                kvno: u32::decode(&mut input)?,
-                enctype: i32::decode(&mut input)?,
-                key: Zeroizing::new(data(&mut input)?.to_vec()),
-                ticket: data(&mut input)?.to_vec(),
-                begins: u32::decode(&mut input)?,
-                expires: u32::decode(&mut input)?,
-            })),
+            SET_TOKEN => {
+                let token = Token {
+                    cell: CellName::new(&text(&mut input)?).map_err(|_| Nonsense)?,
+                    client: principal(&mut input)?,
+                    kvno: u32::decode(&mut input)?,
+                    enctype: i32::decode(&mut input)?,
+                    key: Zeroizing::new(data(&mut input)?.to_vec()),
+                    ticket: data(&mut input)?.to_vec(),
+                    begins: u32::decode(&mut input)?,
+                    expires: u32::decode(&mut input)?,
+                };
+                let offer = match input.word()? {
+                    0 => None,
+                    1 => Some(Offer::decode(&mut input)?),
+                    _ => return Err(Nonsense),
+                };
+                Self::SetToken(Box::new(token), offer)
+            }
             LIST_TOKENS => Self::ListTokens,
             OPEN_SCOPE => Self::OpenScope,
             FORGET_TOKENS => match text(&mut input)?.as_str() {
@@ -163,25 +177,29 @@ impl Reply {
 }
 
 /// Bytes behind their length, padded.
-fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX).encode(out);
     out.extend_from_slice(bytes);
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-fn data<'a>(input: &mut Decoder<'a>) -> Result<&'a [u8], Nonsense> {
+pub(super) fn data<'a>(input: &mut Decoder<'a>) -> Result<&'a [u8], Nonsense> {
     let len = usize::try_from(input.word()?).map_err(|_| Nonsense)?;
     let bytes = input.take(len)?;
     input.take(len.next_multiple_of(4) - len)?;
     Ok(bytes)
 }
 
-fn text(input: &mut Decoder<'_>) -> Result<String, Nonsense> {
+pub(super) fn text(input: &mut Decoder<'_>) -> Result<String, Nonsense> {
     String::from_utf8(data(input)?.to_vec()).map_err(|_| Nonsense)
 }
 
-/// No message is longer: servers take tickets of up to 12,000 bytes.
-pub(super) const MESSAGE_MAX: usize = 16 << 10;
+pub(super) fn principal(input: &mut Decoder<'_>) -> Result<Principal, Nonsense> {
+    Principal::parse(&text(input)?, None).map_err(|_| Nonsense)
+}
+
+/// No message is longer: servers take tickets of up to 12,000 bytes, and KDCs give longer ones to themselves.
+pub(super) const MESSAGE_MAX: usize = 64 << 10;
 const SET_TOKEN: u32 = 1;
 const LIST_TOKENS: u32 = 2;
 const FORGET_TOKENS: u32 = 3;
@@ -192,7 +210,11 @@ const REFUSED: u32 = 2;
 
 #[cfg(test)]
 mod tests {
+    use afs_client::auth::credential::Credential;
+    use rxrpc::crypto::krb5::{Enctype, Key};
+
     use super::*;
+    use crate::ctl::offer::{Offered, Place};
 
     fn token() -> Token {
         Token {
@@ -207,10 +229,41 @@ mod tests {
         }
     }
 
+    fn offer(origin: Offered) -> Offer {
+        let service = Principal::new(&["afs", "lab.example"], "LAB.EXAMPLE");
+        Offer { service, origin }
+    }
+
+    fn keys() -> Offered {
+        let keys = Enctype::ALL.map(|enctype| Key::new(enctype, &vec![7; enctype.key_len()]).unwrap());
+        Offered::Keys(token().client, keys.to_vec())
+    }
+
+    fn ticket(place: Place) -> Offered {
+        let granting = Credential {
+            client: token().client,
+            server: Principal::ticket_granter("LAB.EXAMPLE", "LAB.EXAMPLE"),
+            enctype: 18,
+            key: Zeroizing::new(vec![7; 32]),
+            starts: 1,
+            ends: 2,
+            renew_till: 3,
+            ticket: vec![4; 5],
+        };
+        Offered::Ticket(Box::new(granting), place)
+    }
+
     #[test]
     fn requests_and_replies_arrive_as_sent() {
         for request in [
-            Request::SetToken(Box::new(token())),
+            Request::SetToken(Box::new(token()), None),
+            Request::SetToken(Box::new(token()), Some(offer(keys()))),
+            Request::SetToken(Box::new(token()), Some(offer(ticket(Place::Nowhere)))),
+            Request::SetToken(Box::new(token()), Some(offer(ticket(Place::Beside("x".into()))))),
+            Request::SetToken(
+                Box::new(token()),
+                Some(offer(ticket(Place::Named("KCM:".into())))),
+            ),
             Request::ListTokens,
             Request::OpenScope,
             Request::ForgetTokens(None),
@@ -218,9 +271,9 @@ mod tests {
         ] {
             let bytes = request.encode();
             for len in 0..bytes.len() {
-                assert_eq!(Request::decode(&bytes[..len]), Err(Nonsense));
+                assert_eq!(Request::decode(&bytes[..len]).err(), Some(Nonsense));
             }
-            assert_eq!(Request::decode(&bytes), Ok(request));
+            assert_eq!(Request::decode(&bytes).unwrap().encode(), bytes);
         }
         let held = Held {
             owner: "uid 7".to_owned(),
@@ -237,13 +290,15 @@ mod tests {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }
         for bytes in [&[0, 0, 0, 9][..], &[0, 0, 0, 1, 255, 255, 255, 255], &[]] {
-            assert_eq!(Request::decode(bytes), Err(Nonsense));
+            assert_eq!(Request::decode(bytes).err(), Some(Nonsense));
         }
     }
 
     #[test]
     fn keys_are_not_shown() {
-        let shown = format!("{:?}", Request::SetToken(Box::new(token())));
-        assert!(!shown.contains("7, 7"), "{shown}");
+        for origin in [keys(), ticket(Place::Nowhere)] {
+            let shown = format!("{:?}", Request::SetToken(Box::new(token()), Some(offer(origin))));
+            assert!(!shown.contains("7, 7"), "{shown}");
+        }
     }
 }

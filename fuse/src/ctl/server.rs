@@ -1,7 +1,9 @@
 //! The side of the mount.
 
 use std::fs::{self, DirBuilder, Permissions};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::proto::MESSAGE_MAX;
-use super::{Held, Reply, Request, own_directory};
+use super::{Held, Reply, Request, own_directory, passing};
 use crate::identity::Identities;
 
 /// The socket of one mount. Its drop removes it.
@@ -52,11 +54,12 @@ impl Socket {
 
     fn listen_in(directory: &Path, name: &str, fs: AfsFs, policy: Policy) -> io::Result<Self> {
         secure(directory, policy.owner)?;
-        sweep(directory)?;
+        sweep(directory, FRESH)?;
         // Addresses of sockets are short.
         let name: String = name.chars().take(NAME_MAX).filter(char::is_ascii).collect();
-        // Ids of processes repeat, but not among those whose sockets are left after the sweep.
-        let path = directory.join(format!("{name}.{}.sock", std::process::id()));
+        // Mounts of several containers may share the directory, and their processes have the same ids.
+        let number = RandomState::new().build_hasher().finish();
+        let path = directory.join(format!("{name}.{number:016x}.sock"));
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o666))?;
         let task = tokio::spawn(serve(listener, fs, policy)).abort_handle();
@@ -86,13 +89,17 @@ fn secure(directory: &Path, owner: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes sockets that nobody listens on any more.
-fn sweep(directory: &Path) -> io::Result<()> {
+/// Removes sockets that nobody listens on any more. One that was just made may be about to be listened on.
+fn sweep(directory: &Path, fresh: Duration) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
         let refused = std::os::unix::net::UnixStream::connect(&path);
-        if refused.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            fs::remove_file(&path)?;
+        let is_dead = refused.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        let made = entry.metadata().and_then(|found| found.modified());
+        if is_dead && made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age >= fresh)) {
+            // Another mount that starts may have done it already.
+            let _ = fs::remove_file(&path);
         }
     }
     Ok(())
@@ -129,14 +136,15 @@ async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: &Policy) -> io::Re
         user: peer.uid(),
         process: peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
     };
-    let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
+    let (length, along) = passing::receive(&stream).await?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
     let reply = if length > MESSAGE_MAX {
         Reply::Refused(format!("a request of {length} bytes is too long"))
     } else {
         let mut request = Zeroizing::new(vec![0; length]);
         stream.read_exact(&mut request).await?;
         match Request::decode(&request) {
-            Ok(request) => policy.answer(fs, asker, request),
+            Ok(request) => policy.answer(fs, asker, request, along),
             Err(nonsense) => Reply::Refused(nonsense.to_string()),
         }
     };
@@ -148,9 +156,9 @@ async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: &Policy) -> io::Re
 }
 
 impl Policy {
-    fn answer(&self, fs: &AfsFs, asker: Asker, request: Request) -> Reply {
+    fn answer(&self, fs: &AfsFs, asker: Asker, request: Request, along: Option<OwnedFd>) -> Reply {
         let who = match request {
-            Request::SetToken(_) => {
+            Request::SetToken(..) => {
                 let held = || fs.tokens().into_iter().map(|(who, _)| who).collect();
                 self.identities.of_holder(asker.user, asker.process, held)
             }
@@ -161,9 +169,10 @@ impl Policy {
         }
         let mine = fs.as_identity(who);
         let done = match request {
-            Request::SetToken(token) => {
+            Request::SetToken(token, offer) => {
                 tracing::info!(cell = %token.cell, client = %token.client, owner = shown(who), "a token was set");
-                mine.set_token(*token).map_err(|error| error.to_string())
+                let source = offer.map(|offer| offer.source(asker.user, along));
+                mine.set_token(*token, source).map_err(|error| error.to_string())
             }
             Request::ListTokens => {
                 return Reply::Tokens(held(fs, |owner| owner == who || asker.user == ROOT));
@@ -239,6 +248,8 @@ fn shown(who: Identity) -> String {
 
 const ROOT: u32 = 0;
 const NAME_MAX: usize = 50;
+/// How long after its birth a socket on which nobody listens is let be.
+const FRESH: Duration = Duration::from_secs(10);
 /// Commands that are answered at the same time.
 const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -288,7 +299,9 @@ mod tests {
         assert!(secure(&path, mine).is_err());
         drop(std::os::unix::net::UnixListener::bind(path.join("dead")).unwrap());
         let living = std::os::unix::net::UnixListener::bind(path.join("living")).unwrap();
-        sweep(&path).unwrap();
+        sweep(&path, FRESH).unwrap();
+        assert!(path.join("dead").exists());
+        sweep(&path, Duration::ZERO).unwrap();
         assert!(!path.join("dead").exists() && path.join("living").exists());
         drop(living);
     }

@@ -226,6 +226,10 @@ families! {
         "Objects that the kernel knows.";
     fuse_invalidations: Counter, "afs_fuse_invalidations_total", ["kind", "result"], Stable,
         "Notifications to the kernel to forget something.";
+    tokens: Gauge, "afs_tokens", ["cell", "state"], Experimental,
+        "Tokens held, by whether they are good or have expired.";
+    token_expiry: Gauge, "afs_token_expiry_timestamp_seconds", ["cell"], Stable,
+        "When the token ends that ends first, in seconds since the epoch.";
     build_info: Gauge, "afs_build_info", ["version"], Stable,
         "Always 1; the label tells the version.";
     cpu_seconds: Seconds, "process_cpu_seconds_total", [], Stable,

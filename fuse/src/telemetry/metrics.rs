@@ -1,7 +1,7 @@
 //! Turns events into metrics. One object is the sink of every layer.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use afs_client::events::Broken;
 use afs_client::fs::{AfsFs, State};
@@ -144,6 +144,7 @@ impl Metrics {
             .with_label_values(NO_LABELS)
             .set(whole(fs.requests().last()));
         self.show(&fs.state());
+        self.show_tokens(fs);
         for (rpc, count) in fs.requests().iter() {
             raise(&families.callback_requests.with_label_values(&[rpc]), count);
         }
@@ -229,6 +230,24 @@ impl Metrics {
     }
 
     /// At most [`MAX_CELLS`] cells have a label of their own.
+    fn show_tokens(&self, fs: &AfsFs) {
+        let (tokens, expiry) = (&self.families.tokens, &self.families.token_expiry);
+        tokens.reset();
+        expiry.reset();
+        let now = SystemTime::now();
+        for (_, token) in fs.tokens() {
+            let state = if token.is_expired(now) { "expired" } else { "good" };
+            self.with_cell(token.cell.shared(), |cell| {
+                tokens.with_label_values(&[cell, state]).inc();
+                let first = expiry.with_label_values(&[cell]);
+                let ends = i64::from(token.expires);
+                if first.get() == 0 || ends < first.get() {
+                    first.set(ends);
+                }
+            });
+        }
+    }
+
     fn with_cell<T>(&self, scope: &Arc<str>, then: impl FnOnce(&str) -> T) -> T {
         if scope.is_empty() {
             return then("none");

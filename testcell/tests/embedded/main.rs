@@ -9,6 +9,7 @@
 mod callbacks;
 mod client;
 mod failures;
+mod identities;
 mod procedures;
 mod relay;
 mod rxkad;

@@ -35,7 +35,8 @@ bench:
 	testcell/cell/install
 	$(CARGO) build --release -p fuse
 	missed=; \
-	for name in bulk small memory wan; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
+	for name in bulk small memory wan fcrypt; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
+	$(CARGO) bench -q -p testcell --bench levels || missed="$$missed levels"; \
 	testcell/bench || missed="$$missed testcell"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
 

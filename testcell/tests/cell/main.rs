@@ -21,8 +21,14 @@ mod kerberos;
 mod localauth;
 mod names;
 mod network;
+#[path = "../common/peer.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod peer;
+mod procedures;
 mod protection;
 mod recovery;
 mod rxkad;
 mod stop;
 mod tools;
+#[path = "../common/transcript.rs"]
+mod transcript;

@@ -9,7 +9,11 @@
 mod callbacks;
 mod client;
 mod failures;
+#[path = "../common/peer.rs"]
+mod peer;
 mod procedures;
 mod relay;
 mod rxkad;
 mod storms;
+#[path = "../common/transcript.rs"]
+mod transcript;

@@ -395,7 +395,7 @@ impl Volume {
         let vnode = self.vnode(at)?;
         self.check_writable()?;
         if !vnode.is_directory() {
-            return Err(Errno::INVAL.into());
+            return Err(Errno::NOTDIR.into());
         }
         self.rights(vnode, caller)?.demand(Rights::ADMINISTER)?;
         let vnode = self.vnode_mut(at)?;

@@ -114,7 +114,7 @@ mod tests {
             assert_eq!(named(name), None, "{name:?}");
         }
         for code in [0, 1, 99, 19_270_413, 49_733_506, i32::MIN, i32::MAX] {
-            assert_eq!(super::name(AbortCode(code)), None, "{code}");
+            assert_eq!(name(AbortCode(code)), None, "{code}");
         }
     }
 }

@@ -26,6 +26,12 @@ impl Error {
         }
     }
 
+    /// An error that needs no explanation.
+    #[must_use]
+    pub(crate) const fn bare(errno: Errno) -> Self {
+        Self { errno, why: None }
+    }
+
     /// Its errno.
     #[must_use]
     pub const fn errno(&self) -> i32 {
@@ -143,6 +149,14 @@ const fn errno_of_fault(fault: Fault) -> Errno {
     }
 }
 
+/// What a server has against a token, and what helps; `None` if the code says something else.
+#[must_use]
+pub fn against_token(code: AbortCode) -> Option<&'static str> {
+    Fault::from_code(code)
+        .filter(|fault| !fault.is_of_packet() && errno_of_fault(*fault) != Errno::PROTO)
+        .map(cure)
+}
+
 /// What is wrong, and what helps.
 const fn cure(fault: Fault) -> &'static str {
     match fault {
@@ -159,7 +173,7 @@ const fn cure(fault: Fault) -> &'static str {
         }
         Fault::BadKey | Fault::TicketLength => "the server has no use for such a token: run afs aklog",
         Fault::LevelFail | Fault::IllegalLevel => {
-            "the server asks for another level of security than calls are made with: use level crypt"
+            "the server wants calls to be better protected: give afs mount a higher --security"
         }
         Fault::SealedInconsistent | Fault::DataLength => {
             "a packet was sealed with another key, or changed on its way: run afs aklog if it goes on"
@@ -214,7 +228,7 @@ pub fn describe(code: AbortCode) -> String {
         vice::SALVAGING => "the volume is being salvaged",
         vice::RESTARTING => "the server is starting",
         VL_NO_ENTRY => "there is no such volume",
-        _ => match abort_codes::name(code) {
+        _ => match against_token(code).or_else(|| abort_codes::name(code)) {
             Some(name) => name,
             None => return format!("{} (code {code})", errno(code)),
         },
@@ -259,6 +273,8 @@ mod tests {
             (-1, Errno::TIMEDOUT),
             (-3, Errno::TIMEDOUT),
             (-455, Errno::IO),
+            (19_270_409, Errno::KEYEXPIRED),
+            (19_270_408, Errno::KEYREJECTED),
             (i32::MIN, Errno::IO),
         ] {
             assert_eq!(errno(AbortCode(code)), expected, "{code}");

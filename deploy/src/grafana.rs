@@ -177,11 +177,11 @@ impl Panel {
                 json!({}),
             ),
         };
-        let mut defaults = json!({"unit": self.unit.name(), "custom": custom});
-        if self.unit == Unit::Share {
-            defaults["min"] = json!(0);
-            defaults["max"] = json!(1);
-        }
+        let (least, most) = match self.unit {
+            Unit::Share => (json!(0), json!(1)),
+            _ => (Value::Null, Value::Null),
+        };
+        let defaults = json!({"unit": self.unit.name(), "custom": custom, "min": least, "max": most});
         json!({
             "id": id,
             "type": kind,

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::identity::Rule;
+use crate::pagsh::Pagsh;
+use crate::protection::Protection;
 use crate::size::Size;
+use crate::token::{Aklog, Tokens, Unlog};
 
 /// Mount AFS cells through FUSE.
 #[derive(Clone, Debug, Parser)]
@@ -35,6 +39,14 @@ pub enum Command {
     /// Start a cell of its own, mount it, and let you play until Ctrl-C; leaves nothing behind
     #[command(after_help = EXIT_STATUSES)]
     Demo(Demo),
+    /// Get a token for a cell out of a Kerberos ticket, and give it to the mounts of this machine
+    Aklog(Aklog),
+    /// List the tokens that mounts hold for you; root sees all
+    Tokens(Tokens),
+    /// Have mounts forget your tokens
+    Unlog(Unlog),
+    /// Run COMMAND, or a shell, with tokens of its own: it and all that it starts share them with nobody else
+    Pagsh(Pagsh),
 }
 
 /// Options of `afs mount`.
@@ -86,6 +98,15 @@ pub struct Mount {
     /// Let other users than the one who mounts use it (as root: yes; else needs user_allow_other in /etc/fuse.conf)
     #[arg(long, env = "AFS_ALLOW_OTHER", action = ArgAction::SetTrue)]
     pub allow_other: bool,
+
+    /// Whose tokens a request is made with: those of the user who makes it, of the user in the same control group
+    /// (containers), or of the mount, whoever makes it
+    #[arg(long, env = "AFS_IDENTITY", value_name = "RULE", value_enum, default_value_t)]
+    pub identity: Rule,
+
+    /// How tokens are used.
+    #[command(flatten)]
+    pub protection: Protection,
 
     /// Refuse every change
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]

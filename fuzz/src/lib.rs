@@ -13,6 +13,7 @@ mod challenge;
 mod debug;
 mod directory;
 mod input;
+mod kerberos;
 mod packet;
 mod rpc;
 mod text;
@@ -37,6 +38,10 @@ pub const TARGETS: &[Target] = &[
         run: call_ops::run,
     },
     Target {
+        name: "ccache",
+        run: kerberos::ccache,
+    },
+    Target {
         name: "challenge",
         run: challenge::run,
     },
@@ -51,6 +56,18 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "jumbo",
         run: packet::jumbo,
+    },
+    Target {
+        name: "kdc_reply",
+        run: kerberos::kdc_reply,
+    },
+    Target {
+        name: "keytab",
+        run: kerberos::keytab,
+    },
+    Target {
+        name: "krb5_conf",
+        run: kerberos::krb5_conf,
     },
     Target {
         name: "packet",

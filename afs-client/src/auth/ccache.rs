@@ -23,6 +23,15 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Reads what a file of version 4 holds.
+    ///
+    /// # Errors
+    ///
+    /// Where it is damaged, and how.
+    pub fn parse(data: &[u8]) -> Result<Self, Malformed> {
+        ccache_file::parse(data)
+    }
+
     /// The ticket for the ticket granter of the owner's realm that lasts longest.
     #[must_use]
     pub fn ticket_granting(&self) -> Option<&Credential> {

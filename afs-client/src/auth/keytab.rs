@@ -63,12 +63,23 @@ impl Keytab {
     ///
     /// The file cannot be read or is damaged.
     pub fn read(path: &Path) -> Result<Self, KeytabError> {
+        match std::fs::read(path) {
+            Ok(data) => Self::parse(path, &Zeroizing::new(data)),
+            Err(error) => {
+                let path = path.to_owned();
+                Err(KeytabError::Io { path, error })
+            }
+        }
+    }
+
+    /// Reads what the file at `path` holds.
+    ///
+    /// # Errors
+    ///
+    /// It is damaged.
+    pub fn parse(path: &Path, data: &[u8]) -> Result<Self, KeytabError> {
         let path = path.to_owned();
-        let data = match std::fs::read(&path) {
-            Ok(data) => Zeroizing::new(data),
-            Err(error) => return Err(KeytabError::Io { path, error }),
-        };
-        match parse(&data) {
+        match parse(data) {
             Ok(entries) => Ok(Self { path, entries }),
             Err(malformed) => Err(KeytabError::Malformed { path, malformed }),
         }

@@ -72,6 +72,17 @@ impl Krb5Conf {
         Ok(conf)
     }
 
+    /// What this text, that of `file`, says, with the files that it includes.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`load`](Self::load).
+    pub fn from_bytes(text: &[u8], file: &Path) -> Result<Self, Krb5ConfError> {
+        let mut conf = Self::default();
+        conf.parse(text, file, 0)?;
+        Ok(conf)
+    }
+
     /// What this text, of no file, says.
     ///
     /// # Panics
@@ -79,9 +90,7 @@ impl Krb5Conf {
     /// It makes no sense.
     #[cfg(test)]
     pub(crate) fn from_text(text: &str) -> Self {
-        let mut conf = Self::default();
-        conf.parse(text.as_bytes(), Path::new("test"), 0).unwrap();
-        conf
+        Self::from_bytes(text.as_bytes(), Path::new("test")).unwrap()
     }
 
     fn parse(&mut self, text: &[u8], file: &Path, depth: usize) -> Result<(), Krb5ConfError> {

@@ -71,21 +71,29 @@ impl ServerKey {
     ///
     /// The file cannot be read, is damaged, or has no key that is spoken here.
     pub fn read(path: &Path) -> Result<Self, LocalauthError> {
-        let data = match std::fs::read(path) {
-            Ok(data) => Zeroizing::new(data),
+        match std::fs::read(path) {
+            Ok(data) => Self::parse(path, &Zeroizing::new(data)),
             Err(error) => {
                 let path = path.to_owned();
-                return Err(LocalauthError::Io { path, error });
+                Err(LocalauthError::Io { path, error })
             }
-        };
+        }
+    }
+
+    /// Reads the newest key out of what the file at `path` holds.
+    ///
+    /// # Errors
+    ///
+    /// It is damaged, or has no key that is spoken here.
+    pub fn parse(path: &Path, data: &[u8]) -> Result<Self, LocalauthError> {
         if data.starts_with(&KEYTAB) {
-            let (version, keys) = Keytab::read(path)?.keys_of_service(SERVICE)?;
+            let (version, keys) = Keytab::parse(path, data)?.keys_of_service(SERVICE)?;
             let keys = keys.into_iter().map(|key| (version, key));
             return Self::best(keys).ok_or_else(|| LocalauthError::NoKey {
                 path: path.to_owned(),
             });
         }
-        match Self::of_key_file(&data) {
+        match Self::of_key_file(data) {
             Ok(Some(key)) => Ok(key),
             Ok(None) => Err(LocalauthError::NoKey {
                 path: path.to_owned(),

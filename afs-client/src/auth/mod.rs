@@ -18,8 +18,10 @@ mod principal;
 mod reader;
 mod service;
 mod token;
+pub(crate) mod tokens;
 
 pub use principal::{BadPrincipal, Principal};
 pub use reader::Malformed;
 pub use service::{names_of_service, realm_of_cell};
 pub use token::Token;
+pub use tokens::{Identity, TokenRules};

@@ -98,6 +98,19 @@ impl Cell {
         run(ADMIN, self.command("vos").args(arguments))
     }
 
+    /// Has the KDC's administrator do something (a line as `kadmin` takes it). What came of it is in its output.
+    pub fn kadmin(&self, line: &str) -> Result<String> {
+        let folder = self.conf_dir();
+        let kdc = folder.with_file_name("kdc").join("kdc.conf");
+        let mut command = Command::new("kadmin.local");
+        command
+            .args(["-r", self.get("REALM"), "-q", line])
+            .env("KRB5_CONFIG", folder.join("krb5.conf"))
+            .env("KRB5_KDC_PROFILE", kdc);
+        let finished = run(ADMIN, &mut command)?.ok()?;
+        Ok(finished.text() + &finished.stderr)
+    }
+
     /// What the file server holds of a volume: SHA-256 of every plain file by its path, read from a dump of a
     /// clone, so without any cache manager.
     pub fn held(&self, volume: &str) -> Result<BTreeMap<String, String>> {

@@ -29,6 +29,7 @@ mod protection;
 mod recovery;
 mod rxkad;
 mod stop;
+mod tokens;
 mod tools;
 #[path = "../common/transcript.rs"]
 mod transcript;

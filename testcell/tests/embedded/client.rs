@@ -87,6 +87,7 @@ impl Client {
             read_only: false,
             deadline,
             max_vnodes: 1000,
+            tokens: afs_client::auth::TokenRules::default(),
         };
         Self {
             fs: AfsFs::start(config, Arc::new(NullSink)).await.unwrap(),

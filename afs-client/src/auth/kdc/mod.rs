@@ -168,6 +168,36 @@ impl<'a> KdcClient<'a> {
     }
 }
 
+/// What a KDC's reply to a question for a ticket-granting ticket comes to: what [`KdcClient::initial`] makes of what it gets,
+/// for a reply that came another way. `nonce` is that of the question.
+///
+/// # Errors
+///
+/// It refuses, cannot be opened with the key, or answers another question.
+pub fn read_reply(
+    conf: &Krb5Conf,
+    reply: &[u8],
+    client: &Principal,
+    key: &Key,
+    nonce: u32,
+) -> Result<Credential, KdcError> {
+    let server = &Principal::ticket_granter(&client.realm, &client.realm);
+    let exchange = Exchange {
+        conf,
+        client,
+        server,
+        nonce,
+    };
+    match exchange.judge(reply, AS_REP)? {
+        Answer::Reply(reply) => exchange.credential(&reply, key, AS_REP_SEALED),
+        Answer::Refusal(refusal) => {
+            // What it asks for is looked at as well.
+            let _ = choose(std::slice::from_ref(key), refusal.data.as_ref());
+            Err(exchange.refused(&refusal, refusal.code))
+        }
+    }
+}
+
 /// One question to the KDCs of one realm.
 struct Exchange<'a> {
     conf: &'a Krb5Conf,
@@ -216,11 +246,15 @@ impl<'a> Exchange<'a> {
                 realm: realm.clone(),
                 tried,
             })?;
+        self.judge(&reply, expected)
+    }
+
+    fn judge(&self, reply: &[u8], expected: u8) -> Result<Answer, KdcError> {
         let bad = |error| self.nonsense(format!("its reply cannot be read: {error}"));
-        if let Some(refusal) = messages::decode(KRB_ERROR.into(), &reply).map_err(bad)? {
+        if let Some(refusal) = messages::decode(KRB_ERROR.into(), reply).map_err(bad)? {
             return Ok(Answer::Refusal(Box::new(refusal)));
         }
-        let reply = messages::decode(expected.into(), &reply).map_err(bad)?;
+        let reply = messages::decode(expected.into(), reply).map_err(bad)?;
         let reply = reply.ok_or_else(|| self.nonsense("its reply is to another kind of request"))?;
         Ok(Answer::Reply(Box::new(reply)))
     }

@@ -524,8 +524,7 @@ impl Volume {
     }
 
     /// What must hold between any two operations: says what does not.
-    #[cfg(test)]
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let mut named: BTreeMap<VnodeId, u32> = BTreeMap::from([(ROOT.0, 0)]);
         let mut subdirectories: BTreeMap<VnodeId, u32> = BTreeMap::new();
         for (id, vnode) in &self.vnodes {

@@ -17,7 +17,8 @@ test: lint
 	$(CARGO) test -p rxrpc -p afs-client -p fuse -p fuzz
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release -p rxrpc loom
 	$(CARGO) build -p fuse
-	$(CARGO) test -p testcell --lib --test embedded
+	$(CARGO) test -p deploy
+	$(CARGO) test -p testcell --lib --test embedded --test local
 	$(CARGO) test -p testcell --test cell -- --test-threads 1
 
 lint:

@@ -333,9 +333,9 @@ impl Core {
         let index = usize::try_from(index).map_err(|_| NO)?;
         let vnode = self.vnodes.all().into_iter().nth(index).ok_or(NO)?;
         let now = clock::now();
-        let (status, valid) = (vnode.status(), vnode.valid(now, &self.all));
+        let (status, valid) = (vnode.status(), vnode.stands(now, &self.all));
         let promised = vnode.promised_by(now, &self.all);
-        let left = valid.map_or(0, |(_, left)| u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
+        let left = valid.map_or(0, |left| u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
         let opens = u32::try_from(vnode.opens.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(u32::MAX);
         let read_only = vnode.volume.kind.is_read_only();
         Ok(cb::GetCacheEntry64Reply {

@@ -26,6 +26,12 @@ impl Error {
         }
     }
 
+    /// An error that needs no explanation.
+    #[must_use]
+    pub(crate) const fn bare(errno: Errno) -> Self {
+        Self { errno, why: None }
+    }
+
     /// Its errno.
     #[must_use]
     pub const fn errno(&self) -> i32 {
@@ -113,7 +119,8 @@ pub fn errno(code: AbortCode) -> Errno {
         vice::NO_VNODE => Errno::STALE,
         vice::NO_VOLUME | vice::MOVED | vice::SALVAGE | vice::OFFLINE | vice::SALVAGING => Errno::NODEV,
         104 => Errno::EXIST,
-        vice::NO_SERVICE => Errno::TIMEDOUT,
+        // What became of the call nobody knows.
+        vice::NO_SERVICE | RX_CALL_DEAD | RX_CALL_TIMEOUT => Errno::TIMEDOUT,
         vice::DISK_FULL => Errno::NOSPC,
         vice::OVER_QUOTA => Errno::DQUOT,
         vice::BUSY | vice::RESTARTING => Errno::BUSY,
@@ -158,7 +165,7 @@ const fn cure(fault: Fault) -> &'static str {
         }
         Fault::BadKey | Fault::TicketLength => "the server has no use for such a token: run afs aklog",
         Fault::LevelFail | Fault::IllegalLevel => {
-            "the server asks for another level of security than calls are made with: use level crypt"
+            "the server wants calls to be better protected: give afs mount a higher --security"
         }
         Fault::SealedInconsistent | Fault::DataLength => {
             "a packet was sealed with another key, or changed on its way: run afs aklog if it goes on"
@@ -225,6 +232,8 @@ pub fn describe(code: AbortCode) -> String {
 pub const UAE_BASE: i32 = 49_733_376;
 /// An error that has no name of its own.
 const UAE_OTHER: i32 = UAE_BASE + 0x7e;
+const RX_CALL_DEAD: i32 = abort_codes::RX_CALL_DEAD.0;
+const RX_CALL_TIMEOUT: i32 = abort_codes::RX_CALL_TIMEOUT.0;
 const VL_NO_ENTRY: i32 = 363_524;
 const VL_EMPTY: i32 = 363_525;
 const VL_ENTRY_DELETED: i32 = 363_526;
@@ -253,6 +262,8 @@ mod tests {
             (49_733_484, Errno::TIMEDOUT),
             (49_733_496, Errno::DQUOT),
             (363_524, Errno::NODEV),
+            (-1, Errno::TIMEDOUT),
+            (-3, Errno::TIMEDOUT),
             (-455, Errno::IO),
             (i32::MIN, Errno::IO),
         ] {

@@ -9,6 +9,7 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod state;
 mod types;
 mod walk;
 
@@ -26,8 +27,13 @@ use rxrpc::net::{Endpoint, KeepOpen, Target};
 use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
-use self::core::Core;
+use self::core::{Caller, Core};
+use crate::auth::keeper::Keeper;
+use crate::auth::source::Source;
+use crate::auth::tokens::Tokens;
+use crate::auth::{Identity, Token};
 use crate::callback::CallbackService;
+use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
 use crate::events::BreakCounts;
@@ -41,14 +47,15 @@ use crate::types::Fid;
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
+pub use state::{CacheState, ServerState, State};
 pub use types::{
     Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
     Opened, SetAttr, StatFs,
 };
 
-/// An AFS file system. Clones share it.
+/// An AFS file system, as one identity sees it. Clones share it.
 #[derive(Clone)]
-pub struct AfsFs(Arc<Core>);
+pub struct AfsFs(Caller);
 
 /// The file system did not start.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +119,7 @@ impl AfsFs {
             unknown: crate::vnode::promise::Breaks::default(),
             broken: BreakCounts::default(),
             started: clock::now(),
+            tokens: Tokens::new(config.tokens),
             tasks: Mutex::default(),
             counts: counts::Counts::default(),
             requests: Arc::default(),
@@ -127,10 +135,56 @@ impl AfsFs {
         let tasks = [
             tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
-            tokio::spawn(store_leftovers(Arc::clone(&core))).abort_handle(),
+            tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
-        Ok(Self(core))
+        Ok(Self(Caller::nobody(&core)))
+    }
+
+    /// The same file system, as somebody else sees it.
+    #[must_use]
+    pub fn as_identity(&self, who: Identity) -> Self {
+        Self(self.0.as_identity(who))
+    }
+
+    /// Makes calls of this identity to a cell with a token from now on, and with those that come after it from its source,
+    /// if it has one. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// `EKEYREJECTED`: the servers of AFS have no use for a key of its kind. `ENOSPC`: the identity has too many.
+    pub fn set_token(&self, token: Token, source: Option<Source>) -> Result<(), Error> {
+        let keeper = Keeper::start(&self.0, &token, source);
+        if self.0.tokens.set(self.0.who, token, Some(keeper))? {
+            self.0.rights_changed();
+        }
+        Ok(())
+    }
+
+    /// Forgets the token for a cell, or all tokens of this identity.
+    pub fn forget_tokens(&self, cell: Option<&CellName>) {
+        self.0.tokens.forget(self.0.who, cell);
+        self.0.rights_changed();
+    }
+
+    /// The tokens of all identities.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<(Identity, Arc<Token>)> {
+        self.0.tokens.list()
+    }
+
+    /// Has this identity a file open, or written something that is not stored yet?
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let who = self.0.who;
+        let opened = self.0.handles.lock().values().any(|handle| handle.who == who);
+        opened
+            || self
+                .0
+                .vnodes
+                .all()
+                .iter()
+                .any(|vnode| vnode.writer() == who && vnode.data.is_modified())
     }
 
     /// Where the endpoint is bound.
@@ -209,10 +263,13 @@ impl AfsFs {
     /// The cell is unknown, or nobody answers.
     pub async fn check_home(&self) -> Result<(), Error> {
         let home = self.0.cells.home().clone();
-        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await? {
-            Lookup::Found(_) => Ok(()),
+        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await {
+            Ok(Lookup::Found(_)) => Ok(()),
             // Says why.
-            Lookup::Absent { .. } => self.0.cells.resolve(&home).await.map(drop),
+            Ok(Lookup::Absent { .. }) => self.0.cells.resolve(&home).await.map(drop),
+            // Nobody in particular may not ask the file server. That the volume was found must do.
+            Err(error) if error.errno() == Errno::NOKEY.raw_os_error() => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -274,7 +331,7 @@ impl AfsFs {
         self.0.setattr(fid, set).await
     }
 
-    /// May the (anonymous) identity of this mount do that?
+    /// May this identity do that?
     pub async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
         self.0.access(fid, access).await
     }
@@ -300,7 +357,7 @@ impl AfsFs {
             return None;
         }
         let vnode = self.0.vnodes.get(fid)?;
-        let (status, _) = vnode.valid(clock::now(), &self.0.all)?;
+        let (status, _) = self.0.valid(&vnode)?;
         Some(self.0.open_valid(&vnode, &status, flags))
     }
 
@@ -357,13 +414,13 @@ impl AfsFs {
         if vnode.doomed.lock().is_some() {
             return Ok(());
         }
-        self.0.store(&vnode, false).await
+        self.0.store_patiently(&vnode, false).await
     }
 
     /// `fsync()`: as `flush`, and the server writes to its disk.
     pub async fn fsync(&self, handle: HandleId) -> Result<(), Error> {
         let vnode = self.0.handle(handle)?.vnode;
-        self.0.store(&vnode, true).await
+        self.0.store_patiently(&vnode, true).await
     }
 
     /// The handle is gone. Stores what is still dirty; a file unlinked while open is removed at its last release.
@@ -500,7 +557,7 @@ async fn keep_callbacks_open(core: Arc<Core>) {
 }
 
 /// Tries again to store what could not be stored when its file was closed, for ever.
-async fn store_leftovers(core: Arc<Core>) {
+async fn store_leftovers(core: Caller) {
     loop {
         clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
         for vnode in core.vnodes.all() {

@@ -5,6 +5,7 @@ pub mod auth;
 mod callback;
 pub mod cell;
 pub mod clock;
+pub mod codes;
 mod database;
 pub mod dir;
 pub mod error;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rxrpc::net::Target;
 use rxrpc::proto::{CallError, CallLimits, ServiceId};
+use rxrpc::security::rxkad::Fault;
 
+use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
 use crate::error::{Error, vice};
 use crate::rpc::client::RpcError;
@@ -21,7 +23,9 @@ use crate::volume::{Volume, VolumeKind, Volumes};
 /// May a call whose outcome is unknown be made again?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Doing it twice is the same as once.
+    /// It changes nothing.
+    Reading,
+    /// It changes something, and doing it twice is the same as once.
     Idempotent,
     /// Twice is not once.
     Modifying,
@@ -36,6 +40,8 @@ pub struct Attempt {
     pub target: Target,
     /// When it was offered.
     pub at: Instant,
+    /// What it is made with.
+    pub(crate) proof: ProofId,
 }
 
 /// What to do about a failed try.
@@ -70,17 +76,17 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
             vice::NO_VOLUME | vice::MOVED | vice::OFFLINE | vice::SALVAGE | vice::SALVAGING => {
                 Action::Relocate
             }
-            vice::NO_SERVICE | -3 if class == Class::Idempotent => Action::Wait,
+            vice::NO_SERVICE | -3 if class != Class::Modifying => Action::Wait,
             vice::IO | UAE_IO if kind.is_read_only() => Action::Elsewhere,
             // Rx gave up on the other side: as good as no answer.
-            -1 if class == Class::Idempotent => Action::Wait,
+            -1 if class != Class::Modifying => Action::Wait,
             _ => Action::Fail,
         },
         // The request did not reach the server whole.
         RpcError::Transport(CallError::Unreachable(_)) => Action::Down,
         RpcError::Transport(CallError::CallLost) => Action::Wait,
         RpcError::Transport(CallError::PeerDead | CallError::PathBroken(_) | CallError::TimedOut)
-            if class == Class::Idempotent =>
+            if class != Class::Modifying =>
         {
             Action::Down
         }
@@ -106,12 +112,19 @@ pub struct Rotation<'a> {
     reconnected: bool,
     last: Option<Error>,
     relocated: bool,
+    proof: Proof,
 }
 
 impl<'a> Rotation<'a> {
     /// An operation on `volume`, to be over at `deadline`.
     #[must_use]
-    pub const fn new(volumes: &'a Volumes, volume: Arc<Volume>, class: Class, deadline: Instant) -> Self {
+    pub(crate) const fn new(
+        volumes: &'a Volumes,
+        volume: Arc<Volume>,
+        class: Class,
+        deadline: Instant,
+        proof: Proof,
+    ) -> Self {
         Self {
             volumes,
             volume,
@@ -122,6 +135,7 @@ impl<'a> Rotation<'a> {
             reconnected: false,
             last: None,
             relocated: false,
+            proof,
         }
     }
 
@@ -162,12 +176,14 @@ impl<'a> Rotation<'a> {
                 let target = Target {
                     scope,
                     limits,
+                    security: self.proof.security.clone(),
                     ..Target::new(peer, ServiceId(1))
                 };
                 return Ok(Attempt {
                     server,
                     target,
                     at: now,
+                    proof: self.proof.id,
                 });
             }
             // All were tried: from the beginning, after a while.
@@ -223,6 +239,9 @@ impl<'a> Rotation<'a> {
         if let RpcError::Aborted(_) = &error {
             // A refusal is an answer.
             self.succeeded(attempt);
+        }
+        if error.fault().is_some_and(Fault::is_of_ticket) {
+            self.proof.rejected(&self.volume.cell.name, peer, &error);
         }
         let error = Error::from(error);
         match action {

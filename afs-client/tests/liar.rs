@@ -306,6 +306,7 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         read_only: false,
         deadline: Duration::from_secs(20),
         max_vnodes: 100,
+        tokens: afs_client::auth::TokenRules::default(),
     };
     (AfsFs::start(config, Arc::new(NullSink)).await.unwrap(), endpoints)
 }

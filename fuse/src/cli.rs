@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::identity::Rule;
+use crate::pagsh::Pagsh;
+use crate::protection::Protection;
 use crate::size::Size;
+use crate::token::{Aklog, Tokens, Unlog};
 
 /// Mount AFS cells through FUSE.
 #[derive(Clone, Debug, Parser)]
@@ -35,6 +39,14 @@ pub enum Command {
     /// Start a cell of its own, mount it, and let you play until Ctrl-C; leaves nothing behind
     #[command(after_help = EXIT_STATUSES)]
     Demo(Demo),
+    /// Get a token for a cell out of a Kerberos ticket, and give it to the mounts of this machine
+    Aklog(Aklog),
+    /// List the tokens that mounts hold for you; root sees all
+    Tokens(Tokens),
+    /// Have mounts forget your tokens
+    Unlog(Unlog),
+    /// Run COMMAND, or a shell, with tokens of its own: it and all that it starts share them with nobody else
+    Pagsh(Pagsh),
 }
 
 /// Options of `afs mount`.
@@ -87,6 +99,15 @@ pub struct Mount {
     #[arg(long, env = "AFS_ALLOW_OTHER", action = ArgAction::SetTrue)]
     pub allow_other: bool,
 
+    /// Whose tokens a request is made with: those of the user who makes it, of the user in the same control group
+    /// (containers), or of the mount, whoever makes it
+    #[arg(long, env = "AFS_IDENTITY", value_name = "RULE", value_enum, default_value_t)]
+    pub identity: Rule,
+
+    /// How tokens are used.
+    #[command(flatten)]
+    pub protection: Protection,
+
     /// Refuse every change
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]
     pub read_only: bool,
@@ -95,6 +116,11 @@ pub struct Mount {
     #[arg(long, env = "AFS_DEADLINE", value_name = "SECS", default_value = "60",
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub deadline: u64,
+
+    /// An idle connection to a server is closed after so many seconds, one of a server to us after five times as many
+    #[arg(long, env = "AFS_CONNECTION_EXPIRY", value_name = "SECS", default_value = "120",
+          value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub connection_expiry: u32,
 
     /// Where messages go; without it: standard error with -f, else /var/log/afs-fuse/NAME.log, else
     /// $XDG_STATE_HOME/afs-fuse/NAME.log, else nowhere (AFS_LOG sets the level, e.g. AFS_LOG=debug)
@@ -118,6 +144,12 @@ impl Mount {
     /// The limit of one operation.
     pub const fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline)
+    }
+
+    /// How long idle connections live: those to servers, and those of servers to us.
+    pub fn connection_idle(&self) -> (Duration, Duration) {
+        let idle = Duration::from_secs(self.connection_expiry.into());
+        (idle, idle * 5)
     }
 }
 
@@ -193,6 +225,8 @@ mod tests {
         let mount = mount(&["/afs"]).unwrap();
         assert_eq!(mount.mount_point, PathBuf::from("/afs"));
         assert_eq!(mount.deadline(), Duration::from_secs(60));
+        let minutes = (Duration::from_mins(2), Duration::from_mins(10));
+        assert_eq!(mount.connection_idle(), minutes);
         assert_eq!(mount.cache_size, Size(1 << 30));
         assert_eq!((mount.cell, mount.port, mount.cache_memory), (None, None, None));
         assert!(!mount.foreground && !mount.read_only && !mount.allow_other && !mount.report_on_stdout);
@@ -222,6 +256,7 @@ mod tests {
             (vec!["--port", "0", "/afs"], "not in 1..=65535"),
             (vec!["--metrics", "nine", "/afs"], "invalid socket address"),
             (vec!["--deadline", "0", "/afs"], "not in 1..=86400"),
+            (vec!["--connection-expiry", "0", "/afs"], "not in 1..=86400"),
         ] {
             let error = mount(&line).unwrap_err();
             assert!(error.contains(part), "{line:?}: {error}");

@@ -182,13 +182,18 @@ fn default_log(at: &Path) -> io::Result<File> {
 
 /// `/mnt/afs` logs to `mnt-afs.log`.
 fn log_name(at: &Path) -> String {
+    format!("{}.log", name_of(at))
+}
+
+/// The mount at `/mnt/afs` is called `mnt-afs`.
+pub fn name_of(at: &Path) -> String {
     let name: Vec<_> = at.iter().skip(1).map(|part| part.to_string_lossy()).collect();
     // A path may be longer than a name.
     let mut name = name.join("-");
     while name.len() > 200 {
         name.pop();
     }
-    format!("{name}.log")
+    name
 }
 
 const READY: &str = "ready";

@@ -6,14 +6,22 @@
 
 pub mod adapter;
 pub mod cli;
+pub mod ctl;
 pub mod daemon;
 pub mod demo;
 pub mod failure;
+pub mod identity;
 pub mod inode;
 pub mod kernel;
 pub mod mount;
 pub mod notify;
+pub mod pagsh;
+pub mod process;
 pub mod program;
+pub mod protection;
+pub mod scope;
+pub mod secret;
 pub mod session;
 pub mod size;
 pub mod telemetry;
+pub mod token;

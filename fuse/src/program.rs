@@ -19,22 +19,31 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapter::Shared;
 use crate::cli::{Cli, Command, Mount};
+use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
 use crate::failure::{Failure, Kind};
+use crate::identity::Identities;
 use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
 };
+use crate::pagsh;
+use crate::secret;
 use crate::session::{Ended, Options, Session};
 use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
+use crate::token;
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Mount(options) if !options.foreground && !options.report_on_stdout => daemon::start(),
         Command::Mount(options) => mount(&options),
+        Command::Aklog(options) => token::aklog(&options),
+        Command::Tokens(options) => token::tokens(&options),
+        Command::Unlog(options) => token::unlog(&options),
+        Command::Pagsh(options) => pagsh::pagsh(&options),
         Command::Umount(options) => match umount(&options.mount_point) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => failure.show(),
@@ -77,6 +86,7 @@ pub(crate) fn serve(options: &Mount, caller: &mut Caller, ready: Ready<'_>) -> R
             max_bytes: size.map_or(CACHE_MEMORY, |size| size.0),
         },
     };
+    secret::keep()?;
     caller.leave(&at)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -132,11 +142,13 @@ fn serve_on(
     let signals =
         signals.map_err(|error| Failure::new(Kind::Other, format!("cannot take signals: {error}")))?;
 
+    let identities = Arc::new(Identities::new(options.identity));
     let shared = Shared::new(
         fs.clone(),
         runtime.handle().clone(),
         options.deadline(),
         Arc::clone(&metrics),
+        Arc::clone(&identities),
     );
     let session = Session::mount(
         shared,
@@ -157,6 +169,7 @@ fn serve_on(
         .start(fs.take_invalidations(), Arc::clone(&metrics))
         .map_err(broken)?;
     answers(at).map_err(broken)?;
+    let _socket = runtime.block_on(async { listen(&fs, at, identities) });
     healthy.store(true, Ordering::Relaxed);
     tracing::info!(port = fs.local_addr().port(), "mounted at {}", at.display());
     // Nobody waits for the report any more: the mount is good all the same.
@@ -170,12 +183,23 @@ fn serve_on(
     Ok(())
 }
 
+/// Opens the control socket. Without it the mount works, as nobody.
+fn listen(fs: &AfsFs, at: &Path, identities: Arc<Identities>) -> Option<Socket> {
+    let owner = rustix::process::geteuid().as_raw();
+    let socket = Socket::listen(&daemon::name_of(at), fs.clone(), Policy { owner, identities });
+    socket
+        .inspect_err(|error| tracing::warn!(%error, "no control socket: tokens cannot be set"))
+        .ok()
+}
+
 async fn start(
     options: &Mount,
     cells: Arc<Cells>,
     cache: CacheConfig,
     metrics: &Arc<Metrics>,
 ) -> Result<AfsFs, Failure> {
+    let tokens = options.protection.rules()?;
+    let (client_idle, service_idle) = options.connection_idle();
     let address = options.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let wanted = options.port.unwrap_or(CALLBACK_PORT);
     let ports = if options.port.is_some() {
@@ -190,12 +214,15 @@ async fn start(
             endpoint: EndpointConfig {
                 bind: SocketAddrV4::new(address, port),
                 version: concat!("afs-fuse ", env!("CARGO_PKG_VERSION")).to_owned(),
+                client_idle,
+                service_idle,
                 ..EndpointConfig::default()
             },
             cache: cache.clone(),
             read_only: options.read_only,
             deadline: options.deadline(),
             max_vnodes: MAX_VNODES,
+            tokens: tokens.clone(),
         };
         match AfsFs::start(config, Arc::clone(metrics) as Arc<dyn rxrpc::events::Sink>).await {
             Ok(fs) => return Ok(fs),

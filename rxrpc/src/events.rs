@@ -8,7 +8,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::proto::{AbortCode, DropReason, PacketType, ServiceId, Side};
+use crate::proto::{AbortCode, AckReason, DropReason, PacketType, Resend, SecurityIndex, ServiceId, Side};
 
 /// Receives events. Called on the receive path and on callers' threads: it must be quick and must not block.
 pub trait Sink: Send + Sync + 'static {
@@ -36,6 +36,8 @@ pub enum Event<'a> {
         scope: &'a Arc<str>,
         /// Service the connection speaks.
         service: ServiceId,
+        /// How it is protected.
+        security: SecurityIndex,
         /// How the connection was come by.
         outcome: Acquire,
     },
@@ -74,6 +76,8 @@ pub enum Event<'a> {
         scope: &'a Arc<str>,
         /// Service of the call.
         service: ServiceId,
+        /// What the application has named it, empty if it has not.
+        name: &'static str,
         /// How it ended.
         result: CallResult,
         /// From start to end.
@@ -125,8 +129,28 @@ pub enum Event<'a> {
         /// Why (an `errno`).
         errno: i32,
     },
+    /// The time that packets take to the peer and back was measured.
+    RoundTrip {
+        /// Which side of the connection we are.
+        side: Side,
+        /// Service the connection speaks.
+        service: ServiceId,
+        /// The time: the mean if it was measured more than once in one turn.
+        rtt: Duration,
+    },
+    /// ACKs were taken or sent.
+    Acks {
+        /// True if we sent them.
+        sent: bool,
+        /// Why.
+        reason: AckReason,
+        /// How many.
+        packets: u64,
+    },
     /// DATA packets were sent again.
     Retransmitted {
+        /// Why.
+        why: Resend,
         /// How many.
         packets: u64,
     },

@@ -692,3 +692,33 @@ async fn questions_are_answered_at_a_limited_rate() {
     assert_eq!(counts.dropped(Unplaced::DebugDisabled), 1);
     endpoint.shutdown().await;
 }
+
+/// Who takes no reply does not keep an endpoint from going away: its port is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_that_nobody_takes_does_not_hold_the_port() {
+    let (endpoint, counting, _, mut stranger) = host(local()).await;
+    let address = endpoint.local_addr();
+    stranger.send(stranger.header, b"hello");
+    loop {
+        let packet = stranger.next();
+        if is_ping(&packet) {
+            stranger.answer(&packet);
+        } else if packet.header.packet_type == PacketType::Data {
+            break;
+        }
+    }
+    assert_eq!(counting.0.load(Ordering::SeqCst), 1);
+    endpoint.shutdown().await;
+    drop(endpoint);
+    let config = EndpointConfig {
+        bind: address,
+        ..local()
+    };
+    let mut tries = 0;
+    // The tasks of the old one end a moment later.
+    while let Err(error) = Endpoint::bind(config.clone(), Arc::new(Counts::default())).await {
+        tries += 1;
+        assert!(tries < 500, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -7,27 +7,30 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::Access;
-use super::core::Core;
+use super::core::{Caller, Core};
+use super::data::ROUNDS;
 use super::types::{Attr, Kind, SetAttr, StatFs};
 use super::walk::{FOREVER, ROOT, root_attr};
-use crate::clock;
 use crate::error::Error;
 use crate::op::Class;
 use crate::rpc::fs::{GetVolumeStatus, StoreStatusOf};
 use crate::rpc::types::StoreStatus;
 use crate::types::Fid;
 use crate::vnode::Vnode;
-use crate::vnode::status::to_seconds;
+use crate::vnode::status::{DELETE, INSERT, LOOKUP, to_seconds};
 
-impl Core {
+impl Caller {
     pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
         if fid == ROOT {
             return Some(Ok((root_attr(), FOREVER)));
         }
         let vnode = self.vnodes.get(fid)?;
-        let (status, ttl) = vnode.valid(clock::now(), &self.all)?;
+        let (status, ttl) = self.valid(&vnode)?;
+        if status.kind == Kind::Directory && status.may_search().is_err() {
+            return None;
+        }
         self.counts.status_hit();
-        Some(Ok((Self::attr(&vnode, &status), ttl)))
+        Some(Ok((Core::attr(&vnode, &status), self.kept(&status, ttl))))
     }
 
     pub(crate) async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> {
@@ -36,7 +39,8 @@ impl Core {
         }
         let vnode = self.vnode(fid)?;
         let (status, ttl) = self.status(&vnode).await?;
-        Ok((Self::attr(&vnode, &status), ttl))
+        self.may_see(&vnode, &status).await?;
+        Ok((Core::attr(&vnode, &status), self.kept(&status, ttl)))
     }
 
     pub(crate) async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
@@ -90,16 +94,27 @@ impl Core {
             Kind::Directory => return Err(Errno::ISDIR.into()),
             Kind::Symlink => return Err(Errno::INVAL.into()),
         }
-        {
-            let _one = vnode.storing.lock().await;
-            vnode.data.truncate(size);
-        }
+        self.cut(vnode, size).await?;
         let stored = self.store(vnode, false).await;
         if stored.is_err() && vnode.opens.load(std::sync::atomic::Ordering::Acquire) == 0 {
             // The caller knows; nobody else wants it any more.
             vnode.data.discard();
         }
         stored
+    }
+
+    /// Cuts or extends the data here.
+    pub(crate) async fn cut(&self, vnode: &Arc<Vnode>, size: u64) -> Result<(), Error> {
+        for _ in 0..ROUNDS {
+            let storing = vnode.storing.lock().await;
+            if vnode.write_as(self.who, |data| data.truncate(size)).is_some() {
+                return Ok(());
+            }
+            drop(storing);
+            self.store(vnode, false).await?;
+        }
+        // Somebody else writes it all the time.
+        Err(Errno::AGAIN.into())
     }
 
     pub(crate) async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
@@ -121,11 +136,12 @@ impl Core {
                 (!(access.read || access.execute) || has(LOOKUP)) && (!access.write || has(INSERT | DELETE))
             }
             Kind::File => {
-                (!access.read || has(READ))
-                    && (!access.write || has(WRITE))
-                    && (!access.execute || (has(READ) && status.mode & 0o100 != 0))
+                let readable = status.is_readable_with(status.access);
+                (!access.read || readable)
+                    && (!access.write || status.is_writable_with(status.access))
+                    && (!access.execute || (readable && status.mode & 0o111 != 0))
             }
-            Kind::Symlink => has(LOOKUP | READ),
+            Kind::Symlink => status.is_readable_with(status.access),
         };
         if allowed {
             Ok(())
@@ -170,7 +186,7 @@ impl Core {
         let vnode = self.vnode(fid)?;
         let request = GetVolumeStatus { volume: fid.volume.0 };
         let (reply, _) = self
-            .procedure(&vnode, Class::Idempotent, &request, self.until())
+            .procedure(&vnode, Class::Reading, &request, self.until())
             .await?;
         let status = reply.status;
         let count = |blocks: i32| u64::try_from(blocks).unwrap_or(0);
@@ -188,11 +204,5 @@ impl Core {
     }
 }
 
-// Rights of an ACL (OpenAFS prs_fs.h).
-const READ: u32 = 1;
-const WRITE: u32 = 2;
-const INSERT: u32 = 4;
-const LOOKUP: u32 = 8;
-const DELETE: u32 = 16;
 /// Space is counted in KiB.
 const BLOCK: u32 = 1024;

@@ -1,6 +1,11 @@
 //! What all operations share: status, data and the bookkeeping of promises.
+//!
+//! The machine: what is known of an object is shared by all who ask, but nothing of it is given to somebody whose rights
+//! on that object are not known: then the server is asked as that somebody, and its answer says both. The kernel's own
+//! caches tell users not apart: it is told to keep only what anybody may see.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -10,7 +15,8 @@ use rustix::io::Errno;
 use rxrpc::net::Endpoint;
 use tokio::sync::mpsc;
 
-use super::types::{HandleId, Invalidation};
+use super::types::{HandleId, Invalidation, Kind};
+use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
@@ -23,7 +29,7 @@ use crate::server::Servers;
 use crate::store::DataCache;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
-use crate::vnode::status::Status;
+use crate::vnode::status::{LOOKUP, OWNER, Status};
 use crate::vnode::{Vnode, Vnodes};
 use crate::volume::{Volume, Volumes};
 
@@ -48,19 +54,43 @@ pub(crate) struct Core {
     pub(crate) unknown: Breaks,
     pub(crate) broken: crate::events::BreakCounts,
     pub(crate) started: Instant,
+    pub(crate) tokens: Tokens,
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(crate) counts: super::counts::Counts,
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
 }
 
-/// The counters that were noted before a call, for one vnode.
+/// The file system as one identity sees it.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) core: Arc<Core>,
+    pub(crate) who: Identity,
+}
+
+impl Deref for Caller {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+/// What was noted before a call, for one vnode: the counters, and what the call was made with.
 #[derive(Clone, Debug)]
 pub(crate) struct Noted {
     stamp: Stamp,
     issued: Issued,
+    proof: ProofId,
 }
 
 impl Noted {
+    /// Was nothing broken since that concerns the vnode?
+    fn is_current(&self, vnode: &Vnode, core: &Core) -> bool {
+        self.stamp == vnode.stamp(&core.all)
+            && self.issued.server_inits == self.issued.server.init_counter()
+            && self.issued.unknown == core.unknown.count()
+    }
+
     /// The same call, for an object that its reply is the first to speak of.
     pub(crate) fn for_new(&self, vnode: &Vnode, all: &Breaks) -> Self {
         let stamp = Stamp {
@@ -71,6 +101,7 @@ impl Noted {
         Self {
             stamp,
             issued: self.issued.clone(),
+            ..*self
         }
     }
 }
@@ -95,11 +126,85 @@ impl Core {
             .get_or_make(fid, || Vnode::new(fid, Arc::clone(volume), self.cache.file()))
     }
 
+    pub(crate) fn invalidate(&self, what: Invalidation) {
+        // Nobody listens when the kernel has gone.
+        let _ = self.invalidations.send(what);
+    }
+}
+
+impl Caller {
+    /// The file system as nobody in particular sees it.
+    pub(crate) fn nobody(core: &Arc<Core>) -> Self {
+        let core = Arc::clone(core);
+        let who = Identity::Nobody;
+        Self { core, who }
+    }
+
+    /// The same file system, as somebody else sees it.
+    pub(crate) fn as_identity(&self, who: Identity) -> Self {
+        let core = Arc::clone(&self.core);
+        Self { core, who }
+    }
+
+    /// What calls about this vnode are made with.
+    pub(crate) fn proof(&self, vnode: &Vnode, class: Class) -> Result<Proof, Error> {
+        self.tokens.proof(self.who, &vnode.volume.cell.name, class)
+    }
+
+    /// The servers to try for a call about this vnode.
+    pub(crate) fn rotation(
+        &self,
+        vnode: &Vnode,
+        class: Class,
+        deadline: Instant,
+    ) -> Result<Rotation<'_>, Error> {
+        let proof = self.proof(vnode, class)?;
+        let volume = Arc::clone(&vnode.volume);
+        Ok(Rotation::new(&self.core.volumes, volume, class, deadline, proof))
+    }
+
+    /// The status with the rights of the caller, and how long both stand; `None` if either is not known.
+    pub(crate) fn valid(&self, vnode: &Vnode) -> Option<(Status, Duration)> {
+        let proof = self.proof(vnode, Class::Reading).ok()?.id;
+        let now = clock::now();
+        let (mut status, left, told) = vnode.valid(now, &self.all, proof)?;
+        if status.kind == Kind::Directory {
+            status.access = told?;
+            return Some((status, left));
+        }
+        // Its rights are those of its directory, by whose promise we hear of a changed ACL.
+        let directory = self.vnodes.peek(status.directory_of(vnode.fid))?;
+        let (access, directory_left) = directory.rights(now, &self.all, proof)?;
+        status.access = (access & !OWNER) | (told.unwrap_or(0) & OWNER);
+        let is_shown = status.kind == Kind::Symlink || status.is_readable_with(status.access);
+        if !is_shown || (told.is_none() && status.depends_on_owner(status.access)) {
+            return None;
+        }
+        Some((status, left.min(directory_left)))
+    }
+
+    /// The rights of the caller are others now. What the kernel keeps of it for everybody is of no use then; of what only
+    /// some may see it keeps nothing.
+    pub(crate) fn rights_changed(&self) {
+        if self.who == Identity::Everybody {
+            self.invalidate(Invalidation::All);
+        }
+    }
+
+    /// For how long the kernel, which shows it to everybody, may keep what stands for `ttl`.
+    pub(crate) fn kept(&self, status: &Status, ttl: Duration) -> Duration {
+        if self.who == Identity::Everybody || status.is_readable_with(status.public) {
+            ttl
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Notes the counters before a call is sent.
     pub(crate) fn note(&self, vnode: &Vnode, attempt: &Attempt) -> Noted {
-        let stamp = vnode.stamp(&self.all);
         Noted {
-            stamp,
+            proof: attempt.proof,
+            stamp: vnode.stamp(&self.all),
             issued: Issued {
                 at: attempt.at,
                 server: Arc::clone(&attempt.server),
@@ -134,7 +239,8 @@ impl Core {
         if let Some(promise) = &promise {
             promise.server().record_promise(promise.expires_at());
         }
-        vnode.learn(status, promise, clock::now(), &self.all);
+        let current = noted.is_current(vnode, self);
+        vnode.learn(status, promise, (noted.proof, current), clock::now(), &self.all);
         if !vnode.data.is_modified() {
             let now = vnode.status().unwrap_or(status);
             vnode.data.set_server(now.version, now.size);
@@ -142,30 +248,67 @@ impl Core {
         Ok(status)
     }
 
-    /// The status of a vnode and how long it stands; asks the server if it cannot be relied on.
+    /// The status of a vnode with the rights of the caller, and how long both stand; asks the server if they cannot be
+    /// relied on.
     pub(crate) async fn status(&self, vnode: &Arc<Vnode>) -> Result<(Status, Duration), Error> {
-        let deadline = self.until();
-        if let Some(valid) = vnode.valid(clock::now(), &self.all) {
+        if let Some(valid) = self.valid(vnode) {
             self.counts.status_hit();
             return Ok(valid);
         }
+        // Known, but not what the caller may do there: the directory says that for all that is in it.
+        if let Some(known) = vnode.status()
+            && known.kind != Kind::Directory
+            && vnode.stands(clock::now(), &self.all).is_some()
+        {
+            self.rights_of_directory(vnode, &known).await;
+            if let Some(valid) = self.valid(vnode) {
+                return Ok(valid);
+            }
+        }
+        let status = self.fetch_status(vnode).await?;
+        if status.kind != Kind::Directory && self.valid(vnode).is_none() {
+            self.rights_of_directory(vnode, &status).await;
+        }
+        Ok(self.valid(vnode).unwrap_or((status, Duration::ZERO)))
+    }
+
+    /// Finds out what the caller may do in the directory of what is none itself. If that fails the object's own status is
+    /// asked for each time.
+    async fn rights_of_directory(&self, vnode: &Vnode, status: &Status) {
+        let directory = self.vnode_in(status.directory_of(vnode.fid), &vnode.volume);
+        let proof = self.proof(vnode, Class::Reading).map(|proof| proof.id);
+        let known = proof.is_ok_and(|proof| directory.rights(clock::now(), &self.all, proof).is_some());
+        if !known && let Err(error) = self.fetch_status(&directory).await {
+            tracing::debug!(fid = %directory.fid, %error, "the rights to a directory are not known");
+        }
+    }
+
+    async fn fetch_status(&self, vnode: &Arc<Vnode>) -> Result<Status, Error> {
+        let deadline = self.until();
         let _one = tokio::time::timeout_at(deadline.into(), vnode.fetching.lock())
             .await
             .map_err(|_| Errno::TIMEDOUT)?;
-        if let Some(valid) = vnode.valid(clock::now(), &self.all) {
-            return Ok(valid);
+        if let Some((status, _)) = self.valid(vnode) {
+            return Ok(status);
         }
         self.counts.status_miss();
         let request = FetchStatusOf {
             fid: vnode.fid.into(),
         };
-        let (reply, noted) = self
-            .procedure(vnode, Class::Idempotent, &request, deadline)
-            .await?;
-        let status = self.learn(vnode, &reply.status, Some(&reply.callback), &noted)?;
-        Ok(vnode
-            .valid(clock::now(), &self.all)
-            .unwrap_or((status, Duration::ZERO)))
+        let (reply, noted) = self.procedure(vnode, Class::Reading, &request, deadline).await?;
+        self.learn(vnode, &reply.status, Some(&reply.callback), &noted)
+    }
+
+    /// May the caller see the attributes of a directory, the status of which they were given? The servers give it to
+    /// everybody. Who may neither search it nor the directory that it is in has no business with it; the root of a volume
+    /// is in another one.
+    pub(crate) async fn may_see(&self, vnode: &Vnode, status: &Status) -> Result<(), Error> {
+        if status.kind != Kind::Directory || status.access & LOOKUP != 0 || vnode.fid == vnode.volume.root() {
+            return Ok(());
+        }
+        let parent = self.vnode_in(status.directory_of(vnode.fid), &vnode.volume);
+        let (parent, _) = self.status(&parent).await?;
+        parent.may_search()
     }
 
     /// Calls a procedure of a server of the vnode's volume. The counters of the vnode are noted before.
@@ -176,7 +319,7 @@ impl Core {
         request: &P,
         deadline: Instant,
     ) -> Result<(P::Reply, Noted), Error> {
-        let mut rotation = Rotation::new(&self.volumes, Arc::clone(&vnode.volume), class, deadline);
+        let mut rotation = self.rotation(vnode, class, deadline)?;
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
@@ -206,10 +349,5 @@ impl Core {
             RpcError::Transport(_) => vnode.distrust(),
             _ => {}
         }
-    }
-
-    pub(crate) fn invalidate(&self, what: Invalidation) {
-        // Nobody listens when the kernel has gone.
-        let _ = self.invalidations.send(what);
     }
 }

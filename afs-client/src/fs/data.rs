@@ -14,28 +14,31 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::core::Core;
+use super::core::Caller;
 use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
+use crate::auth::tokens::{Identity, ProofId};
 use crate::clock;
 use crate::error::Error;
-use crate::op::{Class, Rotation};
+use crate::op::Class;
 use crate::rpc::client::{fetch_data, store_data};
 use crate::rpc::fs::{FetchDataArgs, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::Fill;
 use crate::vnode::Vnode;
-use crate::vnode::status::{Status, to_seconds};
+use crate::vnode::status::{INSERT, Status, WRITE, to_seconds};
 
 /// An open file.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     pub(crate) vnode: Arc<Vnode>,
     flags: OpenFlags,
+    /// Who opened it: all that is done through it is done with that one's rights, whoever the kernel says asks.
+    pub(crate) who: Identity,
     /// Where a sequential reader goes on.
     next: Arc<Mutex<u64>>,
 }
 
-impl Core {
+impl Caller {
     pub(crate) fn handle(&self, id: HandleId) -> Result<Handle, Error> {
         self.handles
             .lock()
@@ -56,8 +59,16 @@ impl Core {
             Kind::Directory => return Err(Errno::ISDIR.into()),
             Kind::Symlink => return Err(Errno::LOOP.into()),
         }
+        let has = |rights| status.access & rights != 0;
         if flags.write || flags.truncate {
             self.writable(vnode)?;
+            // Who may insert may write what is their own: the server knows what is.
+            if !has(WRITE | INSERT) {
+                return Err(Errno::ACCESS.into());
+            }
+        }
+        if flags.read && !status.is_readable_with(status.access) {
+            return Err(Errno::ACCESS.into());
         }
         let keep_cache = vnode.shown.lock().replace(status.version) == Some(status.version);
         vnode.opens.fetch_add(1, Ordering::AcqRel);
@@ -65,6 +76,7 @@ impl Core {
         let handle = Handle {
             vnode: Arc::clone(vnode),
             flags,
+            who: self.who,
             next: Arc::default(),
         };
         self.handles.lock().insert(id, handle);
@@ -86,8 +98,7 @@ impl Core {
         let (status, _) = self.status(vnode).await?;
         let opened = self.open_valid(vnode, &status, flags)?;
         if flags.truncate && vnode.data.len() > 0 {
-            let _one = vnode.storing.lock().await;
-            vnode.data.truncate(0);
+            self.cut(vnode, 0).await?;
         }
         Ok(opened)
     }
@@ -99,7 +110,10 @@ impl Core {
             Err(error) => return Some(Err(error)),
         };
         let vnode = &handle.vnode;
-        vnode.valid(clock::now(), &self.all)?;
+        let (status, _) = self.as_identity(handle.who).valid(vnode)?;
+        if !status.is_readable_with(status.access) {
+            return None;
+        }
         let mut out = Vec::new();
         match vnode
             .data
@@ -116,8 +130,9 @@ impl Core {
     }
 
     /// Reads; fetches what is not here, and ahead of a sequential reader more than that.
-    pub(crate) async fn read(self: &Arc<Self>, id: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
+    pub(crate) async fn read(&self, id: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
         let handle = self.handle(id)?;
+        let opener = self.as_identity(handle.who);
         let vnode = &handle.vnode;
         let range = offset..offset.saturating_add(len.into());
         let sequential = {
@@ -128,7 +143,10 @@ impl Core {
         };
         let deadline = self.until();
         for _ in 0..ROUNDS {
-            self.status(vnode).await?;
+            let (status, _) = opener.status(vnode).await?;
+            if !status.is_readable_with(status.access) {
+                return Err(Errno::ACCESS.into());
+            }
             let mut out = Vec::new();
             if vnode.data.read(range.clone(), &mut out)? {
                 return Ok(out.into());
@@ -139,7 +157,7 @@ impl Core {
             } else {
                 (range.clone(), SMALL)
             };
-            self.begin_fetch(vnode, want, unit, deadline);
+            opener.begin_fetch(vnode, want, unit, deadline);
             self.fetched(vnode, &range, deadline).await?;
         }
         // Somebody changes it all the time.
@@ -147,10 +165,10 @@ impl Core {
     }
 
     /// Starts a task for each piece of `want` that is not here and not under way.
-    fn begin_fetch(self: &Arc<Self>, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
+    fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
         for fill in vnode.data.begin_fills(want, unit) {
-            let (core, vnode) = (Arc::clone(self), Arc::clone(vnode));
-            tokio::spawn(async move { core.fetch(&vnode, fill, deadline).await });
+            let (caller, vnode) = (self.clone(), Arc::clone(vnode));
+            tokio::spawn(async move { caller.fetch(&vnode, fill, deadline).await });
         }
     }
 
@@ -186,13 +204,10 @@ impl Core {
             position: range.start,
             length: range.end - range.start,
         };
-        let mut rotation = Rotation::new(
-            &self.volumes,
-            Arc::clone(&vnode.volume),
-            Class::Idempotent,
-            deadline,
-        )
-        .bulk();
+        let mut rotation = match self.rotation(vnode, Class::Reading, deadline) {
+            Ok(rotation) => rotation.bulk(),
+            Err(error) => return fill.fail(error),
+        };
         loop {
             let attempt = match rotation.next().await {
                 Ok(attempt) => attempt,
@@ -231,12 +246,11 @@ impl Core {
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
             return None;
         }
-        let offset = if handle.flags.append {
-            handle.vnode.data.len()
-        } else {
-            offset
-        };
-        match handle.vnode.data.write(offset, data) {
+        let append = handle.flags.append;
+        let written = handle.vnode.write_as(handle.who, |file| {
+            file.write(if append { file.len() } else { offset }, data)
+        });
+        match written? {
             Ok(()) => Some(Ok(())),
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => None,
             Err(error) => Some(Err(error.into())),
@@ -250,7 +264,7 @@ impl Core {
             if let Some(written) = self.write_cached(id, offset, data) {
                 return written;
             }
-            self.store(&handle.vnode, false).await?;
+            self.store_patiently(&handle.vnode, false).await?;
             if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
                 self.store_others(&handle.vnode).await;
             }
@@ -268,12 +282,38 @@ impl Core {
         }
     }
 
-    /// Stores what is dirty of a file. With `sync` the server writes to its disk before it answers.
+    /// Stores what is dirty of a file. If the token of who wrote it has expired, the data is held and a new one waited for.
+    ///
+    /// # Errors
+    ///
+    /// As [`store`](Self::store); `EKEYEXPIRED`: there was no new token in time.
+    pub(crate) async fn store_patiently(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let end = clock::now() + self.tokens.rules().patience;
+        loop {
+            let (writer, cell) = (vnode.writer(), &vnode.volume.cell.name);
+            let used = self.tokens.number(writer, cell);
+            let Err(error) = self.store(vnode, sync).await else {
+                return Ok(());
+            };
+            // Without a token none can expire, whatever the server says.
+            if !is_expiry(&error) || used == Some(ProofId::NONE) {
+                return Err(error);
+            }
+            tracing::warn!(fid = %vnode.fid, %error, "data is held until there is a new token");
+            let renewed = self.tokens.renewed(writer, cell, used);
+            if tokio::time::timeout_at(end.into(), renewed).await.is_err() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Stores what is dirty of a file, as who wrote it last. With `sync` the server writes to its disk before it answers.
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
         let _one = vnode.storing.lock().await;
         if !vnode.data.is_modified() {
             return Ok(());
         }
+        let writer = self.as_identity(vnode.writer());
         let before = vnode.status().map(|status| status.version);
         let plan = vnode.data.begin_store();
         let mut alone = true;
@@ -292,7 +332,7 @@ impl Core {
                 length: part.range.end - part.range.start,
                 file_length: part.file_length,
             };
-            match self.store_part(vnode, &request).await {
+            match writer.store_part(vnode, &request).await {
                 Ok(status) => {
                     alone &= version.is_some_and(|version| version.next() == status.version);
                     version = Some(status.version);
@@ -323,13 +363,7 @@ impl Core {
     }
 
     async fn store_part(&self, vnode: &Arc<Vnode>, request: &StoreDataArgs) -> Result<Status, Error> {
-        let mut rotation = Rotation::new(
-            &self.volumes,
-            Arc::clone(&vnode.volume),
-            Class::Idempotent,
-            self.until(),
-        )
-        .bulk();
+        let mut rotation = self.rotation(vnode, Class::Idempotent, self.until())?.bulk();
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
@@ -360,7 +394,7 @@ impl Core {
         };
         if let Some((dir, name)) = doomed {
             vnode.data.discard();
-            if let Err(error) = self.remove_file(dir, &name).await {
+            if let Err(error) = self.as_identity(handle.who).remove_file(dir, &name).await {
                 tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
             }
         } else if handle.flags.write && vnode.data.is_modified() {
@@ -374,7 +408,7 @@ impl Core {
         let Err(error) = self.store(vnode, false).await else {
             return;
         };
-        if error.errno() == Errno::TIMEDOUT.raw_os_error() {
+        if error.errno() == Errno::TIMEDOUT.raw_os_error() || is_expiry(&error) {
             tracing::warn!(fid = %vnode.fid, %error, "data is kept until a server takes it");
         } else if vnode.opens.load(Ordering::Acquire) == 0 {
             tracing::error!(fid = %vnode.fid, %error, "data that the server refused is given up");
@@ -385,6 +419,10 @@ impl Core {
     }
 }
 
+fn is_expiry(error: &Error) -> bool {
+    error.errno() == Errno::KEYEXPIRED.raw_os_error()
+}
+
 /// Pieces of a sequential read.
 const LARGE: u64 = 1 << 20;
 /// Pieces of any other.
@@ -392,6 +430,6 @@ const SMALL: u64 = 128 << 10;
 /// How far ahead of a sequential reader is fetched.
 const AHEAD: u64 = 3 << 20;
 /// A file that changes more often while it is being read is given up.
-const ROUNDS: usize = 8;
+pub(super) const ROUNDS: usize = 8;
 /// The fetch has the deadline itself; the wait for it gives it time to say so.
 const SLACK: std::time::Duration = std::time::Duration::from_secs(2);

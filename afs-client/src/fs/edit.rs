@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::core::{Core, Noted};
+use super::core::{Caller, Core, Noted};
 use super::types::{Entry, Kind, OpenFlags, Opened};
 use super::walk::{ROOT, check_name};
 use crate::clock;
@@ -23,7 +24,7 @@ use crate::vnode::Vnode;
 use crate::vnode::status::{Status, to_seconds};
 use crate::xdr::Text;
 
-impl Core {
+impl Caller {
     /// A directory that may be changed.
     fn parent(&self, dir: Fid) -> Result<Arc<Vnode>, Error> {
         if dir == ROOT {
@@ -54,16 +55,13 @@ impl Core {
 
     /// A new object of ours: its entry, with its status learnt.
     fn made(&self, dir: &Vnode, vnode: &Arc<Vnode>, status: &Status) -> Entry {
-        let now = clock::now();
         let ttl = |vnode: &Vnode| {
-            vnode
-                .valid(now, &self.all)
-                .map(|(_, ttl)| ttl)
-                .unwrap_or_default()
+            let valid = self.valid(vnode);
+            valid.map_or(Duration::ZERO, |(status, ttl)| self.kept(&status, ttl))
         };
         Entry {
             fid: vnode.fid,
-            attr: Self::attr(vnode, status),
+            attr: Core::attr(vnode, status),
             attr_ttl: ttl(vnode),
             entry_ttl: ttl(dir),
         }
@@ -98,6 +96,8 @@ impl Core {
             &status,
             OpenFlags {
                 truncate: false,
+                // What it is made with is open, whatever its mode says.
+                read: false,
                 ..flags
             },
         )?;

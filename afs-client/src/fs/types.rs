@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use rxrpc::net::EndpointConfig;
 
+use crate::auth::TokenRules;
 use crate::cell::Cells;
 use crate::types::{DataVersion, Fid};
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub deadline: Duration,
     /// How many vnodes are remembered when nothing uses them.
     pub max_vnodes: usize,
+    /// How tokens are used.
+    pub tokens: TokenRules,
 }
 
 /// Where file data is kept, and how much of it.

@@ -1,19 +1,19 @@
 //! Names: the synthetic root, directories, links and mount points.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::Errno;
 
-use super::core::Core;
+use super::core::{Caller, Core};
 use super::types::{Attr, Entry, Kind, ListEntry, Listing, Lookup};
 use crate::cell::CellName;
-use crate::clock;
 use crate::dir::Directory;
 use crate::error::Error;
 use crate::mount_point::{MountKind, MountTarget};
-use crate::op::{Class, Rotation};
+use crate::op::Class;
 use crate::rpc::client::fetch_data;
 use crate::rpc::fs::{FetchDataArgs, InlineBulkStatus};
 use crate::rpc::types::AfsFid;
@@ -69,7 +69,9 @@ impl Core {
         }
         attr
     }
+}
 
+impl Caller {
     /// Looks a name up without waiting.
     pub(crate) fn lookup_cached(&self, dir: Fid, name: &[u8]) -> Option<Result<Lookup, Error>> {
         if name.len() > NAME_MAX {
@@ -78,21 +80,24 @@ impl Core {
         if dir == ROOT {
             return None;
         }
-        let now = clock::now();
         let parent = self.vnodes.get(dir)?;
-        let (status, dir_ttl) = parent.valid(now, &self.all)?;
-        let directory = parent.directory(status.version)?;
+        let (dir_status, dir_ttl) = self.valid(&parent)?;
+        if dir_status.may_search().is_err() {
+            return Some(self.kept_in_place(&parent, name));
+        }
+        let dir_ttl = (dir_ttl, self.kept(&dir_status, dir_ttl));
+        let directory = parent.directory(dir_status.version)?;
         let Some((vnode, unique)) = directory.lookup(name) else {
-            return Some(Ok(Lookup::Absent { ttl: dir_ttl }));
+            return Some(Ok(Lookup::Absent { ttl: dir_ttl.1 }));
         };
         let mut found = self.vnodes.get(dir.sibling(vnode, unique))?;
-        let (mut status, mut ttl) = found.valid(now, &self.all)?;
+        let (mut status, mut ttl) = self.valid(&found)?;
         let mut entry_ttl = dir_ttl;
         if status.may_be_mount_point() {
             if let Some(root) = found.mounted(status.version) {
-                entry_ttl = entry_ttl.min(ttl);
+                entry_ttl = (entry_ttl.0.min(ttl), entry_ttl.1.min(ttl));
                 found = self.vnodes.get(root)?;
-                (status, ttl) = found.valid(now, &self.all)?;
+                (status, ttl) = self.valid(&found)?;
             } else if let Some(text) = found.link(status.version)
                 && MountTarget::parse(&text).is_err()
             {
@@ -102,13 +107,7 @@ impl Core {
             }
         }
         self.counts.status_hit();
-        let entry = Entry {
-            fid: found.fid,
-            attr: Self::attr(&found, &status),
-            attr_ttl: ttl,
-            entry_ttl,
-        };
-        Some(Ok(Lookup::Found(entry)))
+        Some(Ok(Lookup::Found(self.found(&found, &status, ttl, entry_ttl))))
     }
 
     /// Looks a name up.
@@ -120,12 +119,18 @@ impl Core {
             return self.lookup_cell(name).await;
         }
         let parent = self.vnode(dir)?;
-        let (_, dir_ttl, directory) = self.directory(&parent).await?;
+        let (dir_status, dir_ttl, directory) = match self.directory(&parent).await {
+            Err(error) if error.errno() == Errno::ACCESS.raw_os_error() => {
+                return self.kept_in_place(&parent, name);
+            }
+            result => result?,
+        };
+        let dir_ttl = (dir_ttl, self.kept(&dir_status, dir_ttl));
         let Some((vnode, unique)) = directory.lookup(name) else {
-            return Ok(Lookup::Absent { ttl: dir_ttl });
+            return Ok(Lookup::Absent { ttl: dir_ttl.1 });
         };
         let found = self.vnode_in(dir.sibling(vnode, unique), &parent.volume);
-        if found.valid(clock::now(), &self.all).is_none() {
+        if self.valid(&found).is_none() {
             // Who asks for one name will ask for its neighbours. If that fails the single question says why.
             let before = directory
                 .iter()
@@ -136,22 +141,63 @@ impl Core {
         self.entry(found, dir_ttl).await.map(Lookup::Found)
     }
 
-    /// The entry of an object whose name stands for `entry_ttl`; a mount point is followed.
-    pub(crate) async fn entry(&self, mut found: Arc<Vnode>, mut entry_ttl: Duration) -> Result<Entry, Error> {
+    /// What a name is to somebody who may not search the directory: refused, but for a directory that the kernel has
+    /// already. It would drop that one, and with it the place of everybody who works below it. Its attributes are told with
+    /// no lifetime: who wants to see them has to ask for them.
+    fn kept_in_place(&self, parent: &Vnode, name: &[u8]) -> Result<Lookup, Error> {
+        self.in_place(parent, name)
+            .map(Lookup::Found)
+            .ok_or_else(|| Errno::ACCESS.into())
+    }
+
+    fn in_place(&self, parent: &Vnode, name: &[u8]) -> Option<Entry> {
+        let directory = parent.directory(parent.status()?.version)?;
+        let (vnode, unique) = directory.lookup(name)?;
+        let mut found = self.vnodes.get(parent.fid.sibling(vnode, unique))?;
+        if let Some(root) = found.mounted(found.status()?.version) {
+            found = self.vnodes.get(root)?;
+        }
+        let status = found.status()?;
+        let is_known = found.retained.load(Ordering::Acquire);
+        (is_known && status.kind == Kind::Directory).then(|| Entry {
+            fid: found.fid,
+            attr: Core::attr(&found, &status),
+            attr_ttl: Duration::ZERO,
+            entry_ttl: Duration::ZERO,
+        })
+    }
+
+    /// What is told of an object whose name stands for `entry_ttl`, or for as long as the second of the two where anybody
+    /// may see it. The names of directories are never dropped by the kernel without need: who is at work below one would
+    /// lose their place. Only its attributes and its contents are kept from others.
+    fn found(&self, vnode: &Vnode, status: &Status, ttl: Duration, entry_ttl: (Duration, Duration)) -> Entry {
+        Entry {
+            fid: vnode.fid,
+            attr: Core::attr(vnode, status),
+            attr_ttl: self.kept(status, ttl),
+            entry_ttl: if status.kind == Kind::Directory {
+                entry_ttl.0
+            } else {
+                entry_ttl.1
+            },
+        }
+    }
+
+    /// The entry of an object whose name stands for `entry_ttl`, as in [`found`](Self::found); a mount point is followed.
+    async fn entry(
+        &self,
+        mut found: Arc<Vnode>,
+        mut entry_ttl: (Duration, Duration),
+    ) -> Result<Entry, Error> {
         let (mut status, mut ttl) = self.status(&found).await?;
         if status.may_be_mount_point()
             && let Some(root) = self.follow(&found, &status).await?
         {
-            entry_ttl = entry_ttl.min(ttl);
+            entry_ttl = (entry_ttl.0.min(ttl), entry_ttl.1.min(ttl));
             found = root;
             (status, ttl) = self.status(&found).await?;
         }
-        Ok(Entry {
-            fid: found.fid,
-            attr: Self::attr(&found, &status),
-            attr_ttl: ttl,
-            entry_ttl,
-        })
+        Ok(self.found(&found, &status, ttl, entry_ttl))
     }
 
     /// The root directory that a mount point leads to; `None` if it is a mere link.
@@ -217,11 +263,14 @@ impl Core {
             .enter(&cell, &target, Parent::Root, self.until())
             .await?;
         let root = self.root_of(&volume, &target);
-        self.entry(root, FOREVER).await.map(Lookup::Found)
+        self.entry(root, (FOREVER, FOREVER)).await.map(Lookup::Found)
     }
 
     /// The text of a link.
     pub(crate) async fn link_text(&self, link: &Arc<Vnode>, status: &Status) -> Result<Bytes, Error> {
+        if !status.is_readable_with(status.access) {
+            return Err(Errno::ACCESS.into());
+        }
         if let Some(text) = link.link(status.version) {
             return Ok(text);
         }
@@ -237,6 +286,7 @@ impl Core {
             if status.kind != Kind::Directory {
                 return Err(Errno::NOTDIR.into());
             }
+            status.may_search()?;
             if let Some(directory) = dir.directory(status.version) {
                 return Ok((status, ttl, directory));
             }
@@ -256,13 +306,7 @@ impl Core {
 
     /// The whole contents of a directory or link, with their version.
     async fn whole(&self, vnode: &Arc<Vnode>, max: u64) -> Result<(DataVersion, Bytes), Error> {
-        let mut rotation = Rotation::new(
-            &self.volumes,
-            Arc::clone(&vnode.volume),
-            Class::Idempotent,
-            self.until(),
-        )
-        .bulk();
+        let mut rotation = self.rotation(vnode, Class::Reading, self.until())?.bulk();
         let request = FetchDataArgs {
             fid: vnode.fid.into(),
             position: 0,
@@ -306,7 +350,10 @@ impl Core {
             return Some(Ok(Arc::new(self.list_cells())));
         }
         let vnode = self.vnodes.get(dir)?;
-        let (status, _) = vnode.valid(clock::now(), &self.all)?;
+        let (status, _) = self.valid(&vnode)?;
+        if let Err(error) = status.may_search() {
+            return Some(Err(error));
+        }
         Some(Ok(Arc::new(list(dir, &vnode.directory(status.version)?))))
     }
 
@@ -345,14 +392,13 @@ impl Core {
         let parent = self.vnode(dir)?;
         let (_, _, directory) = self.directory(&parent).await?;
         let listing = list(dir, &directory);
-        let now = clock::now();
         let wanted: Vec<_> = listing
             .after(cookie)
             .iter()
             .filter(|entry| *entry.name != *b"." && *entry.name != *b"..")
             .take(PREFETCH)
             .map(|entry| self.vnode_in(entry.fid, &parent.volume))
-            .filter(|vnode| vnode.valid(now, &self.all).is_none())
+            .filter(|vnode| self.valid(vnode).is_none())
             .collect();
         if wanted.is_empty() {
             return Ok(());
@@ -360,12 +406,7 @@ impl Core {
         let request = InlineBulkStatus {
             fids: List(wanted.iter().map(|vnode| AfsFid::from(vnode.fid)).collect()),
         };
-        let mut rotation = Rotation::new(
-            &self.volumes,
-            Arc::clone(&parent.volume),
-            Class::Idempotent,
-            self.until(),
-        );
+        let mut rotation = self.rotation(&parent, Class::Reading, self.until())?;
         loop {
             let attempt = rotation.next().await?;
             let noted: Vec<_> = wanted.iter().map(|vnode| self.note(vnode, &attempt)).collect();

@@ -8,7 +8,10 @@ use rxrpc::proto::{AbortCode, CallError, abort_codes};
 use rxrpc::security::rxkad::Fault;
 
 use super::Procedure;
-use super::fs::{FETCH_DATA, FetchDataArgs, FetchDataReply, STORE_DATA, StoreDataArgs, StoreDataReply};
+use super::fs::{
+    FETCH_DATA, FETCH_DATA_NAME, FetchDataArgs, FetchDataReply, STORE_DATA, STORE_DATA_NAME, StoreDataArgs,
+    StoreDataReply,
+};
 use crate::xdr::{Decode, Encode, XdrError, from_bytes};
 
 /// Why a procedure gave no result.
@@ -78,7 +81,7 @@ pub async fn call<P: Procedure>(
     request: &P,
 ) -> Result<P::Reply, RpcError> {
     let exchange = async {
-        let mut call = endpoint.call(target).await?;
+        let mut call = endpoint.call(target).await?.named(P::NAME);
         let mut arguments = Vec::new();
         P::OPCODE.encode(&mut arguments);
         request.encode(&mut arguments);
@@ -110,7 +113,11 @@ pub async fn fetch_data(
     request: &FetchDataArgs,
     sink: &mut (dyn FnMut(u64, &[Bytes]) -> io::Result<()> + Send),
 ) -> Result<(u64, FetchDataReply), RpcError> {
-    watched(target, "FetchData", fetch(endpoint, target, request, sink).await)
+    watched(
+        target,
+        FETCH_DATA_NAME,
+        fetch(endpoint, target, request, sink).await,
+    )
 }
 
 async fn fetch(
@@ -119,7 +126,7 @@ async fn fetch(
     request: &FetchDataArgs,
     sink: &mut (dyn FnMut(u64, &[Bytes]) -> io::Result<()> + Send),
 ) -> Result<(u64, FetchDataReply), RpcError> {
-    let mut call = endpoint.call(target).await?;
+    let mut call = endpoint.call(target).await?.named(FETCH_DATA_NAME);
     let mut arguments = Vec::new();
     FETCH_DATA.encode(&mut arguments);
     request.encode(&mut arguments);
@@ -180,7 +187,7 @@ pub async fn store_data(
 ) -> Result<StoreDataReply, RpcError> {
     watched(
         target,
-        "StoreData",
+        STORE_DATA_NAME,
         store(endpoint, target, request, source).await,
     )
 }
@@ -191,7 +198,7 @@ async fn store(
     request: &StoreDataArgs,
     source: &mut (dyn FnMut(u64, usize) -> io::Result<Bytes> + Send),
 ) -> Result<StoreDataReply, RpcError> {
-    let mut call = endpoint.call(target).await?;
+    let mut call = endpoint.call(target).await?.named(STORE_DATA_NAME);
     let mut arguments = Vec::new();
     STORE_DATA.encode(&mut arguments);
     request.encode(&mut arguments);

@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use rxrpc::net::{Service, ServiceCall};
 use rxrpc::proto::{AbortCode, abort_codes};
 
 use super::cb::{CallbackServer, PROCEDURES};
+use crate::clock;
 use crate::xdr::{Decode, from_bytes};
 
 /// Answers the calls of the callback service.
@@ -19,27 +21,38 @@ pub struct Callbacks {
     pub counts: Arc<RequestCounts>,
 }
 
-/// How often each procedure of the callback service was asked for.
+/// How often each procedure of the callback service was asked for, and when one was last.
 #[derive(Debug, Default)]
-pub struct RequestCounts([AtomicU64; PROCEDURES.len()]);
+pub struct RequestCounts {
+    counts: [AtomicU64; PROCEDURES.len()],
+    /// In seconds since the epoch.
+    last: AtomicU64,
+}
 
 impl RequestCounts {
     /// Names and counts.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         PROCEDURES
             .iter()
-            .zip(&self.0)
+            .zip(&self.counts)
             .map(|((_, name), count)| (*name, count.load(Ordering::Relaxed)))
     }
 
-    fn count(&self, opcode: u32) {
-        let asked = PROCEDURES
-            .iter()
-            .zip(&self.0)
-            .find(|((number, _), _)| *number == opcode);
-        if let Some((_, count)) = asked {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+    /// When one was last asked for, in seconds since the epoch; 0 if none was.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request for the procedure with this number; gives its name, if there is such a procedure.
+    fn count(&self, opcode: u32) -> Option<&'static str> {
+        let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
+        self.last
+            .store(now.map_or(0, |since| since.as_secs()), Ordering::Relaxed);
+        let mut known = PROCEDURES.iter().zip(&self.counts);
+        let ((_, name), count) = known.find(|((number, _), _)| *number == opcode)?;
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(name)
     }
 }
 
@@ -62,7 +75,7 @@ async fn answer(
 ) -> Result<(), AbortCode> {
     let mut request = Request::new(call);
     let opcode = request.opcode().await?;
-    counts.count(opcode);
+    request.call.set_name(counts.count(opcode).unwrap_or_default());
     let arguments = request.arguments(REQUEST_MAX).await?;
     let reply = server.dispatch(call.peer(), opcode, &arguments)?;
     reply_with(call, [reply.into()]).await

@@ -36,6 +36,8 @@ struct State {
     backing: Option<File>,
     /// Pages of the backing file in use, whether what is in them counts or not.
     allocated: RangeSet,
+    /// Chunks that ever had pages: those that the books may list, whether anything is left of them or not.
+    listed: RangeSet,
     /// Pages with bytes that only we have; what of the shared dirty count is ours.
     dirty_pages: RangeSet,
     filling: Vec<Arc<Filling>>,
@@ -148,7 +150,7 @@ impl CacheFile {
                 continue;
             }
             let written = file.write_all_at(data, offset);
-            reserved.keep(state.allocated.insert(cover.clone()));
+            reserved.keep(state.allocate(cover.clone()));
             if let Err(error) = written {
                 state.content.evict(range);
                 return Err(error);
@@ -319,13 +321,19 @@ impl Drop for CacheFile {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         self.shared.dirty_changed(state.dirty_pages.bytes(), 0);
-        let used: Vec<_> = state.allocated.iter().flat_map(|range| chunks(&range)).collect();
-        self.shared
-            .closed(self.id, state.allocated.bytes(), used.into_iter());
+        let listed = state.listed.iter().flatten();
+        self.shared.closed(self.id, state.allocated.bytes(), listed);
     }
 }
 
 impl State {
+    /// Takes pages into use; gives the bytes of those that were not.
+    fn allocate(&mut self, cover: Range<u64>) -> u64 {
+        let chunks = chunks(&cover);
+        self.listed.insert(*chunks.start()..chunks.end() + 1);
+        self.allocated.insert(cover)
+    }
+
     /// Changes the contents in a way that may throw clean bytes away or show less of the server's. What is not visible
     /// any more must not come to light again, so it is overwritten or cut off. Gives the bytes freed.
     fn change<R>(&mut self, change: impl FnOnce(&mut Content) -> R) -> u64 {
@@ -440,7 +448,7 @@ impl Fill {
             return Ok(());
         }
         // Pages of this range cannot be evicted while it is being filled, so there were as many or fewer before.
-        reserved.keep(state.allocated.insert(cover));
+        reserved.keep(state.allocate(cover));
         drop(state);
         self.file
             .shared

@@ -213,6 +213,34 @@ fn the_bound_is_hard_and_dirty_data_stays() {
     assert_eq!(cache.dirty_bytes(), 4096);
 }
 
+/// Pages go in other ways than by eviction: the list of chunks must not keep what is left of them.
+#[test]
+fn a_file_that_lost_its_pages_leaves_no_chunk_behind() {
+    let cache = DataCache::in_memory(0);
+    let server = Server {
+        data: vec![7; 3 << 20],
+        version: 1,
+    };
+    let lose: [fn(&CacheFile); 3] = [
+        |file| file.truncate(0),
+        |file| file.set_server(DataVersion(2), 0),
+        |file| file.discard(),
+    ];
+    for lose in lose {
+        let file = cache.file();
+        file.set_server(server.version(), server.data.len() as u64);
+        read(&file, &server, 0..3 << 20);
+        file.write(5 << 20, b"only here").unwrap();
+        assert_eq!(cache.chunks(), 4);
+        lose(&file);
+        drop(file);
+        assert_eq!(
+            (cache.chunks(), cache.used_bytes(), cache.dirty_bytes()),
+            (0, 0, 0)
+        );
+    }
+}
+
 #[test]
 fn all_dirty_is_storage_full() {
     let cache = DataCache::in_memory(MIN_BYTES);

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use crate::auth::tokens::{Identity, ProofId};
 use crate::dir::Directory;
 use crate::store::CacheFile;
 use crate::types::{DataVersion, Fid};
@@ -44,16 +45,29 @@ pub(crate) struct Vnode {
     pub(crate) retained: AtomicBool,
     /// Removed by us while open: the name under which it waits for its last release.
     pub(crate) doomed: Mutex<Option<(Fid, Bytes)>>,
+    writer: Mutex<Identity>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     status: Option<Status>,
     promise: Option<Promise>,
+    /// We may have changed the object without hearing what became of it: the promise tells of others only.
+    doubted: bool,
+    /// Rights that were found out while the promise stood, by proof. Those of a directory count for all that is in it; of
+    /// anything else they only tell whether it is the caller's own.
+    rights: Vec<Rights>,
     directory: Option<(DataVersion, Directory)>,
     link: Option<(DataVersion, Bytes)>,
     /// Where the mount point with this version leads.
     mounted: Option<(DataVersion, Fid)>,
+}
+
+/// What a server said that the holder of a proof may do with the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights {
+    proof: ProofId,
+    access: u32,
 }
 
 impl Vnode {
@@ -70,6 +84,7 @@ impl Vnode {
             opens: AtomicU64::new(0),
             retained: AtomicBool::new(false),
             doomed: Mutex::default(),
+            writer: Mutex::default(),
         }
     }
 
@@ -82,12 +97,48 @@ impl Vnode {
         }
     }
 
-    /// The status, and for how long it can be relied on; `None` if it cannot.
-    pub(crate) fn valid(&self, now: Instant, all: &Breaks) -> Option<(Status, Duration)> {
+    /// For how long the status can be relied on; `None` if it cannot. It says nothing of rights.
+    pub(crate) fn stands(&self, now: Instant, all: &Breaks) -> Option<Duration> {
+        let stamp = self.stamp(all);
+        self.known.read().stands(stamp, now)
+    }
+
+    /// The status, for how long it can be relied on, and the rights that go with `proof` if they are known; `None` if it
+    /// cannot be relied on.
+    pub(crate) fn valid(
+        &self,
+        now: Instant,
+        all: &Breaks,
+        proof: ProofId,
+    ) -> Option<(Status, Duration, Option<u32>)> {
+        let stamp = self.stamp(all);
+        let known = self.known.read();
+        let left = known.stands(stamp, now)?;
+        Some((known.status?, left, known.rights_with(proof)))
+    }
+
+    /// The rights that go with `proof`, and for how long we would hear of a change.
+    pub(crate) fn rights(&self, now: Instant, all: &Breaks, proof: ProofId) -> Option<(u32, Duration)> {
         let stamp = self.stamp(all);
         let known = self.known.read();
         let left = known.promise.as_ref()?.remaining(stamp, now)?;
-        Some((known.status?, left))
+        Some((known.rights_with(proof)?, left))
+    }
+
+    /// Who wrote last: whose rights the store will need.
+    pub(crate) fn writer(&self) -> Identity {
+        *self.writer.lock()
+    }
+
+    /// Changes the data as `who`; `None` if there is something in it that somebody else wrote: it is to be stored first,
+    /// with their rights. So what is dirty is always one identity's.
+    pub(crate) fn write_as<T>(&self, who: Identity, change: impl FnOnce(&CacheFile) -> T) -> Option<T> {
+        let mut writer = self.writer.lock();
+        if *writer != who && self.data.is_modified() {
+            return None;
+        }
+        *writer = who;
+        Some(change(&self.data))
     }
 
     /// The status known last.
@@ -95,26 +146,58 @@ impl Vnode {
         self.known.read().status
     }
 
-    /// Takes a status over, and a promise if one came with it. A status that is older than a reliable one is not taken.
-    pub(crate) fn learn(&self, status: Status, promise: Option<Promise>, now: Instant, all: &Breaks) {
+    /// Takes a status over that was asked for with `proof`, and a promise if one came with it. `current` says that nothing
+    /// was broken since the question was sent. A status that is older than a reliable one is not taken: a late reply, or a
+    /// server that has said something else before. Which of the two the next question tells.
+    pub(crate) fn learn(
+        &self,
+        status: Status,
+        promise: Option<Promise>,
+        (proof, current): (ProofId, bool),
+        now: Instant,
+        all: &Breaks,
+    ) {
         let stamp = self.stamp(all);
         let mut known = self.known.write();
-        let stands = known
-            .promise
-            .as_ref()
-            .is_some_and(|promise| promise.remaining(stamp, now).is_some());
-        if stands && known.status.is_some_and(|old| old.version > status.version) {
+        let stands = known.stands(stamp, now).is_some();
+        let contradicts = current && known.status.is_some_and(|old| old.version > status.version);
+        if stands && contradicts {
+            known.promise = None;
+        }
+        if stands && (!current || contradicts) {
             return;
+        }
+        let is_promised = |promise: &Promise| promise.remaining(stamp, now).is_some();
+        if !known.promise.as_ref().is_some_and(is_promised) {
+            // Nobody would have told of a change.
+            known.rights.clear();
+        }
+        if current {
+            let rights = Rights {
+                proof,
+                access: status.access,
+            };
+            let at = known.rights.binary_search_by_key(&proof, |rights| rights.proof);
+            match at.map(|at| known.rights.get_mut(at)) {
+                Ok(Some(told)) => *told = rights,
+                Ok(None) => {}
+                Err(at) => known.rights.insert(at, rights),
+            }
+            if known.rights.len() > MAX_RIGHTS {
+                // Those of the oldest token.
+                known.rights.remove(0);
+            }
         }
         known.status = Some(status);
         if promise.is_some() {
             known.promise = promise;
+            known.doubted = false;
         }
     }
 
-    /// The promise cannot be relied on any more.
+    /// The status cannot be relied on any more, until the server was asked.
     pub(crate) fn distrust(&self) {
-        self.known.write().promise = None;
+        self.known.write().doubted = true;
     }
 
     /// The server that promised, if the promise stands.
@@ -186,3 +269,20 @@ impl Vnode {
             || self.data.is_modified()
     }
 }
+
+impl Known {
+    fn stands(&self, stamp: Stamp, now: Instant) -> Option<Duration> {
+        let promise = self.promise.as_ref().filter(|_| !self.doubted)?;
+        promise.remaining(stamp, now)
+    }
+
+    fn rights_with(&self, proof: ProofId) -> Option<u32> {
+        let at = self.rights.binary_search_by_key(&proof, |rights| rights.proof);
+        at.ok()
+            .and_then(|at| self.rights.get(at))
+            .map(|rights| rights.access)
+    }
+}
+
+/// Identities whose rights on one object are remembered.
+const MAX_RIGHTS: usize = 4096;

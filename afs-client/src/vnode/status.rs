@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use rustix::io::Errno;
+
+use crate::error::Error;
 use crate::fs::{Attr, Kind};
 use crate::rpc::types::FetchStatus;
 use crate::types::{DataVersion, Fid, Uniquifier, VnodeId};
@@ -18,7 +21,9 @@ pub(crate) struct Status {
     pub(crate) mode: u16,
     /// Rights of the identity that asked.
     pub(crate) access: u32,
-    /// For what is not a directory: the directory it is in, or was put in last.
+    /// Rights of everybody.
+    pub(crate) public: u32,
+    /// The directory it is in, or was put in last; the root of a volume is in itself.
     pub(crate) parent: (VnodeId, Uniquifier),
     pub(crate) modified: u32,
     pub(crate) changed: u32,
@@ -81,10 +86,54 @@ impl Status {
             // Setuid and setgid of a foreign cell mean nothing here.
             mode: u16::try_from(wire.unix_mode_bits & 0o1777).unwrap_or_default(),
             access: wire.caller_access,
+            public: wire.anonymous_access,
             parent: (VnodeId(wire.parent_vnode), Uniquifier(wire.parent_unique)),
             modified: wire.client_mod_time,
             changed: wire.server_mod_time,
         })
+    }
+
+    /// May the contents be read by who has these rights? (afs-rpc.md 4, "who may do what": of a file the owner's mode bits
+    /// count, but not for the owner.)
+    pub(crate) const fn is_readable_with(&self, access: u32) -> bool {
+        match self.kind {
+            Kind::Directory => access & LOOKUP != 0,
+            Kind::File => {
+                (access & READ != 0 && (self.mode & 0o500 != 0 || access & OWNER != 0)) || is_own(access)
+            }
+            Kind::Symlink => access & (LOOKUP | READ) != 0,
+        }
+    }
+
+    /// May a file be written by who has these rights?
+    pub(crate) const fn is_writable_with(&self, access: u32) -> bool {
+        (access & WRITE != 0 && self.mode & 0o200 != 0) || is_own(access)
+    }
+
+    /// Could it change what the caller may do with a file if it were the caller's own?
+    pub(crate) const fn depends_on_owner(&self, access: u32) -> bool {
+        let own = access | OWNER;
+        self.is_readable_with(own) != self.is_readable_with(access)
+            || self.is_writable_with(own) != self.is_writable_with(access)
+    }
+
+    /// The directory that it is in, as far as its volume goes.
+    pub(crate) const fn directory_of(&self, fid: Fid) -> Fid {
+        let (vnode, unique) = self.parent;
+        fid.sibling(vnode, unique)
+    }
+
+    /// Who may not look names up in a directory learns of none.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES`.
+    pub(crate) const fn may_search(&self) -> Result<(), Error> {
+        if self.access & LOOKUP != 0 {
+            Ok(())
+        } else {
+            Err(Error::bare(Errno::ACCESS))
+        }
     }
 
     /// Is it written as mount points are? Its contents decide.
@@ -109,6 +158,11 @@ impl Status {
     }
 }
 
+/// Who may insert may do with what they have inserted as they like.
+const fn is_own(access: u32) -> bool {
+    access & (INSERT | OWNER) == INSERT | OWNER
+}
+
 /// A time of the protocol.
 pub(crate) fn from_seconds(seconds: u32) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into())
@@ -120,6 +174,14 @@ pub(crate) fn to_seconds(time: SystemTime) -> u32 {
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
+// Rights of an ACL (OpenAFS prs_fs.h).
+pub(crate) const READ: u32 = 1;
+pub(crate) const WRITE: u32 = 2;
+pub(crate) const INSERT: u32 = 4;
+pub(crate) const LOOKUP: u32 = 8;
+pub(crate) const DELETE: u32 = 16;
+/// In the rights to what is not a directory: it is the caller's own (afs-rpc.md 3, ADMINISTER).
+pub(crate) const OWNER: u32 = 64;
 /// The longest directory blob: 1023 pages.
 pub(crate) const MAX_DIRECTORY: u64 = 1023 * 2048;
 /// The longest link text; servers take 1024 bytes, other implementations up to a page.

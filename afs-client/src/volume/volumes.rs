@@ -62,6 +62,12 @@ impl Volumes {
         self.len() == 0
     }
 
+    /// All that were entered.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Volume>> {
+        self.by_id.read().values().cloned().collect()
+    }
+
     /// A volume that was entered.
     #[must_use]
     pub fn get(&self, cell: CellId, id: VolumeId) -> Option<Arc<Volume>> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use afs_client::error::Error;
-use afs_client::fs::{Kind, ListEntry, Listing, Lookup};
+use afs_client::fs::{AfsFs, Kind, ListEntry, Listing, Lookup};
 use afs_client::types::Fid;
 use fuser::{
     Errno, FileHandle, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen,
@@ -89,11 +89,11 @@ impl Adapter {
         let Some((dir, asked)) = self.object(node, asked) else {
             return;
         };
-        match self.shared.fs.readdir_cached(dir) {
+        match asked.fs().readdir_cached(dir) {
             Some(Ok(listing)) => self.shared.answer_opendir(asked, dir, listing),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
-                let fs = self.shared.fs.clone();
+                let fs = asked.fs().clone();
                 let work = async move { fs.readdir(dir).await };
                 self.shared
                     .wait(Limit::Deadline, asked, work, move |shared, asked, listing| {
@@ -110,7 +110,7 @@ impl Adapter {
         let rewound = offset == 0 && stream.begun;
         let (dir, mut listing) = (stream.dir, Some(stream.listing));
         if rewound {
-            listing = match self.shared.fs.readdir_cached(dir) {
+            listing = match asked.fs().readdir_cached(dir) {
                 Some(Ok(fresh)) => Some(fresh),
                 Some(Err(error)) => return asked.fail(errno_of(&error)),
                 None => None,
@@ -120,21 +120,21 @@ impl Adapter {
             }
         }
         if let Some(listing) = &listing
-            && self.shared.unknown_after(dir, listing, offset).is_none()
+            && Shared::unknown_after(asked.fs(), dir, listing, offset).is_none()
         {
             return self.shared.answer_readdir(asked, dir, listing, offset);
         }
-        let shared = Arc::clone(&self.shared);
+        let (shared, fs) = (Arc::clone(&self.shared), asked.fs().clone());
         let work = async move {
             let listing = match listing {
                 Some(listing) => listing,
                 None => {
-                    let fresh = shared.fs.readdir(dir).await?;
+                    let fresh = fs.readdir(dir).await?;
                     shared.streams.rewind(handle.0, &fresh);
                     fresh
                 }
             };
-            shared.learn_kinds(dir, &listing, offset).await?;
+            Shared::learn_kinds(&fs, dir, &listing, offset).await?;
             Ok(listing)
         };
         self.shared
@@ -153,9 +153,10 @@ impl Shared {
     }
 
     fn answer_readdir<P: Page>(&self, asked: Asked<P>, dir: Fid, listing: &Listing, offset: u64) {
+        let fs = asked.fs().clone();
         asked.ok(|mut page| {
             for entry in listing.after(offset) {
-                if page.put(self, dir, entry) {
+                if page.put(self, &fs, dir, entry) {
                     break;
                 }
             }
@@ -164,21 +165,21 @@ impl Shared {
     }
 
     /// What is known in memory about an entry.
-    fn look(&self, dir: Fid, entry: &ListEntry) -> (Fid, Option<Kind>) {
+    fn look(fs: &AfsFs, dir: Fid, entry: &ListEntry) -> (Fid, Option<Kind>) {
         if matches!(entry.name.as_ref(), b"." | b"..") {
             return (entry.fid, Some(Kind::Directory));
         }
-        match self.fs.lookup_cached(dir, &entry.name) {
+        match fs.lookup_cached(dir, &entry.name) {
             Some(Ok(Lookup::Found(found))) => (found.fid, Some(found.attr.kind)),
             _ => (entry.fid, entry.kind),
         }
     }
 
     /// The cookie before the first entry of unknown type among those that one reply may hold.
-    fn unknown_after(&self, dir: Fid, listing: &Listing, offset: u64) -> Option<u64> {
+    fn unknown_after(fs: &AfsFs, dir: Fid, listing: &Listing, offset: u64) -> Option<u64> {
         let mut before = offset;
         for entry in listing.after(offset).iter().take(LOOK_AHEAD) {
-            if entry.kind.is_none() && self.look(dir, entry).1.is_none() {
+            if entry.kind.is_none() && Self::look(fs, dir, entry).1.is_none() {
                 return Some(before);
             }
             before = entry.cookie;
@@ -187,8 +188,8 @@ impl Shared {
     }
 
     /// Fetches the status of the entries behind `offset`, several calls at once.
-    async fn learn_kinds(&self, dir: Fid, listing: &Listing, offset: u64) -> Result<(), Error> {
-        let Some(first) = self.unknown_after(dir, listing, offset) else {
+    async fn learn_kinds(fs: &AfsFs, dir: Fid, listing: &Listing, offset: u64) -> Result<(), Error> {
+        let Some(first) = Self::unknown_after(fs, dir, listing, offset) else {
             return Ok(());
         };
         let mut calls = JoinSet::new();
@@ -198,7 +199,7 @@ impl Shared {
                 .checked_sub(1)
                 .and_then(|last| ahead.get(last))
                 .map_or(first, |entry| entry.cookie);
-            let fs = self.fs.clone();
+            let fs = fs.clone();
             calls.spawn(async move { fs.prefetch_status(dir, cookie).await });
         }
         // Types that could not be learned are guessed. Only a total failure is told.
@@ -220,14 +221,14 @@ impl Shared {
 /// A reply that takes entries of a listing.
 pub(super) trait Page: Answer {
     /// Takes an entry; true if there was no room for it.
-    fn put(&mut self, shared: &Shared, dir: Fid, entry: &ListEntry) -> bool;
+    fn put(&mut self, shared: &Shared, fs: &AfsFs, dir: Fid, entry: &ListEntry) -> bool;
     /// Sends what was taken.
     fn done(self);
 }
 
 impl Page for ReplyDirectory {
-    fn put(&mut self, shared: &Shared, dir: Fid, entry: &ListEntry) -> bool {
-        let (fid, kind) = shared.look(dir, entry);
+    fn put(&mut self, shared: &Shared, fs: &AfsFs, dir: Fid, entry: &ListEntry) -> bool {
+        let (fid, kind) = Shared::look(fs, dir, entry);
         let kind = convert::file_type(kind.unwrap_or(GUESS));
         self.add(
             INodeNo(shared.inodes.id(fid)),
@@ -243,7 +244,7 @@ impl Page for ReplyDirectory {
 }
 
 impl Page for ReplyDirectoryPlus {
-    fn put(&mut self, shared: &Shared, dir: Fid, entry: &ListEntry) -> bool {
+    fn put(&mut self, shared: &Shared, fs: &AfsFs, dir: Fid, entry: &ListEntry) -> bool {
         let name = OsStr::from_bytes(&entry.name);
         if matches!(entry.name.as_ref(), b"." | b"..") {
             // The kernel neither counts nor keeps these two.
@@ -258,7 +259,7 @@ impl Page for ReplyDirectoryPlus {
             );
         }
         let place = shared.place(INodeNo(shared.inodes.id(dir)), &entry.name);
-        let (attr, generation, lifetime) = match shared.fs.lookup_cached(dir, &entry.name) {
+        let (attr, generation, lifetime) = match fs.lookup_cached(dir, &entry.name) {
             Some(Ok(Lookup::Found(found))) => {
                 let told = shared.tell(place, &entry.name, &found);
                 (

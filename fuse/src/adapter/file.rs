@@ -15,11 +15,11 @@ impl Adapter {
             return;
         };
         let flags = convert::open_flags(flags);
-        match self.shared.fs.open_cached(fid, flags) {
+        match asked.fs().open_cached(fid, flags) {
             Some(Ok(opened)) => answer_open(asked, flags, opened),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
-                let fs = self.shared.fs.clone();
+                let fs = asked.fs().clone();
                 let work = async move { fs.open(fid, flags).await };
                 self.shared
                     .wait(Limit::Deadline, asked, work, move |_, asked, opened| {
@@ -43,7 +43,7 @@ impl Adapter {
         let place = self.shared.place(parent, name);
         let exclusive = flags.0 & libc::O_EXCL != 0;
         let flags = convert::open_flags(flags);
-        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let (fs, name) = (asked.fs().clone(), name.to_vec());
         let asked_name = name.clone();
         let work = async move {
             match fs
@@ -80,11 +80,11 @@ impl Adapter {
 
     pub(super) fn do_read(&self, asked: Asked<ReplyData>, handle: FileHandle, offset: u64, size: u32) {
         let handle = HandleId(handle.0);
-        match self.shared.fs.read_cached(handle, offset, size) {
+        match asked.fs().read_cached(handle, offset, size) {
             Some(Ok(data)) => asked.ok(|reply| reply.data(&data)),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
-                let fs = self.shared.fs.clone();
+                let fs = asked.fs().clone();
                 let work = async move { fs.read(handle, offset, size).await };
                 self.shared
                     .wait(Limit::Deadline, asked, work, |_, asked, data: Bytes| {
@@ -97,12 +97,12 @@ impl Adapter {
     pub(super) fn do_write(&self, asked: Asked<ReplyWrite>, handle: FileHandle, offset: u64, data: &[u8]) {
         let handle = HandleId(handle.0);
         let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        match self.shared.fs.write_cached(handle, offset, data) {
+        match asked.fs().write_cached(handle, offset, data) {
             Some(Ok(())) => asked.ok(|reply| reply.written(written)),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 // The session's buffer is needed for the next request: one copy.
-                let (fs, data) = (self.shared.fs.clone(), data.to_vec());
+                let (fs, data) = (asked.fs().clone(), data.to_vec());
                 let work = async move { fs.write(handle, offset, &data).await };
                 self.shared.wait(Limit::Own, asked, work, move |_, asked, ()| {
                     asked.ok(|reply| reply.written(written));
@@ -113,11 +113,11 @@ impl Adapter {
 
     pub(super) fn do_flush(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
         let handle = HandleId(handle.0);
-        match self.shared.fs.flush_cached(handle) {
+        match asked.fs().flush_cached(handle) {
             Some(Ok(())) => asked.ok(ReplyEmpty::ok),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
-                let fs = self.shared.fs.clone();
+                let fs = asked.fs().clone();
                 let work = async move { fs.flush(handle).await };
                 self.shared
                     .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
@@ -126,14 +126,14 @@ impl Adapter {
     }
 
     pub(super) fn do_fsync(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
-        let (fs, handle) = (self.shared.fs.clone(), HandleId(handle.0));
+        let (fs, handle) = (asked.fs().clone(), HandleId(handle.0));
         let work = async move { fs.fsync(handle).await };
         self.shared
             .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
     }
 
     pub(super) fn do_release(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
-        let (fs, handle) = (self.shared.fs.clone(), HandleId(handle.0));
+        let (fs, handle) = (asked.fs().clone(), HandleId(handle.0));
         let work = async move {
             fs.release(handle).await;
             Ok(())

@@ -28,6 +28,7 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::identity::Rule;
 use crate::telemetry::op::Op;
 use reply::{Answer, Asked, Ticket};
 use shared::Limit;
@@ -47,9 +48,11 @@ impl Adapter {
 
     fn asked<R: Answer>(&self, op: Op, request: &Request, node: INodeNo, reply: R) -> Asked<R> {
         let metrics = Arc::clone(&self.shared.metrics);
+        let who = self.shared.identities.of(request.uid(), request.pid());
         Asked::new(
             reply,
             Ticket::new(op, request.unique().0, node.0, Instant::now(), metrics),
+            self.shared.fs.as_identity(who),
         )
     }
 
@@ -75,12 +78,16 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let able = config.capabilities();
         // Those that fuser passes on without being able to honour them must not be asked for; hence a list.
-        let wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
+        let mut wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_ASYNC_DIO
-            | InitFlags::FUSE_CACHE_SYMLINKS;
+            | InitFlags::FUSE_ASYNC_DIO;
+        // The kernel shows what it keeps to everybody, and asks nobody before.
+        wanted.set(
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            self.shared.identities.rule == Rule::Mount,
+        );
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel does not offer");

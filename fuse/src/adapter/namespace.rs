@@ -104,11 +104,11 @@ impl Adapter {
             return;
         };
         let place = self.shared.place(parent, name);
-        match self.shared.fs.lookup_cached(dir, name) {
+        match asked.fs().lookup_cached(dir, name) {
             Some(Ok(found)) => self.shared.answer_lookup(asked, place, name, &found),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
-                let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+                let (fs, name) = (asked.fs().clone(), name.to_vec());
                 let asked_name = name.clone();
                 let work = async move { fs.lookup(dir, &asked_name).await };
                 self.shared
@@ -128,7 +128,7 @@ impl Adapter {
             return asked.fail(Errno::EPERM);
         }
         let place = self.shared.place(parent, name);
-        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let (fs, name) = (asked.fs().clone(), name.to_vec());
         let asked_name = name.clone();
         let work = async move {
             let flags = convert::open_flags(fuser::OpenFlags(libc::O_WRONLY));
@@ -149,7 +149,7 @@ impl Adapter {
             return;
         };
         let place = self.shared.place(parent, name);
-        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let (fs, name) = (asked.fs().clone(), name.to_vec());
         let asked_name = name.clone();
         let work = async move { fs.mkdir(dir, &asked_name, convert::permissions(mode)).await };
         self.shared
@@ -163,7 +163,7 @@ impl Adapter {
             return;
         };
         let place = self.shared.place(parent, name);
-        let (fs, name, target) = (self.shared.fs.clone(), name.to_vec(), target.to_vec());
+        let (fs, name, target) = (asked.fs().clone(), name.to_vec(), target.to_vec());
         let asked_name = name.clone();
         let work = async move { fs.symlink(dir, &asked_name, &target).await };
         self.shared
@@ -180,7 +180,7 @@ impl Adapter {
             return;
         };
         let place = self.shared.place(parent, name);
-        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let (fs, name) = (asked.fs().clone(), name.to_vec());
         let asked_name = name.clone();
         let work = async move { fs.link(fid, dir, &asked_name).await };
         self.shared
@@ -193,7 +193,7 @@ impl Adapter {
         let Some((dir, asked)) = self.named(parent, name, asked) else {
             return;
         };
-        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let (fs, name) = (asked.fs().clone(), name.to_vec());
         let work = async move { fs.unlink(dir, &name).await };
         self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
             asked.ok(ReplyEmpty::ok)
@@ -204,7 +204,7 @@ impl Adapter {
         let Some((dir, asked)) = self.named(parent, name, asked) else {
             return;
         };
-        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let (fs, name) = (asked.fs().clone(), name.to_vec());
         let work = async move { fs.rmdir(dir, &name).await };
         self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
             asked.ok(ReplyEmpty::ok)
@@ -226,7 +226,7 @@ impl Adapter {
         };
         // The servers know plain replacing only: not to replace is possible where there is nothing to be replaced.
         if flags == RenameFlags::RENAME_NOREPLACE {
-            match self.shared.fs.lookup_cached(to_dir, to.1) {
+            match asked.fs().lookup_cached(to_dir, to.1) {
                 Some(Ok(Lookup::Absent { .. })) => {}
                 Some(Ok(Lookup::Found(_))) => return asked.fail(Errno::EEXIST),
                 _ => return asked.fail(Errno::EINVAL),
@@ -234,7 +234,7 @@ impl Adapter {
         } else if !flags.is_empty() {
             return asked.fail(Errno::EINVAL);
         }
-        let (fs, from, to) = (self.shared.fs.clone(), from.1.to_vec(), to.1.to_vec());
+        let (fs, from, to) = (asked.fs().clone(), from.1.to_vec(), to.1.to_vec());
         // The kernel keeps the moved entry under its new name without asking.
         let work = async move { fs.rename(from_dir, &from, to_dir, &to).await };
         self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {

@@ -12,14 +12,14 @@ impl Adapter {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;
         };
-        match self.shared.fs.getattr_cached(fid) {
+        match asked.fs().getattr_cached(fid) {
             Some(Ok((attr, promise))) => {
                 let attr = convert::attributes(node.0, &attr);
                 asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
             }
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
-                let fs = self.shared.fs.clone();
+                let fs = asked.fs().clone();
                 let work = async move { fs.getattr(fid).await };
                 self.shared
                     .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {
@@ -38,7 +38,7 @@ impl Adapter {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;
         };
-        let fs = self.shared.fs.clone();
+        let fs = asked.fs().clone();
         let work = async move { fs.setattr(fid, set).await };
         self.shared
             .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {
@@ -51,7 +51,7 @@ impl Adapter {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;
         };
-        let fs = self.shared.fs.clone();
+        let fs = asked.fs().clone();
         let work = async move { fs.readlink(fid).await };
         self.shared
             .wait(Limit::Deadline, asked, work, |_, asked, text: Bytes| {
@@ -67,7 +67,7 @@ impl Adapter {
         if access == Access::default() {
             return asked.ok(ReplyEmpty::ok);
         }
-        let fs = self.shared.fs.clone();
+        let fs = asked.fs().clone();
         let work = async move { fs.access(fid, access).await };
         self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
             asked.ok(ReplyEmpty::ok)
@@ -83,7 +83,7 @@ impl Adapter {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;
         };
-        let (fs, name) = (self.shared.fs.clone(), name.to_vec());
+        let (fs, name) = (asked.fs().clone(), name.to_vec());
         let work = async move { fs.getxattr(fid, &name).await };
         self.shared.wait(
             Limit::Deadline,
@@ -101,7 +101,7 @@ impl Adapter {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;
         };
-        let fs = self.shared.fs.clone();
+        let fs = asked.fs().clone();
         let work = async move { fs.statfs(fid).await };
         self.shared.wait(Limit::Deadline, asked, work, |_, asked, space| {
             asked.ok(|reply| {

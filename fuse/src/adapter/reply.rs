@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use afs_client::error::Error;
+use afs_client::fs::AfsFs;
 use fuser::{
     Errno, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
@@ -61,11 +62,18 @@ impl Ticket {
 pub(super) struct Asked<R> {
     reply: R,
     ticket: Ticket,
+    fs: AfsFs,
 }
 
 impl<R: Answer> Asked<R> {
-    pub(super) fn new(reply: R, ticket: Ticket) -> Self {
-        Self { reply, ticket }
+    /// `fs` is the file system as whoever asks sees it.
+    pub(super) fn new(reply: R, ticket: Ticket, fs: AfsFs) -> Self {
+        Self { reply, ticket, fs }
+    }
+
+    /// The file system as whoever asks sees it.
+    pub(super) fn fs(&self) -> &AfsFs {
+        &self.fs
     }
 
     pub(super) fn op(&self) -> Op {

@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use super::directory::Streams;
 use super::reply::{Answer, Asked, errno_of};
+use crate::identity::Identities;
 use crate::inode::{InodeTable, Names};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
@@ -25,6 +26,7 @@ pub struct Shared {
     pub(super) names: Arc<Names>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) streams: Streams,
+    pub(super) identities: Arc<Identities>,
     runtime: Handle,
     deadline: Duration,
     /// The kernel can doubt names without dropping them.
@@ -42,11 +44,18 @@ pub(super) enum Limit {
 
 impl Shared {
     /// Makes what the adapter and the notifier share. `runtime` runs the tasks of requests that wait.
-    pub fn new(fs: AfsFs, runtime: Handle, deadline: Duration, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        fs: AfsFs,
+        runtime: Handle,
+        deadline: Duration,
+        metrics: Arc<Metrics>,
+        identities: Arc<Identities>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             inodes: Arc::new(InodeTable::new(fs.root())),
             names: Arc::default(),
             streams: Streams::default(),
+            identities,
             // The file system's own error, which says more, is to come first.
             deadline: deadline + Duration::from_secs(1),
             expires: AtomicBool::new(false),

@@ -141,6 +141,9 @@ fn register<F: Family>(registry: &Registry, definition: &Definition) -> Result<F
 const LATENCIES: &[f64] = &[
     50e-6, 200e-6, 1e-3, 4e-3, 15e-3, 60e-3, 0.25, 1.0, 3.0, 10.0, 30.0, 60.0,
 ];
+const ROUND_TRIPS: &[f64] = &[
+    100e-6, 250e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0,
+];
 const LIFETIMES: &[f64] = &[
     1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 14400.0, 43200.0, 86400.0,
 ];
@@ -167,8 +170,12 @@ families! {
         "Packets sent and received.";
     bytes: Counter, "afs_rx_bytes_total", ["direction", "type"], Stable,
         "Bytes sent and received, packet headers included.";
-    retransmits: Counter, "afs_rx_retransmits_total", [], Stable,
-        "DATA packets sent again.";
+    retransmits: Counter, "afs_rx_retransmits_total", ["reason"], Stable,
+        "DATA packets sent again: overtaken by others (rack), after a timeout (rto), to have the end acknowledged (tlp).";
+    acks: Counter, "afs_rx_acks_total", ["direction", "reason"], Stable,
+        "ACKs sent and received, by the reason that they give.";
+    rtt: Histogram(ROUND_TRIPS), "afs_rx_rtt_seconds", ["service"], Stable,
+        "Times that packets took to the peer and back.";
     dropped: Counter, "afs_rx_dropped_packets_total", ["reason"], Stable,
         "Received packets thrown away, by the rule they broke.";
     network_errors: Counter, "afs_rx_network_errors_total", ["reason"], Stable,
@@ -181,6 +188,8 @@ families! {
         "Answers of servers that were asked for a newer service.";
     rpc_calls: Counter, "afs_rpc_calls_total", ["cell", "service", "result"], Stable,
         "Calls that ended, by result.";
+    rpc_aborts: Counter, "afs_rpc_aborts_total", ["service", "code"], Stable,
+        "Calls that the other side aborted, by the name of the code.";
     rpc_duration: Histogram(LATENCIES), "afs_rpc_duration_seconds", ["service", "rpc"], Stable,
         "Time from the start of a call to its end.";
     breaks_received: Counter, "afs_callback_breaks_received_total", ["scope"], Stable,
@@ -191,8 +200,22 @@ families! {
         "Requests of file servers to us: proof that the way back is open.";
     callback_apply: Histogram(LATENCIES), "afs_callback_apply_seconds", [], Experimental,
         "Time from the queueing of an invalidation until the kernel applied it.";
+    callback_path_last_seen: Gauge, "afs_callback_path_last_seen_timestamp_seconds", [], Stable,
+        "When a server last called us, in seconds since the epoch; 0 if none has.";
+    servers: Gauge, "afs_servers", ["cell", "service", "state"], Stable,
+        "Servers of the volumes in use, by whether they answer.";
+    promising: Gauge, "afs_callback_servers", ["cell"], Experimental,
+        "File servers that have promised to call us when something changes.";
     cache_requests: Counter, "afs_cache_requests_total", ["cache", "outcome"], Stable,
         "Questions to the caches, by outcome.";
+    cache_size: Gauge, "afs_cache_size_bytes", ["cache"], Stable,
+        "Bytes that a cache takes.";
+    cache_limit: Gauge, "afs_cache_limit_bytes", ["cache"], Stable,
+        "Bytes that a cache may take.";
+    cache_entries: Gauge, "afs_cache_entries", ["cache"], Stable,
+        "Things that a cache knows.";
+    dirty_bytes: Gauge, "afs_dirty_bytes", [], Stable,
+        "Bytes written here and not stored on a server yet.";
     fuse_requests: Counter, "afs_fuse_requests_total", ["op", "result"], Stable,
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,
@@ -203,6 +226,10 @@ families! {
         "Objects that the kernel knows.";
     fuse_invalidations: Counter, "afs_fuse_invalidations_total", ["kind", "result"], Stable,
         "Notifications to the kernel to forget something.";
+    tokens: Gauge, "afs_tokens", ["cell", "state"], Experimental,
+        "Tokens held, by whether they are good or have expired.";
+    token_expiry: Gauge, "afs_token_expiry_timestamp_seconds", ["cell"], Stable,
+        "When the token ends that ends first, in seconds since the epoch.";
     build_info: Gauge, "afs_build_info", ["version"], Stable,
         "Always 1; the label tells the version.";
     cpu_seconds: Seconds, "process_cpu_seconds_total", [], Stable,
@@ -265,6 +292,7 @@ mod tests {
                     "type",
                     "scope",
                     "kind",
+                    "code",
                     "side",
                     "version",
                 ];

@@ -1,18 +1,20 @@
 //! Turns events into metrics. One object is the sink of every layer.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use afs_client::events::Broken;
-use afs_client::fs::AfsFs;
+use afs_client::fs::{AfsFs, State};
 use parking_lot::RwLock;
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
-use rxrpc::events::{Acquire, CallResult, CloseReason, Event};
-use rxrpc::proto::{DropReason, PacketType, ServiceId, Side};
+use rxrpc::events::{CallResult, Event};
+use rxrpc::proto::{DropReason, Resend, Side};
 
 use super::families::Families;
+use super::labels::{acquire_name, close_name, code_name, network_error, security_name, service_name};
 use super::op::{Op, OpMetrics};
 use super::process;
+use super::wire::Wire;
 
 /// All metrics of the program.
 pub struct Metrics {
@@ -20,7 +22,6 @@ pub struct Metrics {
     families: Families,
     ops: OpMetrics,
     wire: Wire,
-    retransmits: IntCounter,
     keep_alives: IntCounter,
     in_flight: IntGauge,
     inodes: IntGauge,
@@ -64,7 +65,6 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
-        let empty: &[&str] = &[];
         families
             .build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
@@ -72,17 +72,23 @@ impl Metrics {
         let invalidation = |kind: &str| {
             ["ok", "error"].map(|result| families.fuse_invalidations.with_label_values(&[kind, result]))
         };
+        // A rate needs a first sample.
         for reason in DropReason::names() {
             families.dropped.with_label_values(&[reason]);
+        }
+        for reason in Resend::ALL {
+            families.retransmits.with_label_values(&[reason.name()]);
+        }
+        for what in Broken::ALL {
+            families.breaks.with_label_values(&[what.name()]);
         }
         Ok(Self {
             ops: OpMetrics::new(families.fuse_requests.clone(), families.fuse_duration.clone()),
             wire: Wire::new(&families),
-            retransmits: families.retransmits.with_label_values(empty),
-            keep_alives: families.keep_alives.with_label_values(empty),
-            in_flight: families.fuse_in_flight.with_label_values(empty),
-            inodes: families.fuse_inodes.with_label_values(empty),
-            callback_apply: families.callback_apply.with_label_values(empty),
+            keep_alives: families.keep_alives.with_label_values(NO_LABELS),
+            in_flight: families.fuse_in_flight.with_label_values(NO_LABELS),
+            inodes: families.fuse_inodes.with_label_values(NO_LABELS),
+            callback_apply: families.callback_apply.with_label_values(NO_LABELS),
             invalidations: [invalidation("inode"), invalidation("entry")],
             cells: RwLock::default(),
             watched: OnceLock::new(),
@@ -133,6 +139,12 @@ impl Metrics {
                 fs.breaks().get(what),
             );
         }
+        families
+            .callback_path_last_seen
+            .with_label_values(NO_LABELS)
+            .set(whole(fs.requests().last()));
+        self.show(&fs.state());
+        self.show_tokens(fs);
         for (rpc, count) in fs.requests().iter() {
             raise(&families.callback_requests.with_label_values(&[rpc]), count);
         }
@@ -147,6 +159,43 @@ impl Metrics {
                 &families.cache_requests.with_label_values(&[cache, outcome]),
                 count.into(),
             );
+        }
+    }
+
+    fn show(&self, state: &State) {
+        let families = &self.families;
+        families.servers.reset();
+        families.promising.reset();
+        for server in &state.servers {
+            self.with_cell(&server.cell, |cell| {
+                let answers = if server.up { "up" } else { "down" };
+                for state in ["up", "down"] {
+                    let labels = [cell, "fs", state];
+                    let servers = families.servers.with_label_values(&labels);
+                    servers.add(i64::from(state == answers));
+                }
+                let promising = families.promising.with_label_values(&[cell]);
+                promising.add(i64::from(server.promised));
+            });
+        }
+        let data = &["data"];
+        families
+            .cache_size
+            .with_label_values(data)
+            .set(whole(state.cache.used));
+        families
+            .cache_limit
+            .with_label_values(data)
+            .set(whole(state.cache.limit));
+        families
+            .dirty_bytes
+            .with_label_values(NO_LABELS)
+            .set(whole(state.cache.dirty));
+        for (cache, entries) in [("status", state.vnodes), ("volume", state.volumes)] {
+            families
+                .cache_entries
+                .with_label_values(&[cache])
+                .set(whole(entries as u64));
         }
     }
 
@@ -181,6 +230,24 @@ impl Metrics {
     }
 
     /// At most [`MAX_CELLS`] cells have a label of their own.
+    fn show_tokens(&self, fs: &AfsFs) {
+        let (tokens, expiry) = (&self.families.tokens, &self.families.token_expiry);
+        tokens.reset();
+        expiry.reset();
+        let now = SystemTime::now();
+        for (_, token) in fs.tokens() {
+            let state = if token.is_expired(now) { "expired" } else { "good" };
+            self.with_cell(token.cell.shared(), |cell| {
+                tokens.with_label_values(&[cell, state]).inc();
+                let first = expiry.with_label_values(&[cell]);
+                let ends = i64::from(token.expires);
+                if first.get() == 0 || ends < first.get() {
+                    first.set(ends);
+                }
+            });
+        }
+    }
+
     fn with_cell<T>(&self, scope: &Arc<str>, then: impl FnOnce(&str) -> T) -> T {
         if scope.is_empty() {
             return then("none");
@@ -215,22 +282,14 @@ impl rxrpc::events::Sink for Metrics {
                 side,
                 scope,
                 service,
+                security,
                 outcome,
             } => self.with_cell(scope, |cell| {
                 let service = service_name(*side, *service);
                 self.families
                     .acquires
-                    .with_label_values(&[cell, service, "none", acquire_name(*outcome)])
+                    .with_label_values(&[cell, service, security_name(*security), acquire_name(*outcome)])
                     .inc();
-                if matches!(
-                    outcome,
-                    Acquire::Created | Acquire::Replaced | Acquire::RefusedDying
-                ) {
-                    self.families
-                        .connections
-                        .with_label_values(&[cell, service, "live"])
-                        .inc();
-                }
             }),
             Event::Closed {
                 side,
@@ -245,10 +304,6 @@ impl rxrpc::events::Sink for Metrics {
                     .closed
                     .with_label_values(&[cell, service, close_name(*reason)])
                     .inc();
-                self.families
-                    .connections
-                    .with_label_values(&[cell, service, "live"])
-                    .dec();
                 self.families
                     .lifetime
                     .with_label_values(&[service])
@@ -274,9 +329,21 @@ impl rxrpc::events::Sink for Metrics {
                 side,
                 scope,
                 service,
+                name,
                 result,
-                ..
-            } => self.with_cell(scope, |cell| {
+                duration,
+            } => {
+                let service = service_name(*side, *service);
+                if !name.is_empty() {
+                    self.families
+                        .rpc_duration
+                        .with_label_values(&[service, name])
+                        .observe(duration.as_secs_f64());
+                }
+                if let CallResult::Aborted(code) = result {
+                    let code = code_name(*code);
+                    self.families.rpc_aborts.with_label_values(&[service, code]).inc();
+                }
                 let result = match result {
                     CallResult::Ok => "ok",
                     CallResult::Aborted(_) => "abort",
@@ -284,11 +351,13 @@ impl rxrpc::events::Sink for Metrics {
                     CallResult::NetworkError => "net",
                     CallResult::Cancelled => "cancelled",
                 };
-                self.families
-                    .rpc_calls
-                    .with_label_values(&[cell, service_name(*side, *service), result])
-                    .inc();
-            }),
+                self.with_cell(scope, |cell| {
+                    self.families
+                        .rpc_calls
+                        .with_label_values(&[cell, service, result])
+                        .inc();
+                });
+            }
             Event::Dropped { reason, .. } => {
                 self.families.dropped.with_label_values(&[reason.name()]).inc();
             }
@@ -308,99 +377,30 @@ impl rxrpc::events::Sink for Metrics {
                     .with_label_values(&[service_name(Side::Client, *service), outcome])
                     .inc();
             }
-            Event::Retransmitted { packets } => self.retransmits.inc_by(*packets),
+            Event::Retransmitted { why, packets } => {
+                let reason = why.name();
+                self.families
+                    .retransmits
+                    .with_label_values(&[reason])
+                    .inc_by(*packets);
+            }
+            Event::Acks {
+                sent,
+                reason,
+                packets,
+            } => self.wire.count_acks(*sent, *reason, *packets),
+            Event::RoundTrip { side, service, rtt } => self
+                .families
+                .rtt
+                .with_label_values(&[service_name(*side, *service)])
+                .observe(rtt.as_secs_f64()),
             _ => {}
         }
     }
 }
 
-/// Packets and bytes, resolved once for each direction and type.
-struct Wire {
-    children: [[OnceLock<(IntCounter, IntCounter)>; PACKET_TYPES]; 2],
-    families: (prometheus::IntCounterVec, prometheus::IntCounterVec),
-}
-
-impl Wire {
-    fn new(families: &Families) -> Self {
-        Self {
-            children: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
-            families: (families.packets.clone(), families.bytes.clone()),
-        }
-    }
-
-    fn count(&self, sent: bool, packet_type: PacketType, packets: u64, bytes: u64) {
-        let (slot, name) = packet_slot(packet_type);
-        let direction = if sent { "tx" } else { "rx" };
-        let Some(child) = self.children.get(usize::from(sent)).and_then(|row| row.get(slot)) else {
-            return;
-        };
-        let (packet_counter, byte_counter) = child.get_or_init(|| {
-            let labels = [direction, name];
-            (
-                self.families.0.with_label_values(&labels),
-                self.families.1.with_label_values(&labels),
-            )
-        });
-        packet_counter.inc_by(packets);
-        byte_counter.inc_by(bytes);
-    }
-}
-
-const fn packet_slot(packet_type: PacketType) -> (usize, &'static str) {
-    match packet_type {
-        PacketType::Data => (0, "data"),
-        PacketType::Ack => (1, "ack"),
-        PacketType::Abort => (2, "abort"),
-        PacketType::Busy => (3, "busy"),
-        PacketType::Challenge => (4, "challenge"),
-        PacketType::Response => (5, "response"),
-        PacketType::Version => (6, "version"),
-        PacketType::Debug => (7, "debug"),
-        _ => (8, "other"),
-    }
-}
-
-const fn service_name(side: Side, service: ServiceId) -> &'static str {
-    match (side, service.0) {
-        (Side::Client, 1) => "fs",
-        (Side::Service, 1) => "cb",
-        (_, 52) => "vl",
-        (_, 73) => "pr",
-        _ => "other",
-    }
-}
-
-const fn acquire_name(outcome: Acquire) -> &'static str {
-    match outcome {
-        Acquire::Created => "created",
-        Acquire::Reused => "reused",
-        Acquire::Revived => "revived",
-        Acquire::Replaced => "replaced",
-        Acquire::RefusedDying => "refused_dying",
-    }
-}
-
-const fn close_name(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::IdleReaped => "idle_reaped",
-        CloseReason::CallNumbersExhausted => "callno_exhausted",
-        CloseReason::Aborted => "aborted",
-        CloseReason::PeerDead => "peer_dead",
-        CloseReason::OverLimit => "over_limit",
-        CloseReason::Shutdown => "shutdown",
-    }
-}
-
-/// The names of `errno.h` that ICMP is translated to (Linux `icmp_err_convert`).
-const fn network_error(errno: i32) -> &'static str {
-    match errno {
-        90 => "too_large",
-        101 => "network_unreachable",
-        111 => "refused",
-        112 => "host_down",
-        113 => "host_unreachable",
-        _ => "other",
-    }
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an observation of a histogram")]
@@ -408,16 +408,16 @@ fn count(value: u64) -> f64 {
     value as f64
 }
 
+const NO_LABELS: &[&str] = &[];
 /// Cells with a label of their own; the rest is `other`.
 const MAX_CELLS: usize = 16;
-const PACKET_TYPES: usize = 9;
 
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddrV4};
 
-    use rxrpc::events::Sink;
-    use rxrpc::proto::Malformed;
+    use rxrpc::events::{Acquire, CloseReason, Sink};
+    use rxrpc::proto::{AbortCode, AckReason, Malformed, PacketType, SecurityIndex, ServiceId};
 
     use super::*;
     use crate::telemetry::families::DEFINITIONS;
@@ -446,6 +446,7 @@ mod tests {
                 side: Side::Client,
                 scope: &cell,
                 service,
+                security: SecurityIndex(2),
                 outcome,
             });
         }
@@ -460,6 +461,30 @@ mod tests {
             reason: Malformed::Short.into(),
             peer,
         });
+        metrics.event(&Event::Acks {
+            sent: false,
+            reason: AckReason::Delay,
+            packets: 2,
+        });
+        metrics.event(&Event::Retransmitted {
+            why: Resend::Probe,
+            packets: 5,
+        });
+        for (name, result) in [
+            ("FetchStatus", CallResult::Ok),
+            ("FetchStatus", CallResult::Aborted(AbortCode(110))),
+            ("StoreACL", CallResult::Aborted(AbortCode(13))),
+            ("", CallResult::Aborted(AbortCode(-12345))),
+        ] {
+            metrics.event(&Event::CallEnded {
+                side: Side::Client,
+                scope: &cell,
+                service,
+                name,
+                result,
+                duration: Duration::from_millis(3),
+            });
+        }
         metrics.event(&Event::Closed {
             side: Side::Client,
             scope: &cell,
@@ -469,7 +494,7 @@ mod tests {
             calls: 4,
         });
         let text = metrics.render().unwrap();
-        let labels = r#"cell="example.org",outcome="reused",security="none",service="fs""#;
+        let labels = r#"cell="example.org",outcome="reused",security="rxkad",service="fs""#;
         assert_eq!(
             value(&text, &format!("afs_rx_connection_acquires_total{{{labels}}}")),
             Some(2.0),
@@ -483,8 +508,20 @@ mod tests {
             value(&text, r#"afs_rx_dropped_packets_total{reason="short"}"#),
             Some(1.0)
         );
-        let live = r#"afs_rx_connections{cell="example.org",service="fs",state="live"}"#;
-        assert_eq!(value(&text, live), Some(0.0));
+        for (series, expected) in [
+            (r#"afs_rx_acks_total{direction="rx",reason="delay"}"#, 2.0),
+            (r#"afs_rx_retransmits_total{reason="tlp"}"#, 5.0),
+            (r#"afs_rx_retransmits_total{reason="rto"}"#, 0.0),
+            (
+                r#"afs_rpc_duration_seconds_count{rpc="FetchStatus",service="fs"}"#,
+                2.0,
+            ),
+            (r#"afs_rpc_aborts_total{code="VBUSY",service="fs"}"#, 1.0),
+            (r#"afs_rpc_aborts_total{code="EACCES",service="fs"}"#, 1.0),
+            (r#"afs_rpc_aborts_total{code="other",service="fs"}"#, 1.0),
+        ] {
+            assert_eq!(value(&text, series), Some(expected), "{series}");
+        }
         assert_eq!(
             value(&text, r#"afs_rx_connection_calls_sum{service="fs"}"#),
             Some(4.0)
@@ -501,6 +538,7 @@ mod tests {
                 side: Side::Client,
                 scope: &cell,
                 service: ServiceId(52),
+                security: SecurityIndex(0),
                 outcome,
             });
         }

@@ -5,7 +5,9 @@
 
 pub mod families;
 pub mod http;
+mod labels;
 pub mod metrics;
 pub mod op;
 pub mod process;
 pub mod trace;
+mod wire;

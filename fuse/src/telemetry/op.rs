@@ -95,6 +95,14 @@ const RESULTS: &[(Errno, &str)] = &[
     (Errno::XDEV, "EXDEV"),
 ];
 
+/// The label of an errno, if it has one of its own.
+pub(super) fn result_name(errno: i32) -> Option<&'static str> {
+    RESULTS
+        .iter()
+        .find(|(known, _)| known.raw_os_error() == errno)
+        .map(|(_, name)| *name)
+}
+
 /// Counts what became of the requests. Children are resolved once.
 pub struct OpMetrics {
     requests: IntCounterVec,

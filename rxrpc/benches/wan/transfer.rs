@@ -214,7 +214,7 @@ impl Net {
                 let Some(run) = self.pairs[index].ends[end].poll_transmit(now, &mut self.out) else {
                     break;
                 };
-                self.report.resent += run.resent as u64;
+                self.report.resent += run.resent.total();
                 for datagram in self.out.chunks(run.segment_size) {
                     self.report.data += u64::from(datagram[TYPE_OFFSET] == PacketType::Data.number());
                     if let Some(at) = self.directions[end].send(self.now, datagram.len()) {

@@ -54,9 +54,9 @@ impl Buffers {
     }
 }
 
-/// Holds any datagram but a jumbogram.
-const BUFFER_BYTES: usize = 2048;
-/// 2 MiB: the windows of a few calls at full speed.
+/// Holds any datagram that Ethernet carries whole: 1500 bytes less the headers of IP and UDP.
+const BUFFER_BYTES: usize = 1472;
+/// 1.5 MB: the windows of a few calls at full speed.
 const LENT_MAX: usize = 1024;
 /// Looks at buffers that are still lent before the search is given up.
 const LOOKS: usize = 8;

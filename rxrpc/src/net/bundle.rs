@@ -175,6 +175,7 @@ impl Shared {
             side: Side::Client,
             scope: &target.scope,
             service: target.service,
+            security: target.security.index(),
             outcome,
         });
         Ok(Channel {

@@ -19,6 +19,7 @@ pub(crate) struct Call {
     conn: Ref<Connection>,
     slot: Slot,
     started: Instant,
+    name: &'static str,
     /// Packets that were taken from the connection and not asked for yet: a window of them at the most.
     ready: VecDeque<Unopened>,
     /// What opens them, once there are any.
@@ -34,10 +35,16 @@ impl Call {
             conn,
             slot,
             started,
+            name: "",
             ready: VecDeque::new(),
             security: None,
             result: None,
         }
+    }
+
+    /// Events call it so from now on.
+    pub(crate) fn set_name(&mut self, name: &'static str) {
+        self.name = name;
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -174,6 +181,7 @@ impl Drop for Call {
             side: self.conn.side(),
             scope: self.conn.scope(),
             service: self.conn.service,
+            name: self.name,
             result: self.result.unwrap_or(CallResult::Cancelled),
             duration: now.saturating_duration_since(self.started),
         });

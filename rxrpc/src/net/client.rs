@@ -60,6 +60,13 @@ impl ClientCall {
         }
     }
 
+    /// Which procedure is called: events name it.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.call.set_name(name);
+        self
+    }
+
     /// Whom we call.
     #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {

@@ -19,8 +19,10 @@ use super::places::Place;
 use super::timers::Alarm;
 use super::traffic::Way;
 use crate::cache::{Cached, Life, Ref};
-use crate::events::CloseReason;
-use crate::proto::{self, Caller, ChannelIndex, ConnectionId, Epoch, RoundTrip, ServiceId, Side, Slot};
+use crate::events::{CloseReason, Event};
+use crate::proto::{
+    self, Caller, ChannelIndex, ConnectionId, Epoch, RoundTrip, SecurityIndex, ServiceId, Side, Slot,
+};
 use crate::security::Security;
 
 /// A connection that threads share.
@@ -30,6 +32,7 @@ pub(crate) struct Connection {
     pub(super) peer: Arc<Peer>,
     /// The service that it was made for: a client may have been offered another since.
     pub(super) service: ServiceId,
+    pub(super) security: SecurityIndex,
     calls: AtomicU64,
     /// Among the service connections.
     _place: Option<Place>,
@@ -117,6 +120,7 @@ impl Connection {
             key,
             peer,
             service: proto.service(),
+            security: proto.security_index(),
             calls: AtomicU64::new(0),
             _place: None,
             shared,
@@ -247,6 +251,13 @@ impl Ref<Connection> {
         drop(state);
         drop(trusted);
         shared.totals.add_rtt(&samples);
+        if let Some(rtt) = samples.mean() {
+            shared.sink.event(&Event::RoundTrip {
+                side: self.side(),
+                service: self.service,
+                rtt,
+            });
+        }
 
         if let Some((at, before)) = alarm {
             let conn = Arc::downgrade(Self::shared(self));
@@ -275,6 +286,14 @@ impl Ref<Connection> {
     pub(super) fn shut_down(&self, now: Instant) {
         self.turn(now, |turn| {
             let touched = turn.state.proto.close(now);
+            turn.touched(touched);
+        });
+    }
+
+    /// Fails all its calls, so that only who holds one holds the connection.
+    pub(super) fn give_up(&self, now: Instant) {
+        self.turn(now, |turn| {
+            let touched = turn.state.proto.give_up(now);
             turn.touched(touched);
         });
     }

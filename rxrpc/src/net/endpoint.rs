@@ -326,14 +326,22 @@ impl Endpoint {
         let patience = shared.clock.now() + SHUTDOWN_PATIENCE;
         while !shared.connections.drain() {
             let now = shared.clock.now();
-            if now >= patience {
-                tracing::debug!("connections left at shutdown: {:?}", shared.connections);
-                break;
-            }
+            let end = if now < patience {
+                Ref::shut_down
+            } else {
+                Ref::give_up
+            };
             for conn in shared.connections.snapshot() {
                 if let Some((conn, _)) = Ref::get_live(&conn) {
-                    conn.shut_down(now);
+                    end(&conn, now);
                 }
+            }
+            if now >= patience {
+                // What is left now is held by calls that somebody else holds.
+                if !shared.connections.drain() {
+                    tracing::debug!("connections left at shutdown: {:?}", shared.connections);
+                }
+                break;
             }
             tokio::time::sleep(SHUTDOWN_STEP).await;
         }

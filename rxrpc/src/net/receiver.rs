@@ -397,6 +397,7 @@ impl Came {
                 side: Side::Service,
                 scope: conn.scope(),
                 service: conn.service,
+                security: conn.security,
                 outcome,
             });
         }

@@ -27,6 +27,11 @@ impl ServiceCall {
         Self(Call::new(conn, slot))
     }
 
+    /// Which procedure was called: events name it.
+    pub fn set_name(&mut self, name: &'static str) {
+        self.0.set_name(name);
+    }
+
     /// Where the call comes from.
     #[must_use]
     pub fn peer(&self) -> SocketAddrV4 {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use crate::events::{Event, Sink};
-use crate::proto::{AckReason, DropReason, Header, PacketType, Rejected, RttTally, Transmit, debug};
+use crate::proto::{AckReason, DropReason, Header, PacketType, Rejected, Resent, RttTally, Transmit, debug};
 
 /// Packets and bytes of one batch, by number of the packet type.
 #[derive(Debug, Default)]
@@ -16,10 +16,10 @@ pub(crate) struct Traffic {
     by_type: [(u64, u64); TYPES],
     packets: u64,
     bytes: u64,
-    resent: u64,
+    resent: Resent,
     probes: u64,
-    /// ACKs that ask for an answer.
-    pings: u64,
+    /// ACKs by the number of their reason.
+    acks: [u64; ACK_REASONS],
     /// There is no way to the peer (an `errno`).
     pub(crate) unreachable: Option<i32>,
 }
@@ -56,7 +56,7 @@ impl Traffic {
         for datagram in bytes.chunks(run.segment_size.max(1)) {
             self.count(datagram);
         }
-        self.resent += run.resent as u64;
+        self.resent.add(&run.resent);
         self.probes += u64::from(run.probe);
     }
 
@@ -69,8 +69,13 @@ impl Traffic {
             self.packets += 1;
             self.bytes += datagram.len() as u64;
         }
-        if number == Some(ACK) && datagram.get(REASON_OFFSET) == Some(&AckReason::Ping.number()) {
-            self.pings += 1;
+        if number == Some(ACK)
+            && let Some(reason) = datagram.get(REASON_OFFSET)
+            && let Some(acks) = self
+                .acks
+                .get_mut(usize::from(AckReason::from_number(*reason).number()))
+        {
+            *acks += 1;
         }
     }
 
@@ -91,7 +96,13 @@ impl Traffic {
 
     /// DATA packets sent again.
     pub(crate) fn resent(&self) -> u64 {
-        self.resent
+        self.resent.total()
+    }
+
+    /// ACKs that ask for an answer.
+    fn pings(&self) -> u64 {
+        let ping = usize::from(AckReason::Ping.number());
+        self.acks.get(ping).copied().unwrap_or(0)
     }
 
     /// Emits what was counted.
@@ -108,8 +119,17 @@ impl Traffic {
                 });
             }
         }
-        if self.resent > 0 {
-            sink.event(&Event::Retransmitted { packets: self.resent });
+        for (number, &packets) in (0..).zip(&self.acks) {
+            if packets > 0 {
+                sink.event(&Event::Acks {
+                    sent: way == Way::Out,
+                    reason: AckReason::from_number(number),
+                    packets,
+                });
+            }
+        }
+        for (why, packets) in self.resent.iter().filter(|(_, packets)| *packets > 0) {
+            sink.event(&Event::Retransmitted { why, packets });
         }
     }
 }
@@ -130,12 +150,12 @@ impl Totals {
         if way == Way::In {
             return;
         }
-        if traffic.resent > 0 {
-            self.resent.fetch_add(wrapped(traffic.resent), Ordering::Relaxed);
+        let (resent, pings) = (traffic.resent(), traffic.pings());
+        if resent > 0 {
+            self.resent.fetch_add(wrapped(resent), Ordering::Relaxed);
         }
-        if traffic.pings > 0 {
-            self.pings_sent
-                .fetch_add(wrapped(traffic.pings), Ordering::Relaxed);
+        if pings > 0 {
+            self.pings_sent.fetch_add(wrapped(pings), Ordering::Relaxed);
         }
         if traffic.unreachable.is_some() {
             self.send_failures.fetch_add(1, Ordering::Relaxed);
@@ -209,5 +229,7 @@ const ACK: usize = 2;
 const REASON_OFFSET: usize = Header::LEN + 16;
 /// Where the type stands in a header.
 const TYPE_OFFSET: usize = 20;
+/// The highest number of a reason is 9.
+const ACK_REASONS: usize = 10;
 /// The highest number of a type is 13.
 const TYPES: usize = 14;

@@ -197,6 +197,12 @@ impl Connection {
         self.params.service
     }
 
+    /// Its security class.
+    #[must_use]
+    pub fn security_index(&self) -> SecurityIndex {
+        self.params.security
+    }
+
     /// True while the server was asked for a newer service and has said nothing: calls may begin on channel 0 only.
     #[must_use]
     pub fn awaits_upgrade(&self) -> bool {
@@ -370,6 +376,13 @@ impl Connection {
         self.channels.iter_mut().for_each(Channel::hurry);
         let unsent = |call: &Call| !(call.is_released() && call.is_replying());
         self.fail_all(now, CallError::Shutdown, Some(abort_codes::RX_CALL_DEAD), unsent)
+    }
+
+    /// Aborts the replies as well that `close` has left on their way: whoever they are for does not take them.
+    pub fn give_up(&mut self, now: Instant) -> [bool; ChannelIndex::COUNT] {
+        self.fail_all(now, CallError::Shutdown, Some(abort_codes::RX_CALL_DEAD), |_| {
+            true
+        })
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

@@ -41,7 +41,7 @@ pub use reason::DropReason;
 pub use rejected::Rejected;
 pub use rtt::{RoundTrip, RttTally};
 pub use secure::{Accepted, Acceptor, Caller, Level, PacketSecurity, Place, Sealed, Unopened, WallClock};
-pub use send_run::Transmit;
+pub use send_run::{Resend, Resent, Transmit};
 pub use seq::{
     AbortCode, CallNumber, ChannelIndex, ConnectionId, Epoch, SecurityIndex, Seq, Serial, ServiceId, Side,
     Slot,

@@ -50,6 +50,14 @@ impl RttTally {
         }
     }
 
+    /// The mean, if there are any.
+    #[must_use]
+    pub fn mean(&self) -> Option<Duration> {
+        self.total_us
+            .checked_div(self.samples.into())
+            .map(Duration::from_micros)
+    }
+
     /// The sum.
     #[must_use]
     pub const fn total(&self) -> Duration {

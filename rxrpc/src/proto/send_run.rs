@@ -12,10 +12,66 @@ pub struct Transmit {
     pub segment_size: usize,
     /// How many datagrams there are.
     pub count: usize,
-    /// How many of them are DATA sent again.
-    pub resent: usize,
+    /// The DATA in them that was sent again.
+    pub resent: Resent,
     /// It is a PING that tries the size of the path.
     pub probe: bool,
+}
+
+/// Why DATA is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resend {
+    /// Packets that were sent later have arrived (RACK).
+    Overtaken,
+    /// Nothing was heard for too long.
+    TimedOut,
+    /// Its ACK is to show what else is missing (a tail loss probe).
+    Probe,
+}
+
+impl Resend {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Overtaken, Self::TimedOut, Self::Probe];
+
+    /// The label under which it is counted.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overtaken => "rack",
+            Self::TimedOut => "rto",
+            Self::Probe => "tlp",
+        }
+    }
+}
+
+/// Packets sent again, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resent([u64; Resend::ALL.len()]);
+
+impl Resent {
+    pub(crate) fn count(&mut self, why: Resend) {
+        if let Some(packets) = self.0.get_mut(why as usize) {
+            *packets += 1;
+        }
+    }
+
+    /// As many more.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (packets, more) in self.0.iter_mut().zip(other.0) {
+            *packets += more;
+        }
+    }
+
+    /// How many there were for each reason.
+    pub fn iter(&self) -> impl Iterator<Item = (Resend, u64)> + '_ {
+        Resend::ALL.into_iter().zip(self.0)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
 }
 
 /// A DATA packet to be laid out.
@@ -25,8 +81,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) seq: Seq,
     pub(super) cksum: u16,
     pub(super) body: &'a [u8],
-    /// It was sent before.
-    pub(super) again: bool,
+    /// Why, if it was sent before.
+    pub(super) again: Option<Resend>,
 }
 
 /// The run that is being laid out.
@@ -38,7 +94,7 @@ pub(super) struct Run<'a> {
     out: &'a mut Vec<u8>,
     segment: usize,
     count: usize,
-    resent: usize,
+    resent: Resent,
     probe: bool,
     closed: bool,
     /// The datagram laid out last, if another packet may still become a part of it.
@@ -70,7 +126,7 @@ impl<'a> Run<'a> {
             out,
             segment: 0,
             count: 0,
-            resent: 0,
+            resent: Resent::default(),
             probe: false,
             closed: false,
             open: None,
@@ -113,7 +169,7 @@ impl<'a> Run<'a> {
             body,
             again,
         } = *packet;
-        let joined = self.joins(slot, body.len(), again);
+        let joined = self.joins(slot, body.len(), again.is_some());
         let (start, flags_at, serial, parts) = match joined {
             Some(open) => {
                 let serial = self.next_serial();
@@ -135,14 +191,16 @@ impl<'a> Run<'a> {
                 (start, start + Header::FLAGS_AT, serial, 1)
             }
         };
-        let full = body.len() == jumbo::PART_LEN && !flags.last() && !again;
+        let full = body.len() == jumbo::PART_LEN && !flags.last() && again.is_none();
         self.open = full.then_some(Open {
             start,
             flags_at,
             slot,
             parts,
         });
-        self.resent += usize::from(again);
+        if let Some(why) = again {
+            self.resent.count(why);
+        }
         serial
     }
 

@@ -314,6 +314,14 @@ impl Cell {
         .await
     }
 
+    /// The paths of all plain files of a read-write volume, in no order.
+    pub fn paths(&self, volume: &str) -> Result<Vec<String>, CellError> {
+        let (server, id) = self.read_write(volume)?;
+        let state = server.state.lock();
+        let volume = state.volumes.get(&id).ok_or_else(|| no_volume(volume))?;
+        Ok(volume.paths()?)
+    }
+
     /// A token for a client of this name (its parts), as the cell's realm would give it, from when until when (unix
     /// seconds).
     ///

@@ -5,7 +5,7 @@ use afs_client::rpc::types::{AfsFid, StoreStatus};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::storage::{Acl, At, Broken, Caller, ROOT, Refusal, Rights, Spill, Volume};
+use super::storage::{Acl, At, Broken, Caller, Content, ROOT, Refusal, Rights, Spill, Volume};
 
 const WHO: Caller = Caller::ADMINISTRATOR;
 
@@ -106,6 +106,26 @@ impl Volume {
         let at = self.place(path)?;
         self.set_acl(at, Acl::anyuser(rights), &WHO, now)
             .map(|broken| vec![broken])
+    }
+
+    /// The paths of all plain files.
+    pub(crate) fn paths(&self) -> Result<Vec<String>, Refusal> {
+        let (mut files, mut dirs) = (Vec::new(), vec![(String::new(), ROOT)]);
+        while let Some((path, dir)) = dirs.pop() {
+            for entry in self.names(dir)?.iter() {
+                if matches!(entry.name, b"." | b"..") {
+                    continue;
+                }
+                let path = format!("{path}{}", String::from_utf8_lossy(entry.name));
+                let at = (entry.vnode, entry.unique);
+                match &self.vnode(at)?.content {
+                    Content::Directory { .. } => dirs.push((format!("{path}/"), at)),
+                    Content::File(_) => files.push(path),
+                    Content::Symlink(_) => {}
+                }
+            }
+        }
+        Ok(files)
     }
 
     /// Lets a user or group do so much with a directory, and others as before.

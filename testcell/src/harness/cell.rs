@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use crate::harness::command::{Finished, run, wait};
 use crate::harness::metrics::Metrics;
 use crate::harness::mount::{METRICS, Mount, MountOptions};
+use crate::harness::site::Site;
 use crate::harness::watch::Clients;
 use crate::harness::{needs, netns};
 
@@ -95,6 +96,19 @@ impl Cell {
     /// Runs `vos` with the servers' own identity.
     pub fn vos<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<Finished> {
         run(ADMIN, self.command("vos").args(arguments))
+    }
+
+    /// Has the KDC's administrator do something (a line as `kadmin` takes it). What came of it is in its output.
+    pub fn kadmin(&self, line: &str) -> Result<String> {
+        let folder = self.conf_dir();
+        let kdc = folder.with_file_name("kdc").join("kdc.conf");
+        let mut command = Command::new("kadmin.local");
+        command
+            .args(["-r", self.get("REALM"), "-q", line])
+            .env("KRB5_CONFIG", folder.join("krb5.conf"))
+            .env("KRB5_KDC_PROFILE", kdc);
+        let finished = run(ADMIN, &mut command)?.ok()?;
+        Ok(finished.text() + &finished.stderr)
     }
 
     /// What the file server holds of a volume: SHA-256 of every plain file by its path, read from a dump of a
@@ -200,6 +214,37 @@ impl Cell {
             .nth(index)
             .with_context(|| format!("{key} has no {number}"))?;
         text.parse().with_context(|| format!("{key}: {text}"))
+    }
+}
+
+impl Site for Cell {
+    fn name(&self) -> &str {
+        self.cell_name()
+    }
+
+    fn cellservdb(&self) -> PathBuf {
+        self.conf_dir().join("CellServDB")
+    }
+
+    fn client(&self, k: u8, program: &OsStr) -> Command {
+        self.client_command(k, program)
+    }
+
+    /// Its namespace is enough.
+    fn mount_arguments(&self, _: u8) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn metrics_address(&self, _: u8) -> SocketAddr {
+        METRICS
+    }
+
+    fn metrics_page(&self, k: u8) -> Result<Metrics> {
+        self.metrics(k)
+    }
+
+    fn clients(&self) -> &Clients {
+        &self.clients
     }
 }
 

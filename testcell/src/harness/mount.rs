@@ -1,4 +1,4 @@
-//! One `afs mount` in the foreground, in the namespace of one of the cell's clients.
+//! One `afs mount` in the foreground, where a client of the cell lives.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,10 +12,10 @@ use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::cell::Cell;
 use crate::harness::command::{kill_group, run, tail};
 use crate::harness::eventually;
 use crate::harness::metrics::Metrics;
+use crate::harness::site::Site;
 use crate::harness::watch::{Process, locked, status};
 
 /// Where the mounts of this crate show their metrics, each in its own namespace.
@@ -54,25 +54,26 @@ impl MountOptions {
 /// A mounted client. Its drop unmounts, and shows the client's log if the test fails.
 #[derive(Debug)]
 pub struct Mount<'c> {
-    cell: &'c Cell,
+    cell: &'c dyn Site,
     k: u8,
     process: Process,
     folder: TempDir,
 }
 
 impl<'c> Mount<'c> {
-    pub(crate) fn start(cell: &'c Cell, k: u8, options: &MountOptions) -> Result<Self> {
+    pub(crate) fn start(cell: &'c dyn Site, k: u8, options: &MountOptions) -> Result<Self> {
         let program = afs_program()?;
         let folder = tempfile::Builder::new().prefix("afs-mount-").tempdir()?;
         let point = folder.path().join("mnt");
         fs::create_dir(&point)?;
         let said = File::create(folder.path().join("said"))?;
-        let mut command = cell.client_command(k, program);
+        let mut command = cell.client(k, program.as_os_str());
         command
-            .args(["mount", "--foreground", "--cell", cell.cell_name()])
+            .args(["mount", "--foreground", "--cell", cell.name()])
+            .args(cell.mount_arguments(k))
             .arg("--cellservdb")
-            .arg(cell.conf_dir().join("CellServDB"))
-            .args(["--metrics", &METRICS.to_string()])
+            .arg(cell.cellservdb())
+            .args(["--metrics", &cell.metrics_address(k).to_string()])
             .arg("--log-file")
             .arg(folder.path().join("log"))
             .args(&options.arguments)
@@ -86,7 +87,7 @@ impl<'c> Mount<'c> {
         let mount = Self {
             cell,
             k,
-            process: cell.clients.add(child),
+            process: cell.clients().add(child),
             folder,
         };
         let settled = eventually(READY, || {
@@ -109,14 +110,12 @@ impl<'c> Mount<'c> {
 
     /// `PATH` below the home cell, read-only where it is replicated.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.point().join(self.cell.cell_name()).join(path)
+        self.point().join(self.cell.name()).join(path)
     }
 
     /// `PATH` below the read-write path of the home cell.
     pub fn rw_path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.point()
-            .join(format!(".{}", self.cell.cell_name()))
-            .join(path)
+        self.point().join(format!(".{}", self.cell.name())).join(path)
     }
 
     /// A new folder in the volume that anyone may write.
@@ -143,7 +142,7 @@ impl<'c> Mount<'c> {
 
     /// Its metrics page.
     pub fn metrics(&self) -> Result<Metrics> {
-        self.cell.metrics(self.k)
+        self.cell.metrics_page(self.k)
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -154,7 +153,7 @@ impl<'c> Mount<'c> {
 
     /// Runs `afs umount` and waits for the end of the client.
     pub fn umount(&self, limit: Duration) -> Result<ExitStatus> {
-        let mut command = self.cell.client_command(self.k, afs_program()?);
+        let mut command = self.cell.client(self.k, afs_program()?.as_os_str());
         run(limit, command.arg("umount").arg(self.point()))?.ok()?;
         self.ended(limit)
     }
@@ -205,7 +204,7 @@ impl Drop for Mount<'_> {
         if self.mounted() {
             let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
         }
-        self.cell.clients.forget(&self.process);
+        self.cell.clients().forget(&self.process);
     }
 }
 

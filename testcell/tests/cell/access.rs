@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
-use testcell::{run, shared, write_and_close};
+use testcell::{run, write_and_close};
+
+use crate::shared;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use testcell::{eventually, shared};
+use testcell::eventually;
+
+use crate::shared;
 
 /// From the reply to the one client until the kernel of the other has forgotten.
 const SOON: Duration = Duration::from_secs(1);

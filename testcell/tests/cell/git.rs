@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use testcell::{Random, run, run_in, shared};
+use testcell::{Random, run, run_in};
+
+use crate::shared;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

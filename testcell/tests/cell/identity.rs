@@ -1,6 +1,8 @@
 //! The bytes written are the bytes that a second client and the file server hold.
 
-use testcell::{fill, sha256, shared};
+use testcell::{fill, sha256};
+
+use crate::shared;
 
 const SIZES: [(&str, u64); 5] = [
     ("empty", 0),

@@ -7,6 +7,8 @@
     clippy::unwrap_used
 )]
 
+use testcell::shared;
+
 mod access;
 mod bulk;
 mod capture;
@@ -19,8 +21,17 @@ mod kerberos;
 mod localauth;
 mod names;
 mod network;
+#[path = "../common/peer.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod peer;
+mod procedures;
 mod protection;
 mod recovery;
+mod renewal;
 mod rxkad;
+mod stage;
 mod stop;
+mod tokens;
 mod tools;
+#[path = "../common/transcript.rs"]
+mod transcript;

@@ -5,7 +5,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::{Duration, SystemTime};
 
-use testcell::{run, shared};
+use testcell::run;
+
+use crate::shared;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use testcell::{MountOptions, eventually, shared};
+use testcell::{MountOptions, eventually};
+
+use crate::shared;
 
 #[test]
 fn a_killed_file_server_is_found_again() {

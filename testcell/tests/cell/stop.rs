@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::time::Duration;
 
-use testcell::shared;
+use crate::shared;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

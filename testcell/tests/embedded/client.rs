@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// An address of our own in 127/8: the ports of AFS are fixed.
 pub(crate) fn address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let number = std::process::id() % 10_000 * 256 + NEXT.fetch_add(1, Ordering::Relaxed) % 256;
+    let number = std::process::id() % 0x800 * 0x1000 + NEXT.fetch_add(1, Ordering::Relaxed) % 0x1000;
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 128, 0, 0).to_bits() + number)
 }
 
@@ -87,6 +87,7 @@ impl Client {
             read_only: false,
             deadline,
             max_vnodes: 1000,
+            tokens: afs_client::auth::TokenRules::default(),
         };
         Self {
             fs: AfsFs::start(config, Arc::new(NullSink)).await.unwrap(),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use afs_client::codes;
 use afs_client::rpc::Procedure;
 use afs_client::rpc::fs::{CreateFile, FETCH_DATA, FetchStatusOf, InlineBulkStatus, RemoveFile, STORE_DATA};
 use rustix::io::Errno;
-use testcell::embedded::faults::{Action, Calls, Lie, Memory, Moment, Rule, When, codes, parse};
+use testcell::embedded::faults::{Action, Calls, Lie, Memory, Moment, Rule, When, parse};
 
 use super::client::{Client, cell, errno, run};
 
@@ -168,6 +169,32 @@ fn lies_give_errors_and_no_wrong_data() {
                 client.read(FILE).await.unwrap() == data,
                 "the truth after {lie:?}"
             );
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
+}
+
+/// A version that is too high comes with a promise; what the server says afterwards looks old. It is asked again then, and
+/// neither is what it said first believed for hours, nor is the file one that changes all the time.
+#[test]
+fn a_server_that_contradicts_itself_is_asked_again() {
+    run(async {
+        let cell = cell(1).await;
+        for opcode in [CreateFile::OPCODE, FetchStatusOf::OPCODE, FETCH_DATA, STORE_DATA] {
+            let client = Client::new(&cell).await;
+            client.names("lab.example/work").await.unwrap();
+            cell.faults().clear();
+            cell.faults().add(first(opcode, [Action::Lie(Lie::DataVersion)]));
+            let path = format!("{FILE}{opcode}");
+            for text in ["first", "second, longer"] {
+                client.write(&path, text.as_bytes()).await.unwrap();
+                assert_eq!(client.read(&path).await.unwrap(), text.as_bytes(), "{opcode}");
+                cell.write("work", &format!("file{opcode}"), b"other")
+                    .await
+                    .unwrap();
+                assert_eq!(client.read(&path).await.unwrap(), b"other"[..], "{opcode}");
+            }
             client.shutdown().await;
         }
         cell.shutdown().await;

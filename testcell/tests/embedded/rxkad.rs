@@ -24,7 +24,7 @@ use testcell::embedded::faults::{Action, Calls, Memory, Rule, When};
 use testcell::embedded::{Accounts, Cell, Settings};
 
 use super::client::{CELL, Client, cell, cell_with, errno, run, settings};
-use super::procedures::Peer;
+use super::peer::Peer;
 use super::relay::{BODY, Passing, Relay, Way, header, is};
 
 const DIARY: &[u8] = b"Dear diary, only alice reads this.\n";

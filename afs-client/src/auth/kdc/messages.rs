@@ -289,6 +289,11 @@ pub(super) fn decode<'a, T: Decode<'a, Error = der::Error>>(
     Ok(Some(message.value))
 }
 
+/// The flags of a request.
+pub(super) fn options(bits: u32) -> der::Result<BitString> {
+    BitString::from_bytes(&bits.to_be_bytes())
+}
+
 /// Whole seconds, and the microseconds behind them.
 pub(super) fn time(at: SystemTime) -> der::Result<(GeneralizedTime, u32)> {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

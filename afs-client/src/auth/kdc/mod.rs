@@ -92,6 +92,20 @@ impl<'a> KdcClient<'a> {
         Err(exchange.nonsense("it asks for proof over and over"))
     }
 
+    /// The same ticket-granting ticket, with a new life. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// It is over, it cannot be renewed (any more), or no KDC answers.
+    pub async fn renew(&self, granting: &Credential) -> Result<Credential, KdcError> {
+        let here = granting.server.grants_for().ok_or_else(|| KdcError::Lost {
+            from: granting.client.realm.clone(),
+            server: Box::new(granting.server.clone()),
+        })?;
+        self.one_step(granting, here, &granting.server, RENEW | RENEWABLE)
+            .await
+    }
+
     /// A ticket for a service, by way of other realms if need be. Cancel safe.
     ///
     /// # Errors
@@ -114,7 +128,7 @@ impl<'a> KdcClient<'a> {
             } else {
                 Principal::ticket_granter(&wanted.realm, &here)
             };
-            let got = self.one_step(&granting, &here, &asked).await?;
+            let got = self.one_step(&granting, &here, &asked, 0).await?;
             match got.server.grants_for() {
                 // Passed on: the service may be known in the next realm under its own name.
                 Some(next) if wanted.grants_for().is_none() && next != here => {
@@ -130,12 +144,13 @@ impl<'a> KdcClient<'a> {
         Err(lost())
     }
 
-    /// Asks the KDC of realm `here` with a ticket for it.
+    /// Asks the KDC of realm `here` with a ticket for it. `options` are those beyond the usual ones.
     async fn one_step(
         &self,
         granting: &Credential,
         here: &str,
         server: &Principal,
+        options: u32,
     ) -> Result<Credential, KdcError> {
         let server = Principal {
             realm: here.to_owned(),
@@ -149,7 +164,8 @@ impl<'a> KdcClient<'a> {
                 server: Box::new(granting.server.clone()),
                 enctype: granting.enctype,
             })?;
-        let body = exchange.body(None, Enctype::ALL.map(Enctype::number).to_vec())?;
+        let mut body = exchange.body(None, Enctype::ALL.map(Enctype::number).to_vec())?;
+        body.options = messages::options(CANONICALIZE | RENEWABLE_OK | options).map_err(local)?;
         let proof = proof(granting, &key, &body)?;
         let request = messages::encode(
             TGS_REQ.into(),
@@ -221,7 +237,7 @@ impl<'a> Exchange<'a> {
     fn body(&self, client: Option<&Principal>, enctypes: Vec<i32>) -> Result<RequestBody, KdcError> {
         let (till, _) = messages::time(clock::wall() + LIFETIME).map_err(local)?;
         Ok(RequestBody {
-            options: BitString::from_bytes(&(CANONICALIZE | RENEWABLE_OK).to_be_bytes()).map_err(local)?,
+            options: messages::options(CANONICALIZE | RENEWABLE_OK).map_err(local)?,
             client: client.map(PrincipalName::from),
             realm: Text(self.server.realm.clone()),
             server: Some(self.server.into()),
@@ -402,8 +418,10 @@ const PA_TGS_REQ: i32 = 1;
 const PA_ENC_TIMESTAMP: i32 = 2;
 const PA_ETYPE_INFO2: i32 = 19;
 // Options of a request (RFC 4120 5.4.1, RFC 6806 3).
+const RENEWABLE: u32 = 1 << 23;
 const CANONICALIZE: u32 = 1 << 16;
 const RENEWABLE_OK: u32 = 1 << 4;
+const RENEW: u32 = 1 << 1;
 // Codes of refusals (RFC 4120 7.5.9).
 const ETYPE_NOT_SUPPORTED: i32 = 14;
 const PREAUTH_REQUIRED: i32 = 25;

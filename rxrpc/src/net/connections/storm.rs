@@ -238,7 +238,7 @@ impl Sink for Events {
             Event::Dropped { reason, .. } => *self.dropped.lock().entry(reason.name()).or_default() += 1,
             Event::ReapLost { .. } => drop(self.reaps_lost.fetch_add(1, Ordering::Relaxed)),
             Event::Closed { .. } => drop(self.closed.fetch_add(1, Ordering::Relaxed)),
-            Event::Retransmitted { packets } => drop(self.resent.fetch_add(*packets, Ordering::Relaxed)),
+            Event::Retransmitted { packets, .. } => drop(self.resent.fetch_add(*packets, Ordering::Relaxed)),
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{Call, Path};
 use crate::proto::Side;
+use crate::proto::send_run::Resend;
 
 /// What is waited for, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,7 @@ impl Call {
             .reordering_window(self.congestion.is_recovering(), path.rtt);
         let losses = self.send.detect_losses(window, path.now);
         if losses.packets > 0 {
+            self.lost_by = Resend::Overtaken;
             self.on_loss(losses.packets, losses.newest);
         }
     }
@@ -114,6 +116,7 @@ impl Call {
         let losses = self.send.on_timeout(window, path.now);
         self.congestion
             .on_timeout(losses.packets, in_flight, self.send.sendings(), self.backoff > 0);
+        self.lost_by = Resend::TimedOut;
         self.backoff = self.backoff.saturating_add(1);
         self.exempt = Exempt::Repair;
         self.silent_since = path.now;

@@ -30,6 +30,7 @@ use super::congestion::{Congestion, Seen};
 use super::mtu::Mtu;
 use super::rtt::RttEstimator;
 use super::secure::{PacketSecurity, Place, Sealed, Unopened};
+use super::send_run::Resend;
 use super::{AbortCode, AckReason, Seq, Serial, Side, Slot, abort_codes};
 use loss_timer::{Exempt, LossTimer};
 use pacing::Pacing;
@@ -67,6 +68,8 @@ pub(super) struct Call {
     /// DATA taken since the last ACK left.
     unacked: u32,
     loss_timer: LossTimer,
+    /// How packets were last found to be lost.
+    lost_by: Resend,
     /// Since when nothing that is in flight has been acknowledged.
     silent_since: Instant,
     /// Retransmission timeouts in a row.
@@ -154,6 +157,7 @@ impl Call {
             ack_at: None,
             unacked: 0,
             loss_timer: LossTimer::Off,
+            lost_by: Resend::Overtaken,
             silent_since: now,
             backoff: 0,
             persist: 0,

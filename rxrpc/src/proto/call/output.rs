@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::pacing::Pace;
 use super::send::Outgoing as Queued;
 use super::{AckDue, Call, Exempt, Path, Phase};
-use crate::proto::send_run::{Outgoing, Run};
+use crate::proto::send_run::{Outgoing, Resend, Run};
 use crate::proto::{AckPacket, AckReason, DATAGRAM_LEAST, Flags, Header, Serial, Side};
 
 impl Call {
@@ -94,6 +94,11 @@ impl Call {
             self.send.on_sent(index, run.next_serial(), path.now);
             self.pacing.on_sent(pace, path.now);
             let exempt = std::mem::replace(&mut self.exempt, Exempt::No);
+            let why = if exempt == Exempt::Probe {
+                Resend::Probe
+            } else {
+                self.lost_by
+            };
             if exempt == Exempt::Probe {
                 self.send.on_probe_sent(again);
             }
@@ -116,7 +121,7 @@ impl Call {
                     seq,
                     cksum: checksum,
                     body: &body,
-                    again,
+                    again: again.then_some(why),
                 },
             );
             any = true;

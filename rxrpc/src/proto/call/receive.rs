@@ -110,20 +110,29 @@ impl ReceiveQueue {
         if seq.after(self.highest) {
             self.highest = seq;
         }
-        if self.ahead.len() <= offset {
-            self.ahead.resize(offset + 1, None);
-        }
-        if let Some(place) = self.ahead.get_mut(offset) {
-            *place = Some(packet);
-        }
-        while let Some(Some(_)) = self.ahead.front() {
-            if let Some(Some(packet)) = self.ahead.pop_front() {
-                if !packet.body.is_empty() && !self.discarding {
-                    self.ready.push_back((self.next, packet));
-                }
-                self.next = self.next.next();
+        if offset > 0 {
+            if self.ahead.len() <= offset {
+                self.ahead.resize(offset + 1, None);
             }
+            if let Some(place) = self.ahead.get_mut(offset) {
+                *place = Some(packet);
+            }
+            return;
         }
+        // Its own place in the table, if there is one, is empty.
+        self.ahead.pop_front();
+        self.advance(packet);
+        while let Some(Some(packet)) = self.ahead.pop_front_if(|place| place.is_some()) {
+            self.advance(packet);
+        }
+    }
+
+    /// The next packet expected is here.
+    fn advance(&mut self, packet: Sealed) {
+        if !packet.body.is_empty() && !self.discarding {
+            self.ready.push_back((self.next, packet));
+        }
+        self.next = self.next.next();
     }
 
     /// The next packet for the application.

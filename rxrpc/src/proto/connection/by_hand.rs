@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::tests::params;
 use super::*;
-use crate::proto::{AckPacket, AckReason, AckTrailer, Flags, Header, Packet, PacketType, Seq, parse};
+use crate::proto::{AckPacket, AckReason, AckTrailer, Flags, Header, Packet, PacketType, Resent, Seq, parse};
 
 /// A connection and the next serial of its peer.
 pub(super) struct ByHand {
@@ -15,6 +15,8 @@ pub(super) struct ByHand {
     /// What is still to be written, and whether that is the end.
     rest: Bytes,
     ending: bool,
+    /// What it has sent again, by reason.
+    pub(super) resent: Resent,
 }
 
 impl ByHand {
@@ -43,6 +45,7 @@ impl ByHand {
             },
             rest: Bytes::new(),
             ending: false,
+            resent: Resent::default(),
         }
     }
 
@@ -150,6 +153,7 @@ impl ByHand {
         let mut packets = Vec::new();
         let mut out = Vec::new();
         while let Some(run) = self.conn.poll_transmit(self.now, &mut out) {
+            self.resent.add(&run.resent);
             for datagram in out.chunks(run.segment_size) {
                 packets.extend(parse(Bytes::copy_from_slice(datagram)).unwrap());
             }

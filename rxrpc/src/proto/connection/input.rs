@@ -144,7 +144,11 @@ impl Connection {
         }
         if header.call.after(channel.number) {
             if !self.may_begin(&header) {
-                return Outcome::rejected(Rejected::UnknownCall);
+                let touched = self.end_before(now, &header);
+                return Outcome {
+                    touched,
+                    ..Outcome::rejected(Rejected::UnknownCall)
+                };
             }
             if self.is_too_much(&packet) {
                 return Outcome::rejected(Rejected::Doubted);
@@ -226,6 +230,26 @@ impl Connection {
             && self.usable()
             && header.packet_type == PacketType::Data
             && header.seq.0 <= u32::from(self.params.window)
+    }
+
+    /// The peer begins a call that this connection carries no more: what it says of the call before counts all the same, or
+    /// its reply would wait for an acknowledgement that never comes. Gives the channels whose applications should look.
+    fn end_before(&mut self, now: Instant, header: &Header) -> [bool; ChannelIndex::COUNT] {
+        let mut touched = [false; ChannelIndex::COUNT];
+        if self.params.side == Side::Service
+            && self.fate == Fate::Closed
+            && header.packet_type == PacketType::Data
+            && let (Some(channel), Some(touched)) = (
+                self.channels.get_mut(header.channel.index()),
+                touched.get_mut(header.channel.index()),
+            )
+            && let Some(old) = &mut channel.call
+        {
+            old.supersede();
+            *touched = true;
+            channel.settle(Side::Service, now);
+        }
+        touched
     }
 
     /// The peer begins a call. One that is still on the channel is over: its own client has moved on (rxrpc.md 5.4).

@@ -171,6 +171,27 @@ fn the_tail_is_probed_long_before_the_timeout() {
 }
 
 #[test]
+fn what_is_sent_again_is_counted_by_its_reason() {
+    let mut hand = ByHand::sending_over(100 * MS, 8);
+    let first = hand.sent()[0].header.serial.0;
+    hand.now += 100 * MS;
+    // The first is missing, and the others have long overtaken it.
+    hand.acked(1, first + 7, AckReason::Requested, &[0, 1, 1, 1, 1, 1, 1, 1]);
+    hand.sent();
+    let count = |hand: &ByHand| hand.resent.iter().map(|(_, packets)| packets).collect::<Vec<_>>();
+    assert_eq!(count(&hand), [1, 0, 0]);
+    // Nothing is heard: a probe of the tail, then timeouts.
+    let mut hand = ByHand::sending_over(100 * MS, 1);
+    hand.sent();
+    hand.wait(3000 * MS);
+    let [rack, rto, tlp] = count(&hand)[..] else {
+        unreachable!("three reasons")
+    };
+    assert!(rack == 0 && rto >= 2 && tlp == 1, "{:?}", hand.resent);
+    assert_eq!(hand.resent.total(), rto + tlp);
+}
+
+#[test]
 fn timeouts_double_until_something_certain_is_heard() {
     let mut hand = ByHand::sending_over(20 * MS, 1);
     hand.sent();

@@ -516,6 +516,31 @@ fn a_new_call_on_a_busy_channel_ends_the_old_one() {
     assert_eq!(pair.calls.pop(), Some(slot));
 }
 
+/// A server that goes away waits for the acknowledgement of its last reply; the client's next call is one.
+#[test]
+fn a_new_call_on_a_closed_connection_is_the_final_ack_of_the_last() {
+    for closes in [Connection::close, Connection::give_up] {
+        let mut pair = pair();
+        let slot = pair.start(CallLimits::default());
+        pair.client.finish(pair.now, slot).unwrap();
+        pair.settle(nothing_lost);
+        let call = pair.calls.pop().unwrap();
+        pair.service.finish(pair.now, call).unwrap();
+        pair.service.release(pair.now, call);
+        pair.settle(nothing_lost);
+        assert_eq!(pair.client.read(pair.now, slot), Ok(Read::End));
+        pair.client.release(pair.now, slot);
+        assert_eq!(pair.service.close(pair.now), [false; 4]);
+        assert!(!pair.service.is_idle(), "the reply may not have arrived");
+        closes(&mut pair.service, pair.now);
+        let next = pair.start(CallLimits::default());
+        pair.client.finish(pair.now, next).unwrap();
+        pair.settle(nothing_lost);
+        assert_eq!(pair.calls, [], "no call begins any more");
+        assert!(pair.service.is_idle());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

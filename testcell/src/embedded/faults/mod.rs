@@ -5,7 +5,6 @@
 //! fault sits at an exact place in an exact call, however threads run. Rules are made in Rust or read from a
 //! script by [`parse`].
 
-pub mod codes;
 mod script;
 
 use std::fmt;

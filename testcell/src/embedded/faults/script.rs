@@ -16,10 +16,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use afs_client::codes;
 use afs_client::rpc::types::AfsFid;
 use afs_client::rpc::{fs, vl};
 
-use super::{Action, Calls, Lie, Memory, Moment, Rule, Service, When, codes};
+use super::{Action, Calls, Lie, Memory, Moment, Rule, Service, When};
 
 /// A script makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -242,7 +243,12 @@ fn time(word: &str) -> Option<Duration> {
 const ACTIONS: &str = "delay, drop-reply, duplicate, abort, break, restart, lie, freeze or half-bandwidth";
 const TIME: &str = "a time like 200ms or 2s";
 /// Those that carry data are in no table.
-const FILE_PROCEDURES: &[(u32, &str)] = &[(fs::FETCH_DATA, "FetchData64"), (fs::STORE_DATA, "StoreData64")];
+const FILE_PROCEDURES: &[(u32, &str)] = &[
+    (fs::FETCH_DATA, fs::FETCH_DATA_NAME),
+    (fs::STORE_DATA, fs::STORE_DATA_NAME),
+    (fs::FETCH_DATA_32, fs::FETCH_DATA_32_NAME),
+    (fs::STORE_DATA_32, fs::STORE_DATA_32_NAME),
+];
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ mod volume;
 
 pub(crate) use acl::{ADMINISTRATORS, Acl, Caller, Rights};
 pub(crate) use data::{Data, Spill};
+pub(crate) use vnode::Content;
 pub(crate) use volume::{At, Broken, ROOT, Readable, Store, Volume};
 
 use afs_client::error::{unified_code, vice};

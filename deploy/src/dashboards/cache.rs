@@ -1,0 +1,142 @@
+//! Cache and callbacks: what is answered here, and is it still true?
+
+use crate::grafana::Look::{Lines, Number, Stacked};
+use crate::grafana::{Dashboard, Panel, Query, Row, Unit};
+
+pub(super) const DASHBOARD: Dashboard = Dashboard {
+    uid: "afs-cache",
+    title: "AFS / Cache and callbacks",
+    description: "What the caches answer, and the promises of the servers that make it true.",
+    rows: &[
+        Row {
+            title: "Cache",
+            panels: &[
+                Panel {
+                    title: "Answered from the cache",
+                    description: "Share of the questions to each cache.",
+                    look: Lines,
+                    unit: Unit::Share,
+                    queries: &[Query {
+                        query: r#"sum by (cache) (rate(afs_cache_requests_total{@,outcome="hit"}[$__rate_interval])) / sum by (cache) (rate(afs_cache_requests_total{@}[$__rate_interval]))"#,
+                        legend: "{{cache}}",
+                    }],
+                },
+                Panel {
+                    title: "Questions",
+                    description: "To each cache, by outcome.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (cache, outcome) (rate(afs_cache_requests_total{@}[$__rate_interval]))",
+                        legend: "{{cache}} {{outcome}}",
+                    }],
+                },
+                Panel {
+                    title: "Room",
+                    description: "What file data takes, what it may take, and what of it no server has.",
+                    look: Lines,
+                    unit: Unit::Bytes,
+                    queries: &[
+                        Query {
+                            query: r"sum by (cache) (afs_cache_size_bytes{@})",
+                            legend: "{{cache}}",
+                        },
+                        Query {
+                            query: r"sum by (cache) (afs_cache_limit_bytes{@})",
+                            legend: "{{cache}} limit",
+                        },
+                        Query {
+                            query: r"sum(afs_dirty_bytes{@})",
+                            legend: "dirty",
+                        },
+                    ],
+                },
+                Panel {
+                    title: "Known",
+                    description: "status: files, directories and links. volume: volumes entered.",
+                    look: Lines,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (cache) (afs_cache_entries{@})",
+                        legend: "{{cache}}",
+                    }],
+                },
+            ],
+        },
+        Row {
+            title: "Callbacks",
+            panels: &[
+                Panel {
+                    title: "Since a server last called",
+                    description: "While servers hold promises and the files change, this is short. If it only grows, their packets do not reach us: a firewall or NAT.",
+                    look: Number,
+                    unit: Unit::Seconds,
+                    queries: &[Query {
+                        query: r"time() - max(afs_callback_path_last_seen_timestamp_seconds{@} > 0)",
+                        legend: "ago",
+                    }],
+                },
+                Panel {
+                    title: "Servers that have promised",
+                    description: "They call when something changes that is known here.",
+                    look: Number,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum(afs_callback_servers{@cell})",
+                        legend: "servers",
+                    }],
+                },
+                Panel {
+                    title: "Breaks, by what became of them",
+                    description: "applied: a promise ended. unknown: of a file that is not known here. stranger: of no server that is known; it is applied all the same.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (outcome) (rate(afs_callback_breaks_total{@}[$__rate_interval]))",
+                        legend: "{{outcome}}",
+                    }],
+                },
+                Panel {
+                    title: "Breaks received",
+                    description: "One for each object named.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (scope) (rate(afs_callback_breaks_received_total{@}[$__rate_interval]))",
+                        legend: "{{scope}}",
+                    }],
+                },
+                Panel {
+                    title: "What servers ask of us",
+                    description: "Any of it proves that the way back is open.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (rpc) (rate(afs_callback_requests_total{@}[$__rate_interval]))",
+                        legend: "{{rpc}}",
+                    }],
+                },
+                Panel {
+                    title: "Until the kernel knows, p99",
+                    description: "From a break to the kernel having forgotten what it kept.",
+                    look: Lines,
+                    unit: Unit::Seconds,
+                    queries: &[Query {
+                        query: r"histogram_quantile(0.99, sum by (le) (rate(afs_callback_apply_seconds_bucket{@}[$__rate_interval])))",
+                        legend: "p99",
+                    }],
+                },
+                Panel {
+                    title: "Packets that keep the way open",
+                    description: "Through NATs, to servers that hold promises.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (instance) (rate(afs_rx_keep_alives_total{@}[$__rate_interval]))",
+                        legend: "{{instance}}",
+                    }],
+                },
+            ],
+        },
+    ],
+};

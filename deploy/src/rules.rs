@@ -1,0 +1,561 @@
+//! Recording rules and alerts, and the tests that promtool runs on them.
+//!
+//! The machine: each alert is a row with its expression, and with two histories: one at whose end it fires and one at
+//! whose end it does not. Three files are made of the rows: the rules, and a unit test for promtool of each history.
+
+use serde_json::json;
+
+/// A series that is computed once for many to use.
+#[derive(Clone, Copy, Debug)]
+pub struct Recording {
+    /// Its name: level, metric, operation.
+    pub name: &'static str,
+    /// How it is computed.
+    pub query: &'static str,
+}
+
+/// Something that somebody should know.
+#[derive(Clone, Copy, Debug)]
+pub struct Alert {
+    /// Its name; its runbook is called so too.
+    pub name: &'static str,
+    /// When it is so.
+    pub query: &'static str,
+    /// For how long it must have been so.
+    pub lasting: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// In one sentence.
+    pub summary: &'static str,
+    /// A history at whose end it fires.
+    pub fires: History,
+    /// The labels with which it does, beside the severity.
+    pub labels: &'static [(&'static str, &'static str)],
+    /// A history at whose end it does not.
+    pub quiet: History,
+}
+
+/// Series, with values one minute apart in the notation of promtool, and the minute at which is looked.
+pub type History = (&'static [(&'static str, &'static str)], u32);
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// To be looked at in the daytime.
+    Warning,
+    /// Users suffer, or data is at risk.
+    Critical,
+}
+
+impl Severity {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// The recording rules.
+#[must_use]
+pub fn recording_yaml() -> String {
+    let mut text = String::from(HEAD);
+    text += "groups:\n  - name: afs-recording\n    rules:\n";
+    for rule in RECORDINGS {
+        text += &format!(
+            "      - record: {}\n        expr: {}\n",
+            rule.name,
+            quoted(rule.query)
+        );
+    }
+    text
+}
+
+/// The alerts.
+#[must_use]
+pub fn alerts_yaml() -> String {
+    let mut text = String::from(HEAD);
+    text += "groups:\n  - name: afs-alerts\n    rules:\n";
+    for alert in ALERTS {
+        text += &format!(
+            "      - alert: {}\n        expr: {}\n        for: {}\n        labels:\n          severity: {}\n        \
+             annotations:\n          summary: {}\n          runbook: {}\n",
+            alert.name,
+            quoted(alert.query),
+            alert.lasting,
+            alert.severity.name(),
+            quoted(alert.summary),
+            quoted(&runbook(alert)),
+        );
+    }
+    text
+}
+
+/// The tests of the alerts, for `promtool test rules`.
+#[must_use]
+pub fn tests_yaml() -> String {
+    let mut text = String::from(HEAD);
+    text += "rule_files: [recording.yaml, alerts.yaml]\nevaluation_interval: 1m\ntests:\n";
+    for alert in ALERTS {
+        for ((series, minute), fires) in [(alert.fires, true), (alert.quiet, false)] {
+            let word = if fires { "fires" } else { "does not fire" };
+            text += &format!(
+                "  - name: {}\n    interval: 1m\n    input_series:\n",
+                quoted(&format!("{} {word}", alert.name))
+            );
+            if series.is_empty() {
+                // promtool wants one.
+                text += "      - series: unrelated\n        values: '1x60'\n";
+            }
+            for (series, values) in series {
+                text += &format!("      - series: {}\n        values: '{values}'\n", quoted(series));
+            }
+            text += &format!(
+                "    alert_rule_test:\n      - eval_time: {minute}m\n        alertname: {}\n        exp_alerts:",
+                alert.name
+            );
+            if !fires {
+                text += " []\n";
+                continue;
+            }
+            text += &format!(
+                "\n          - exp_labels:\n              severity: {}\n",
+                alert.severity.name()
+            );
+            for (label, value) in alert.labels {
+                text += &format!("              {label}: {}\n", quoted(value));
+            }
+            text += &format!(
+                "            exp_annotations:\n              summary: {}\n              runbook: {}\n",
+                quoted(alert.summary),
+                quoted(&runbook(alert)),
+            );
+        }
+    }
+    text
+}
+
+/// Where it is written what to do.
+#[must_use]
+pub fn runbook(alert: &Alert) -> String {
+    format!("deploy/monitoring/runbooks/{}.md", alert.name)
+}
+
+/// A string of JSON is one of YAML.
+fn quoted(text: &str) -> String {
+    json!(text).to_string()
+}
+
+const HEAD: &str = "# Made by `cargo run -p deploy` from deploy/src/rules.rs.\n";
+
+/// The recording rules.
+pub const RECORDINGS: &[Recording] = &[
+    Recording {
+        name: "afs:rx_acquires:rate5m",
+        query: "sum by (instance, cell, service, outcome) (rate(afs_rx_connection_acquires_total[5m]))",
+    },
+    Recording {
+        name: "afs:rx_reuse:ratio5m",
+        query: r#"sum by (instance, cell, service) (afs:rx_acquires:rate5m{outcome=~"reused|revived"}) / sum by (instance, cell, service) (afs:rx_acquires:rate5m)"#,
+    },
+    Recording {
+        name: "afs:fuse_errors:ratio5m",
+        query: r#"sum by (instance) (rate(afs_fuse_requests_total{result!~"ok|ENOENT|EEXIST|EACCES|EPERM|ENODATA|EOPNOTSUPP|EINTR|ENOTEMPTY|EROFS"}[5m])) / sum by (instance) (rate(afs_fuse_requests_total[5m]))"#,
+    },
+];
+
+const FS: &str = "lab.example";
+
+/// The alerts.
+pub const ALERTS: &[Alert] = &[
+    Alert {
+        name: "AfsConnectionChurnHigh",
+        query: "afs:rx_reuse:ratio5m < 0.9 and sum by (instance, cell, service) (afs:rx_acquires:rate5m) > 1",
+        lasting: "15m",
+        severity: Severity::Warning,
+        summary: "More than a tenth of the calls find no connection that lives",
+        fires: (
+            &[
+                (
+                    r#"afs_rx_connection_acquires_total{instance="a",cell="lab.example",service="fs",outcome="created"}"#,
+                    "0+120x40",
+                ),
+                (
+                    r#"afs_rx_connection_acquires_total{instance="a",cell="lab.example",service="fs",outcome="reused"}"#,
+                    "0+120x40",
+                ),
+            ],
+            30,
+        ),
+        labels: &[("instance", "a"), ("cell", FS), ("service", "fs")],
+        quiet: (
+            &[
+                (
+                    r#"afs_rx_connection_acquires_total{instance="a",cell="lab.example",service="fs",outcome="created"}"#,
+                    "0+1x40",
+                ),
+                (
+                    r#"afs_rx_connection_acquires_total{instance="a",cell="lab.example",service="fs",outcome="reused"}"#,
+                    "0+120x40",
+                ),
+                // Hardly any calls: no matter.
+                (
+                    r#"afs_rx_connection_acquires_total{instance="b",cell="lab.example",service="vl",outcome="created"}"#,
+                    "0+1x40",
+                ),
+            ],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsConnectionsRefusedDying",
+        query: r#"sum by (instance, cell) (rate(afs_rx_connection_acquires_total{outcome="refused_dying"}[10m])) > 0.1"#,
+        lasting: "10m",
+        severity: Severity::Warning,
+        summary: "Calls keep meeting connections that are being torn down: they are made anew, at the cost of a handshake",
+        fires: (
+            &[(
+                r#"afs_rx_connection_acquires_total{instance="a",cell="lab.example",service="fs",outcome="refused_dying"}"#,
+                "0+12x40",
+            )],
+            30,
+        ),
+        labels: &[("instance", "a"), ("cell", FS)],
+        quiet: (
+            &[(
+                r#"afs_rx_connection_acquires_total{instance="a",cell="lab.example",service="fs",outcome="refused_dying"}"#,
+                "0+1x40",
+            )],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsConnectionLeak",
+        query: "deriv(sum by (instance) (afs_rx_connections)[1h:1m]) > 0 and sum by (instance) (afs_rx_connections) > 2000",
+        lasting: "1h",
+        severity: Severity::Warning,
+        summary: "The number of connections has grown for two hours",
+        fires: (
+            &[(
+                r#"afs_rx_connections{instance="a",cell="lab.example",service="fs",state="idle"}"#,
+                "2000+10x180",
+            )],
+            170,
+        ),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[
+                (
+                    r#"afs_rx_connections{instance="a",cell="lab.example",service="fs",state="idle"}"#,
+                    "3000x180",
+                ),
+                (
+                    r#"afs_rx_connections{instance="b",cell="lab.example",service="fs",state="idle"}"#,
+                    "0+2x180",
+                ),
+            ],
+            170,
+        ),
+    },
+    Alert {
+        name: "AfsChannelStarvation",
+        query: "histogram_quantile(0.99, sum by (instance, service, le) (rate(afs_rx_channel_wait_seconds_bucket[5m]))) > 0.5",
+        lasting: "10m",
+        severity: Severity::Warning,
+        summary: "Calls wait for a channel: more of them are under way to one server than its connections carry",
+        fires: (
+            &[
+                (
+                    r#"afs_rx_channel_wait_seconds_bucket{instance="a",service="fs",le="0.25"}"#,
+                    "0+1x40",
+                ),
+                (
+                    r#"afs_rx_channel_wait_seconds_bucket{instance="a",service="fs",le="1"}"#,
+                    "0+60x40",
+                ),
+                (
+                    r#"afs_rx_channel_wait_seconds_bucket{instance="a",service="fs",le="+Inf"}"#,
+                    "0+60x40",
+                ),
+            ],
+            30,
+        ),
+        labels: &[("instance", "a"), ("service", "fs")],
+        quiet: (
+            &[
+                (
+                    r#"afs_rx_channel_wait_seconds_bucket{instance="a",service="fs",le="0.25"}"#,
+                    "0+60x40",
+                ),
+                (
+                    r#"afs_rx_channel_wait_seconds_bucket{instance="a",service="fs",le="1"}"#,
+                    "0+60x40",
+                ),
+                (
+                    r#"afs_rx_channel_wait_seconds_bucket{instance="a",service="fs",le="+Inf"}"#,
+                    "0+60x40",
+                ),
+            ],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsRetransmitsHigh",
+        query: r#"sum by (instance) (rate(afs_rx_retransmits_total[5m])) / sum by (instance) (rate(afs_rx_packets_total{direction="tx",type="data"}[5m])) > 0.05"#,
+        lasting: "10m",
+        severity: Severity::Warning,
+        summary: "More than one DATA packet of twenty is sent again",
+        fires: (
+            &[
+                (
+                    r#"afs_rx_retransmits_total{instance="a",reason="rack"}"#,
+                    "0+60x40",
+                ),
+                (
+                    r#"afs_rx_packets_total{instance="a",direction="tx",type="data"}"#,
+                    "0+600x40",
+                ),
+            ],
+            30,
+        ),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[
+                (
+                    r#"afs_rx_retransmits_total{instance="a",reason="rack"}"#,
+                    "0+6x40",
+                ),
+                (
+                    r#"afs_rx_packets_total{instance="a",direction="tx",type="data"}"#,
+                    "0+600x40",
+                ),
+            ],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsServersDown",
+        query: r#"sum by (instance, cell) (afs_servers{service="fs",state="down"}) > 0"#,
+        lasting: "5m",
+        severity: Severity::Warning,
+        summary: "A file server of a volume in use does not answer",
+        fires: (
+            &[(
+                r#"afs_servers{instance="a",cell="lab.example",service="fs",state="down"}"#,
+                "0x5 1x30",
+            )],
+            20,
+        ),
+        labels: &[("instance", "a"), ("cell", FS)],
+        quiet: (
+            &[(
+                r#"afs_servers{instance="a",cell="lab.example",service="fs",state="down"}"#,
+                "1x3 0x30",
+            )],
+            20,
+        ),
+    },
+    Alert {
+        name: "AfsAllServersDown",
+        query: r#"sum by (instance, cell) (afs_servers{service="fs",state="up"}) == 0 and sum by (instance, cell) (afs_servers{service="fs",state="down"}) > 0"#,
+        lasting: "2m",
+        severity: Severity::Critical,
+        summary: "No file server of a cell answers",
+        fires: (
+            &[
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="fs",state="down"}"#,
+                    "2x30",
+                ),
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="fs",state="up"}"#,
+                    "0x30",
+                ),
+            ],
+            20,
+        ),
+        labels: &[("instance", "a"), ("cell", FS)],
+        quiet: (
+            &[
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="fs",state="down"}"#,
+                    "1x30",
+                ),
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="fs",state="up"}"#,
+                    "1x30",
+                ),
+            ],
+            20,
+        ),
+    },
+    Alert {
+        name: "AfsCallbacksFromStrangers",
+        query: r#"sum by (instance) (rate(afs_callback_breaks_total{outcome="stranger"}[10m])) > 0"#,
+        lasting: "10m",
+        severity: Severity::Warning,
+        summary: "Callback breaks come from an address that belongs to no server that is known",
+        fires: (
+            &[(
+                r#"afs_callback_breaks_total{instance="a",outcome="stranger"}"#,
+                "0+1x40",
+            )],
+            30,
+        ),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[
+                (
+                    r#"afs_callback_breaks_total{instance="a",outcome="stranger"}"#,
+                    "5x40",
+                ),
+                (
+                    r#"afs_callback_breaks_total{instance="a",outcome="applied"}"#,
+                    "0+60x40",
+                ),
+            ],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsCallbackPathSilent",
+        query: "time() - max by (instance) (afs_callback_path_last_seen_timestamp_seconds) > 3600 and sum by (instance) (afs_callback_servers) > 0 and sum by (instance) (rate(afs_fuse_requests_total[15m])) > 0",
+        lasting: "10m",
+        severity: Severity::Warning,
+        summary: "Servers hold promises, and none has called for an hour: changes of others may not be seen",
+        fires: (
+            &[
+                (
+                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="a"}"#,
+                    "0x120",
+                ),
+                (
+                    r#"afs_callback_servers{instance="a",cell="lab.example"}"#,
+                    "1x120",
+                ),
+                (
+                    r#"afs_fuse_requests_total{instance="a",op="read",result="ok"}"#,
+                    "0+10x120",
+                ),
+            ],
+            100,
+        ),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[
+                (
+                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="a"}"#,
+                    "0+60x120",
+                ),
+                (
+                    r#"afs_callback_servers{instance="a",cell="lab.example"}"#,
+                    "1x120",
+                ),
+                (
+                    r#"afs_fuse_requests_total{instance="a",op="read",result="ok"}"#,
+                    "0+10x120",
+                ),
+                // No promises.
+                (
+                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="b"}"#,
+                    "0x120",
+                ),
+                (
+                    r#"afs_callback_servers{instance="b",cell="lab.example"}"#,
+                    "0x120",
+                ),
+                (
+                    r#"afs_fuse_requests_total{instance="b",op="read",result="ok"}"#,
+                    "0+10x120",
+                ),
+            ],
+            100,
+        ),
+    },
+    Alert {
+        name: "AfsErrorRatioHigh",
+        query: "afs:fuse_errors:ratio5m > 0.01",
+        lasting: "10m",
+        severity: Severity::Critical,
+        summary: "More than one request of a hundred ends in an error that no ordinary work explains",
+        fires: (
+            &[
+                (
+                    r#"afs_fuse_requests_total{instance="a",op="read",result="ok"}"#,
+                    "0+100x40",
+                ),
+                (
+                    r#"afs_fuse_requests_total{instance="a",op="read",result="ETIMEDOUT"}"#,
+                    "0+5x40",
+                ),
+            ],
+            30,
+        ),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[
+                (
+                    r#"afs_fuse_requests_total{instance="a",op="lookup",result="ok"}"#,
+                    "0+100x40",
+                ),
+                (
+                    r#"afs_fuse_requests_total{instance="a",op="lookup",result="ENOENT"}"#,
+                    "0+500x40",
+                ),
+            ],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsDirtyDataStays",
+        query: "min_over_time((sum by (instance) (afs_dirty_bytes))[15m:1m]) > 0",
+        lasting: "5m",
+        severity: Severity::Critical,
+        summary: "Something that was written has not been stored on a server for a quarter of an hour",
+        fires: (&[(r#"afs_dirty_bytes{instance="a"}"#, "4096x40")], 30),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[(
+                r#"afs_dirty_bytes{instance="a"}"#,
+                "4096 4096 4096 0 4096x6 0 4096x6 0 4096x6 0 4096x6 0 4096x6",
+            )],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsTargetMissing",
+        query: r#"absent(up{job="afs"} == 1)"#,
+        lasting: "5m",
+        severity: Severity::Info,
+        summary: "Prometheus reaches no afs process",
+        fires: (&[(r#"up{job="afs",instance="a"}"#, "0x40")], 30),
+        labels: &[],
+        quiet: (&[(r#"up{job="afs",instance="a"}"#, "1x40")], 30),
+    },
+    Alert {
+        name: "AfsVersionSkew",
+        query: "count(count by (version) (afs_build_info)) > 2",
+        lasting: "1d",
+        severity: Severity::Info,
+        summary: "More than two versions have run for a day",
+        fires: (
+            &[
+                (r#"afs_build_info{instance="a",version="0.1.0"}"#, "1x1600"),
+                (r#"afs_build_info{instance="b",version="0.2.0"}"#, "1x1600"),
+                (r#"afs_build_info{instance="c",version="0.3.0"}"#, "1x1600"),
+            ],
+            1500,
+        ),
+        labels: &[],
+        quiet: (
+            &[
+                (r#"afs_build_info{instance="a",version="0.1.0"}"#, "1x1600"),
+                (r#"afs_build_info{instance="b",version="0.2.0"}"#, "1x1600"),
+            ],
+            1500,
+        ),
+    },
+];

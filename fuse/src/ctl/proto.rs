@@ -1,0 +1,304 @@
+//! What is said over the control socket, in XDR.
+
+use std::fmt;
+
+use afs_client::auth::{Principal, Token};
+use afs_client::cell::CellName;
+use afs_client::xdr::{Decode, Decoder, Encode, XdrError};
+use zeroize::Zeroizing;
+
+use super::offer::Offer;
+
+/// What a command asks.
+#[derive(Debug)]
+pub enum Request {
+    /// Make calls with this token from now on, and get the next one from there.
+    SetToken(Box<Token>, Option<Offer>),
+    /// Which tokens are there?
+    ListTokens,
+    /// Forget the token of a cell, or all of them.
+    ForgetTokens(Option<CellName>),
+    /// The process that asks, and all below it, are an identity of their own from now on.
+    OpenScope,
+}
+
+/// What a mount answers.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// These are held.
+    Tokens(Vec<Held>),
+    /// No, and why not.
+    Refused(String),
+}
+
+/// A token that is held: all that anybody is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// Who makes calls with it.
+    pub owner: String,
+    /// The cell.
+    pub cell: String,
+    /// Whose it is.
+    pub client: String,
+    /// Until when it can be used (unix seconds).
+    pub expires: u32,
+}
+
+/// Bytes that mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nonsense;
+
+impl From<XdrError> for Nonsense {
+    fn from(_: XdrError) -> Self {
+        Self
+    }
+}
+
+impl fmt::Display for Nonsense {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it cannot be understood")
+    }
+}
+
+impl Request {
+    /// As bytes. They hold a key if this does.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        // Grown beforehand: what a growing vector leaves behind is not wiped.
+        let mut out = Zeroizing::new(Vec::with_capacity(MESSAGE_MAX));
+        match self {
+            Self::SetToken(token, offer) => {
+                SET_TOKEN.encode(&mut out);
+                put(&mut out, token.cell.as_str().as_bytes());
+                put(&mut out, token.client.to_string().as_bytes());
+                token.kvno.encode(&mut out);
+                token.enctype.encode(&mut out);
+                put(&mut out, &token.key);
+                put(&mut out, &token.ticket);
+                token.begins.encode(&mut out);
+                token.expires.encode(&mut out);
+                u32::from(offer.is_some()).encode(&mut out);
+                if let Some(offer) = offer {
+                    offer.encode(&mut out);
+                }
+            }
+            Self::ListTokens => LIST_TOKENS.encode(&mut out),
+            Self::OpenScope => OPEN_SCOPE.encode(&mut out),
+            Self::ForgetTokens(cell) => {
+                FORGET_TOKENS.encode(&mut out);
+                put(&mut out, cell.as_ref().map_or("", CellName::as_str).as_bytes());
+            }
+        }
+        out
+    }
+
+    /// Of bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Nonsense> {
+        let mut input = Decoder::new(bytes);
+        let request = match input.word()? {
+            SET_TOKEN => {
+                let token = Token {
+                    cell: CellName::new(&text(&mut input)?).map_err(|_| Nonsense)?,
+                    client: principal(&mut input)?,
+                    kvno: u32::decode(&mut input)?,
+                    enctype: i32::decode(&mut input)?,
+                    key: Zeroizing::new(data(&mut input)?.to_vec()),
+                    ticket: data(&mut input)?.to_vec(),
+                    begins: u32::decode(&mut input)?,
+                    expires: u32::decode(&mut input)?,
+                };
+                let offer = match input.word()? {
+                    0 => None,
+                    1 => Some(Offer::decode(&mut input)?),
+                    _ => return Err(Nonsense),
+                };
+                Self::SetToken(Box::new(token), offer)
+            }
+            LIST_TOKENS => Self::ListTokens,
+            OPEN_SCOPE => Self::OpenScope,
+            FORGET_TOKENS => match text(&mut input)?.as_str() {
+                "" => Self::ForgetTokens(None),
+                cell => Self::ForgetTokens(Some(CellName::new(cell).map_err(|_| Nonsense)?)),
+            },
+            _ => return Err(Nonsense),
+        };
+        input.end()?;
+        Ok(request)
+    }
+}
+
+impl Reply {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Done => DONE.encode(&mut out),
+            Self::Tokens(tokens) => {
+                TOKENS.encode(&mut out);
+                for held in tokens {
+                    put(&mut out, held.owner.as_bytes());
+                    put(&mut out, held.cell.as_bytes());
+                    put(&mut out, held.client.as_bytes());
+                    held.expires.encode(&mut out);
+                }
+            }
+            Self::Refused(why) => {
+                REFUSED.encode(&mut out);
+                put(&mut out, why.as_bytes());
+            }
+        }
+        out
+    }
+
+    /// Of bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Nonsense> {
+        let mut input = Decoder::new(bytes);
+        let reply = match input.word()? {
+            DONE => Self::Done,
+            TOKENS => {
+                let mut tokens = Vec::new();
+                while !input.rest().is_empty() {
+                    tokens.push(Held {
+                        owner: text(&mut input)?,
+                        cell: text(&mut input)?,
+                        client: text(&mut input)?,
+                        expires: u32::decode(&mut input)?,
+                    });
+                }
+                Self::Tokens(tokens)
+            }
+            REFUSED => Self::Refused(text(&mut input)?),
+            _ => return Err(Nonsense),
+        };
+        input.end()?;
+        Ok(reply)
+    }
+}
+
+/// Bytes behind their length, padded.
+pub(super) fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX).encode(out);
+    out.extend_from_slice(bytes);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+pub(super) fn data<'a>(input: &mut Decoder<'a>) -> Result<&'a [u8], Nonsense> {
+    let len = usize::try_from(input.word()?).map_err(|_| Nonsense)?;
+    let bytes = input.take(len)?;
+    input.take(len.next_multiple_of(4) - len)?;
+    Ok(bytes)
+}
+
+pub(super) fn text(input: &mut Decoder<'_>) -> Result<String, Nonsense> {
+    String::from_utf8(data(input)?.to_vec()).map_err(|_| Nonsense)
+}
+
+pub(super) fn principal(input: &mut Decoder<'_>) -> Result<Principal, Nonsense> {
+    Principal::parse(&text(input)?, None).map_err(|_| Nonsense)
+}
+
+/// No message is longer: servers take tickets of up to 12,000 bytes, and KDCs give longer ones to themselves.
+pub(super) const MESSAGE_MAX: usize = 64 << 10;
+const SET_TOKEN: u32 = 1;
+const LIST_TOKENS: u32 = 2;
+const FORGET_TOKENS: u32 = 3;
+const OPEN_SCOPE: u32 = 4;
+const DONE: u32 = 0;
+const TOKENS: u32 = 1;
+const REFUSED: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use afs_client::auth::credential::Credential;
+    use rxrpc::crypto::krb5::{Enctype, Key};
+
+    use super::*;
+    use crate::ctl::offer::{Offered, Place};
+
+    fn token() -> Token {
+        Token {
+            cell: CellName::new("lab.example").unwrap(),
+            client: Principal::new(&["alice"], "LAB.EXAMPLE"),
+            kvno: 256,
+            enctype: 18,
+            key: Zeroizing::new(vec![7; 32]),
+            ticket: vec![1, 2, 3],
+            begins: 5,
+            expires: 6,
+        }
+    }
+
+    fn offer(origin: Offered) -> Offer {
+        let service = Principal::new(&["afs", "lab.example"], "LAB.EXAMPLE");
+        Offer { service, origin }
+    }
+
+    fn keys() -> Offered {
+        let keys = Enctype::ALL.map(|enctype| Key::new(enctype, &vec![7; enctype.key_len()]).unwrap());
+        Offered::Keys(token().client, keys.to_vec())
+    }
+
+    fn ticket(place: Place) -> Offered {
+        let granting = Credential {
+            client: token().client,
+            server: Principal::ticket_granter("LAB.EXAMPLE", "LAB.EXAMPLE"),
+            enctype: 18,
+            key: Zeroizing::new(vec![7; 32]),
+            starts: 1,
+            ends: 2,
+            renew_till: 3,
+            ticket: vec![4; 5],
+        };
+        Offered::Ticket(Box::new(granting), place)
+    }
+
+    #[test]
+    fn requests_and_replies_arrive_as_sent() {
+        for request in [
+            Request::SetToken(Box::new(token()), None),
+            Request::SetToken(Box::new(token()), Some(offer(keys()))),
+            Request::SetToken(Box::new(token()), Some(offer(ticket(Place::Nowhere)))),
+            Request::SetToken(Box::new(token()), Some(offer(ticket(Place::Beside("x".into()))))),
+            Request::SetToken(
+                Box::new(token()),
+                Some(offer(ticket(Place::Named("KCM:".into())))),
+            ),
+            Request::ListTokens,
+            Request::OpenScope,
+            Request::ForgetTokens(None),
+            Request::ForgetTokens(CellName::new("a.b").ok()),
+        ] {
+            let bytes = request.encode();
+            for len in 0..bytes.len() {
+                assert_eq!(Request::decode(&bytes[..len]).err(), Some(Nonsense));
+            }
+            assert_eq!(Request::decode(&bytes).unwrap().encode(), bytes);
+        }
+        let held = Held {
+            owner: "uid 7".to_owned(),
+            cell: "lab.example".to_owned(),
+            client: "alice@LAB.EXAMPLE".to_owned(),
+            expires: 7,
+        };
+        for reply in [
+            Reply::Done,
+            Reply::Tokens(vec![held.clone(), held]),
+            Reply::Tokens(Vec::new()),
+            Reply::Refused("no".to_owned()),
+        ] {
+            assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        }
+        for bytes in [&[0, 0, 0, 9][..], &[0, 0, 0, 1, 255, 255, 255, 255], &[]] {
+            assert_eq!(Request::decode(bytes).err(), Some(Nonsense));
+        }
+    }
+
+    #[test]
+    fn keys_are_not_shown() {
+        for origin in [keys(), ticket(Place::Nowhere)] {
+            let shown = format!("{:?}", Request::SetToken(Box::new(token()), Some(offer(origin))));
+            assert!(!shown.contains("7, 7"), "{shown}");
+        }
+    }
+}

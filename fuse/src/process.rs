@@ -1,0 +1,81 @@
+//! What `/proc` tells of a process: which one it is, and whose child.
+//!
+//! A number names a process only as long as that lives. Together with the time at which it started it names it for good:
+//! the next process with the number started later.
+
+use std::fs;
+
+/// A process, or a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// The process that is its parent; 0 if that cannot be seen from here.
+    pub parent: u32,
+    /// When it started, in ticks of the clock since the machine did.
+    pub start: u64,
+}
+
+impl Process {
+    /// The process or thread with a number.
+    pub fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name before the fields may hold anything, closing brackets too.
+    fn parse(stat: &str) -> Option<Self> {
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let mut fields = fields.split(' ');
+        Some(Self {
+            parent: fields.nth(1)?.parse().ok()?,
+            start: fields.nth(17)?.parse().ok()?,
+        })
+    }
+}
+
+/// The process that a thread is of.
+pub fn process_of(thread: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+    group.trim().parse().ok()
+}
+
+/// The control group of a process: its path in the unified hierarchy.
+pub fn control_group(pid: u32) -> Option<String> {
+    // 0 is a process that cannot be seen from here.
+    if pid == 0 {
+        return None;
+    }
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let stat = "7 (a) S 9 (b)) S 12 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 7777 21 22";
+        let expected = Process {
+            parent: 12,
+            start: 7777,
+        };
+        assert_eq!(Process::parse(stat), Some(expected));
+        assert_eq!(Process::parse("7 (a) S"), None);
+        assert_eq!(Process::parse(""), None);
+    }
+
+    #[test]
+    fn threads_are_of_a_process_and_children_of_a_parent() {
+        let mine = std::process::id();
+        let thread = rustix::thread::gettid().as_raw_pid().unsigned_abs();
+        assert_eq!(process_of(thread), Some(mine));
+        let me = Process::read(mine).unwrap();
+        assert_eq!(Process::read(mine), Some(me));
+        let parent = Process::read(me.parent).unwrap();
+        assert!(parent.start <= me.start);
+        assert_eq!(Process::read(0), None);
+    }
+}

@@ -1,0 +1,180 @@
+//! The embedded cell in the place of the real one: servers in this process, clients as programs on addresses of their own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::content::Sum;
+use super::metrics::Metrics;
+use super::mount::{METRICS, Mount, MountOptions};
+use super::site::Site;
+use super::watch::{Clients, Watch, locked};
+use crate::embedded::faults::Memory;
+use crate::embedded::{Cell, Settings};
+
+/// An embedded cell with clients.
+#[derive(Debug)]
+pub struct LocalCell {
+    cell: Cell,
+    runtime: Runtime,
+    folder: TempDir,
+    clients: Arc<Clients>,
+    base: u32,
+}
+
+impl LocalCell {
+    /// Starts a furnished cell of one file server.
+    pub fn up() -> Result<Self> {
+        let base = Ipv4Addr::new(127, 96, 0, 0).to_bits() + std::process::id() % 0x1000 * 16;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let folder = tempfile::tempdir()?;
+        let spill = folder.path().join(SPILL);
+        fs::create_dir(&spill)?;
+        let cell = runtime.block_on(async {
+            let settings = Settings {
+                spill: Some(spill),
+                ..Settings::new(CELL, Ipv4Addr::from_bits(base))
+            };
+            let cell = Cell::start(settings).await?;
+            cell.furnish().await?;
+            anyhow::Ok(cell)
+        })?;
+        fs::write(folder.path().join(DB), cell.cellservdb())?;
+        Ok(Self {
+            cell,
+            runtime,
+            folder,
+            clients: Arc::default(),
+            base,
+        })
+    }
+
+    /// What the file server holds of a volume: SHA-256 of every plain file by its path.
+    pub fn held(&self, volume: &str) -> Result<BTreeMap<String, String>> {
+        let mut held = BTreeMap::new();
+        for path in self.cell.paths(volume)? {
+            let mut sum = Sum::start()?;
+            sum.write_all(&self.cell.read(volume, &path)?)?;
+            held.insert(path, sum.end()?);
+        }
+        Ok(held)
+    }
+
+    /// Has file server I die, with all that it knows of its clients, and start again.
+    pub fn kill_server(&self, i: u8) -> Result<()> {
+        Ok(self.runtime.block_on(self.cell.restart(i.into(), Memory::Lost))?)
+    }
+
+    /// Stops file server I.
+    pub fn stop_server(&self, i: u8) -> Result<()> {
+        Ok(self.runtime.block_on(self.cell.stop(i.into()))?)
+    }
+
+    /// Starts file server I again.
+    pub fn start_server(&self, i: u8) -> Result<()> {
+        Ok(self.runtime.block_on(self.cell.restart(i.into(), Memory::Lost))?)
+    }
+
+    /// Mounts with default options as client K.
+    pub fn mount(&self, k: u8) -> Result<Mount<'_>> {
+        self.mount_with(k, &MountOptions::default())
+    }
+
+    /// Mounts as client K.
+    pub fn mount_with(&self, k: u8, options: &MountOptions) -> Result<Mount<'_>> {
+        Mount::start(self, k, options)
+    }
+
+    fn address(&self, k: u8) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.base + u32::from(k))
+    }
+}
+
+impl Site for LocalCell {
+    fn name(&self) -> &str {
+        CELL
+    }
+
+    fn cellservdb(&self) -> PathBuf {
+        self.folder.path().join(DB)
+    }
+
+    fn client(&self, _: u8, program: &OsStr) -> Command {
+        Command::new(program)
+    }
+
+    fn mount_arguments(&self, k: u8) -> Vec<String> {
+        vec!["--address".to_owned(), self.address(k).to_string()]
+    }
+
+    fn metrics_address(&self, k: u8) -> SocketAddr {
+        SocketAddr::from((self.address(k), METRICS.port()))
+    }
+
+    fn metrics_page(&self, k: u8) -> Result<Metrics> {
+        Metrics::fetch(self.metrics_address(k)).with_context(|| format!("client {k}"))
+    }
+
+    fn clients(&self) -> &Clients {
+        &self.clients
+    }
+}
+
+impl Drop for LocalCell {
+    fn drop(&mut self) {
+        self.clients.kill_all();
+        self.runtime.block_on(self.cell.shutdown());
+    }
+}
+
+/// An embedded cell for one test.
+#[derive(Debug)]
+pub struct LocalShared {
+    cell: LocalCell,
+    _watch: Watch,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Starts an embedded cell when those before it are gone.
+///
+/// # Panics
+/// If the cell does not start.
+pub fn local() -> LocalShared {
+    let turn = locked(&TURN);
+    let cell = LocalCell::up().unwrap_or_else(|error| panic!("{error:?}"));
+    LocalShared {
+        _watch: Watch::start(Arc::clone(&cell.clients), LIMIT),
+        _turn: turn,
+        cell,
+    }
+}
+
+impl Deref for LocalShared {
+    type Target = LocalCell;
+
+    fn deref(&self) -> &LocalCell {
+        &self.cell
+    }
+}
+
+/// One at a time: they have the same addresses.
+static TURN: Mutex<()> = Mutex::new(());
+/// A test may take so long before its clients are killed.
+const LIMIT: Duration = Duration::from_secs(60);
+const CELL: &str = "lab.example";
+const DB: &str = "CellServDB";
+const SPILL: &str = "spill";

@@ -1,0 +1,26 @@
+//! The test list of the real cell on the embedded one: the same words, so that a difference between the two fails. Needs
+//! /dev/fuse, and root or fusermount3.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used
+)]
+
+use testcell::local as shared;
+
+#[path = "../cell/access.rs"]
+mod access;
+#[path = "../cell/coherence.rs"]
+mod coherence;
+#[path = "../cell/git.rs"]
+mod git;
+#[path = "../cell/identity.rs"]
+mod identity;
+#[path = "../cell/names.rs"]
+mod names;
+#[path = "../cell/recovery.rs"]
+mod recovery;
+#[path = "../cell/stop.rs"]
+mod stop;

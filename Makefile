@@ -17,6 +17,7 @@ test: lint
 	$(CARGO) test -p rxrpc -p afs-client -p fuse -p fuzz
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release -p rxrpc loom
 	$(CARGO) build -p fuse
+	$(CARGO) test -p deploy
 	$(CARGO) test -p testcell --lib --test embedded --test local
 	$(CARGO) test -p testcell --test cell -- --test-threads 1
 
@@ -35,7 +36,8 @@ bench:
 	testcell/cell/install
 	$(CARGO) build --release -p fuse
 	missed=; \
-	for name in bulk small memory wan; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
+	for name in bulk small memory wan fcrypt; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
+	$(CARGO) bench -q -p testcell --bench levels || missed="$$missed levels"; \
 	testcell/bench || missed="$$missed testcell"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
 

@@ -149,14 +149,6 @@ const fn errno_of_fault(fault: Fault) -> Errno {
     }
 }
 
-/// What a server has against a token, and what helps; `None` if the code says something else.
-#[must_use]
-pub fn against_token(code: AbortCode) -> Option<&'static str> {
-    Fault::from_code(code)
-        .filter(|fault| !fault.is_of_packet() && errno_of_fault(*fault) != Errno::PROTO)
-        .map(cure)
-}
-
 /// What is wrong, and what helps.
 const fn cure(fault: Fault) -> &'static str {
     match fault {
@@ -273,8 +265,6 @@ mod tests {
             (-1, Errno::TIMEDOUT),
             (-3, Errno::TIMEDOUT),
             (-455, Errno::IO),
-            (19_270_409, Errno::KEYEXPIRED),
-            (19_270_408, Errno::KEYREJECTED),
             (i32::MIN, Errno::IO),
         ] {
             assert_eq!(errno(AbortCode(code)), expected, "{code}");

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rxrpc::net::Target;
 use rxrpc::proto::{CallError, CallLimits, ServiceId};
+use rxrpc::security::rxkad::Fault;
 
 use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
-use crate::error::{self, Error, vice};
+use crate::error::{Error, vice};
 use crate::rpc::client::RpcError;
 use crate::server::{Change, Server};
 use crate::volume::{Volume, VolumeKind, Volumes};
@@ -235,12 +236,12 @@ impl<'a> Rotation<'a> {
         if silent && attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
             tracing::warn!(server = %peer, "file server does not answer");
         }
-        if let RpcError::Aborted(code) = &error {
+        if let RpcError::Aborted(_) = &error {
             // A refusal is an answer.
             self.succeeded(attempt);
-            if let Some(why) = error::against_token(*code) {
-                self.proof.rejected(&self.volume.cell.name, peer, why);
-            }
+        }
+        if error.fault().is_some_and(Fault::is_of_ticket) {
+            self.proof.rejected(&self.volume.cell.name, peer, &error);
         }
         let error = Error::from(error);
         match action {

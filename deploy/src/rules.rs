@@ -526,6 +526,56 @@ pub const ALERTS: &[Alert] = &[
         ),
     },
     Alert {
+        name: "AfsTokenEndsSoon",
+        query: "min by (instance, cell) (afs_token_expiry_timestamp_seconds) - time() < 1800",
+        lasting: "5m",
+        severity: Severity::Warning,
+        summary: "A token ends within half an hour and was not renewed",
+        fires: (
+            &[(
+                r#"afs_token_expiry_timestamp_seconds{instance="a",cell="lab.example"}"#,
+                "3600x60",
+            )],
+            50,
+        ),
+        labels: &[("instance", "a"), ("cell", FS)],
+        quiet: (
+            &[(
+                r#"afs_token_expiry_timestamp_seconds{instance="a",cell="lab.example"}"#,
+                "3600x25 36000x40",
+            )],
+            50,
+        ),
+    },
+    Alert {
+        name: "AfsTokenExpired",
+        query: r#"sum by (instance, cell) (afs_tokens{state="expired"}) > 0"#,
+        lasting: "5m",
+        severity: Severity::Critical,
+        summary: "A token has expired: its owner's work fails, or waits to be stored",
+        fires: (
+            &[(
+                r#"afs_tokens{instance="a",cell="lab.example",state="expired"}"#,
+                "1x40",
+            )],
+            30,
+        ),
+        labels: &[("instance", "a"), ("cell", FS)],
+        quiet: (
+            &[
+                (
+                    r#"afs_tokens{instance="a",cell="lab.example",state="good"}"#,
+                    "3x40",
+                ),
+                (
+                    r#"afs_tokens{instance="a",cell="lab.example",state="expired"}"#,
+                    "1x3 _x40",
+                ),
+            ],
+            30,
+        ),
+    },
+    Alert {
         name: "AfsTargetMissing",
         query: r#"absent(up{job="afs"} == 1)"#,
         lasting: "5m",

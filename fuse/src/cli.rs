@@ -117,6 +117,11 @@ pub struct Mount {
           value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub deadline: u64,
 
+    /// An idle connection to a server is closed after so many seconds, one of a server to us after five times as many
+    #[arg(long, env = "AFS_CONNECTION_EXPIRY", value_name = "SECS", default_value = "120",
+          value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub connection_expiry: u32,
+
     /// Where messages go; without it: standard error with -f, else /var/log/afs-fuse/NAME.log, else
     /// $XDG_STATE_HOME/afs-fuse/NAME.log, else nowhere (AFS_LOG sets the level, e.g. AFS_LOG=debug)
     #[arg(long, env = "AFS_LOG_FILE", value_name = "FILE")]
@@ -139,6 +144,12 @@ impl Mount {
     /// The limit of one operation.
     pub const fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline)
+    }
+
+    /// How long idle connections live: those to servers, and those of servers to us.
+    pub fn connection_idle(&self) -> (Duration, Duration) {
+        let idle = Duration::from_secs(self.connection_expiry.into());
+        (idle, idle * 5)
     }
 }
 
@@ -214,6 +225,8 @@ mod tests {
         let mount = mount(&["/afs"]).unwrap();
         assert_eq!(mount.mount_point, PathBuf::from("/afs"));
         assert_eq!(mount.deadline(), Duration::from_secs(60));
+        let minutes = (Duration::from_mins(2), Duration::from_mins(10));
+        assert_eq!(mount.connection_idle(), minutes);
         assert_eq!(mount.cache_size, Size(1 << 30));
         assert_eq!((mount.cell, mount.port, mount.cache_memory), (None, None, None));
         assert!(!mount.foreground && !mount.read_only && !mount.allow_other && !mount.report_on_stdout);
@@ -243,6 +256,7 @@ mod tests {
             (vec!["--port", "0", "/afs"], "not in 1..=65535"),
             (vec!["--metrics", "nine", "/afs"], "invalid socket address"),
             (vec!["--deadline", "0", "/afs"], "not in 1..=86400"),
+            (vec!["--connection-expiry", "0", "/afs"], "not in 1..=86400"),
         ] {
             let error = mount(&line).unwrap_err();
             assert!(error.contains(part), "{line:?}: {error}");

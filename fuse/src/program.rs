@@ -199,6 +199,7 @@ async fn start(
     metrics: &Arc<Metrics>,
 ) -> Result<AfsFs, Failure> {
     let tokens = options.protection.rules()?;
+    let (client_idle, service_idle) = options.connection_idle();
     let address = options.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let wanted = options.port.unwrap_or(CALLBACK_PORT);
     let ports = if options.port.is_some() {
@@ -213,6 +214,8 @@ async fn start(
             endpoint: EndpointConfig {
                 bind: SocketAddrV4::new(address, port),
                 version: concat!("afs-fuse ", env!("CARGO_PKG_VERSION")).to_owned(),
+                client_idle,
+                service_idle,
                 ..EndpointConfig::default()
             },
             cache: cache.clone(),

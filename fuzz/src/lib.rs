@@ -16,6 +16,7 @@ mod input;
 mod kerberos;
 mod packet;
 mod rpc;
+mod server;
 mod text;
 
 /// A part of the program that takes any input.
@@ -76,6 +77,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "rpc",
         run: rpc::run,
+    },
+    Target {
+        name: "server",
+        run: server::run,
     },
     Target {
         name: "text",

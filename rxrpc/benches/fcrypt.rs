@@ -10,7 +10,10 @@
     clippy::disallowed_methods
 )]
 
+mod report;
+
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rxrpc::crypto::fcrypt::{Key, SBOXES};
@@ -86,7 +89,7 @@ impl Plain {
 /// A case: its name and what it does to a batch of packets, of which it takes so many.
 type Case<'a> = (&'a str, usize, &'a dyn Fn(&mut [&mut [u8]]));
 
-fn main() {
+fn main() -> ExitCode {
     let (plain, ours) = (Plain::new(KEY), Key::new(KEY));
     let cases: [Case<'_>; 5] = [
         ("plain: encrypt", 1, &|packets| {
@@ -120,15 +123,22 @@ fn main() {
     }
     let mib = |time: Duration| PACKET as f64 / (1 << 20) as f64 / time.as_secs_f64();
     println!("{:<26}{:>12}{:>12}{:>12}", "", "ns/packet", "MiB/s", "x plain");
-    for ((name, ..), time) in cases.iter().zip(best) {
-        let reference = best[usize::from(name.ends_with("decrypt"))];
-        let ratio = reference.as_secs_f64() / time.as_secs_f64();
+    let ratio = |which: usize| {
+        let reference = best[usize::from(cases[which].0.ends_with("decrypt"))];
+        reference.as_secs_f64() / best[which].as_secs_f64()
+    };
+    for (which, ((name, ..), time)) in cases.iter().zip(best).enumerate() {
+        let ratio = ratio(which);
         println!(
             "{name:<26}{:>12}{:>12.0}{ratio:>12.2}",
             time.as_nanos(),
             mib(time)
         );
     }
+    let mut table = report::Table::default();
+    table.at_least("encryption of 8 packets, speed relative to plain", ratio(3), 3.0);
+    table.at_least("decryption of a packet, speed relative to plain", ratio(4), 4.0);
+    table.conclude()
 }
 
 fn agree(plain: &Plain, ours: &Key) {

@@ -6,6 +6,7 @@
 //! share what nobody in particular may do there. Whoever waits for a new token is woken when one is set.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddrV4;
 use std::pin::pin;
 use std::sync::Arc;
@@ -117,7 +118,7 @@ impl Proof {
     };
 
     /// A server does not take the token.
-    pub(crate) fn rejected(&self, cell: &CellName, server: SocketAddrV4, why: &str) {
+    pub(crate) fn rejected(&self, cell: &CellName, server: SocketAddrV4, why: &dyn fmt::Display) {
         if let Some(told) = &self.told
             && !told.1.swap(true, Ordering::Relaxed)
         {

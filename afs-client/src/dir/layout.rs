@@ -19,7 +19,7 @@ pub(super) const MAPPED_PAGES: usize = 128;
 /// Chains of the hash table.
 pub(super) const BUCKETS: usize = 128;
 /// Longest name.
-pub(super) const NAME_MAX: usize = 255;
+pub(super) const NAME_MAX: usize = 256;
 /// Says that a page belongs to a directory.
 pub(super) const TAG: u16 = 1234;
 /// Allocation map entry of a page that is not there.

@@ -153,7 +153,7 @@ fn edits_keep_the_rules() {
     );
     assert_eq!(directory.remove(b"b"), Err(EditError::NotFound));
     assert_eq!(directory.rename(b"b", b"c"), Err(EditError::NotFound));
-    for name in [&b""[..], b"a/b", b"a\0b", &[b'n'; 256]] {
+    for name in [&b""[..], b"a/b", b"a\0b", &[b'n'; 257]] {
         assert_eq!(
             directory.create(name, VnodeId(4), Uniquifier(1)),
             Err(EditError::BadName)
@@ -195,7 +195,7 @@ fn lies_are_found() {
         BadDirectory::Entry(15)
     );
     assert_eq!(
-        lie(|blob| blob[512 + entry::NAME + 255] = b'n'),
+        lie(|blob| blob[512 + entry::NAME + 255..][..2].fill(b'n')),
         BadDirectory::Entry(16)
     );
     assert_eq!(lie(|blob| blob[page::BITMAP + 2] = 0x81), BadDirectory::Span(16));

@@ -81,7 +81,40 @@ pub const STORE_DATA: u32 = 65538;
 /// Its name.
 pub const STORE_DATA_NAME: &str = "StoreData64";
 
+/// The first word of FetchData (130), for files below 2 GiB.
+pub const FETCH_DATA_32: u32 = 130;
+/// Its name.
+pub const FETCH_DATA_32_NAME: &str = "FetchData";
+/// The first word of StoreData (133), for files below 2 GiB.
+pub const STORE_DATA_32: u32 = 133;
+/// Its name.
+pub const STORE_DATA_32_NAME: &str = "StoreData";
+
 crate::xdr::xdr_struct! {
+    /// The arguments of FetchData, whose reply begins with a length of one word.
+    pub struct FetchData32Args {
+        /// The file.
+        fid: AfsFid,
+        /// First byte.
+        position: i32,
+        /// Most bytes.
+        length: i32,
+    }
+
+    /// The arguments of StoreData, which the data follows.
+    pub struct StoreData32Args {
+        /// The file.
+        fid: AfsFid,
+        /// Attributes to set with it.
+        status: StoreStatus,
+        /// First byte.
+        position: u32,
+        /// How many bytes follow.
+        length: u32,
+        /// Length of the file: it is cut to that first.
+        file_length: u32,
+    }
+
     /// The arguments of FetchData64.
     pub struct FetchDataArgs {
         /// The file.
@@ -122,5 +155,29 @@ crate::xdr::xdr_struct! {
         status: FetchStatus,
         /// The volume.
         sync: VolSync,
+    }
+}
+
+impl From<FetchData32Args> for FetchDataArgs {
+    /// What is negative stays that, as bits.
+    fn from(narrow: FetchData32Args) -> Self {
+        let wide = |word: i32| i64::from(word).cast_unsigned();
+        Self {
+            fid: narrow.fid,
+            position: wide(narrow.position),
+            length: wide(narrow.length),
+        }
+    }
+}
+
+impl From<StoreData32Args> for StoreDataArgs {
+    fn from(narrow: StoreData32Args) -> Self {
+        Self {
+            fid: narrow.fid,
+            status: narrow.status,
+            position: narrow.position.into(),
+            length: narrow.length.into(),
+            file_length: narrow.file_length.into(),
+        }
     }
 }

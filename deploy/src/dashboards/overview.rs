@@ -182,6 +182,16 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     }],
                 },
                 Panel {
+                    title: "Tokens",
+                    description: "By cell; expired ones hold their owner's work up.",
+                    look: Stacked,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (cell, state) (afs_tokens{@cell}) or vector(0)",
+                        legend: "{{cell}} {{state}}",
+                    }],
+                },
+                Panel {
                     title: "Servers",
                     description: "File servers of the volumes in use.",
                     look: Stacked,

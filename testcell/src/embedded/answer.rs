@@ -11,8 +11,9 @@ use std::time::Duration;
 use afs_client::dir::Directory;
 use afs_client::rpc::Procedure;
 use afs_client::rpc::fs::{
-    BulkStatus, FETCH_DATA, FetchDataArgs, FileServer, GetCapabilities, GetTime, GetVolumeStatus,
-    GiveUpAllCallBacks, GiveUpCallBacks, InlineBulkStatus, STORE_DATA, SetVolumeStatus, StoreDataArgs,
+    BulkStatus, FETCH_DATA, FETCH_DATA_32, FetchData32Args, FetchDataArgs, FileServer, GetCapabilities,
+    GetTime, GetVolumeStatus, GiveUpAllCallBacks, GiveUpCallBacks, InlineBulkStatus, STORE_DATA,
+    STORE_DATA_32, SetVolumeStatus, StoreData32Args, StoreDataArgs,
 };
 use afs_client::rpc::serve::{Request, reply_with};
 use afs_client::rpc::types::AfsFid;
@@ -73,24 +74,40 @@ async fn answer(server: Arc<Server>, call: &mut ServiceCall) -> Result<(), Abort
     };
     let faults = &common.faults;
     match opcode {
-        STORE_DATA => {
-            let args: StoreDataArgs = request.head().await?;
+        STORE_DATA | STORE_DATA_32 => {
+            let args: StoreDataArgs = match opcode {
+                STORE_DATA => request.head().await?,
+                _ => request.head::<StoreData32Args>().await?.into(),
+            };
             let plan = faults.on(&seen(Some(args.fid)));
             one.lie = plan.lie();
             let around = Around::new(&one, &plan, Some(args.fid));
             around.at(Moment::Before).await?;
             let mut pace = Pace::of(&plan);
             let reply = store(&one, &args, request, &mut pace).await?;
+            if plan.is_done_twice() {
+                // What comes of it is not what is said.
+                let _ = one.store_again(&args);
+                let owed = std::mem::take(&mut *one.owed.lock());
+                server.deliver(owed).await;
+            }
             around.at(Moment::Between).await?;
             around.reply(call, &[encoded(&reply)]).await
         }
-        FETCH_DATA => {
-            let args: FetchDataArgs = request.head().await?;
+        FETCH_DATA | FETCH_DATA_32 => {
+            let args: FetchDataArgs = match opcode {
+                FETCH_DATA => request.head().await?,
+                _ => request.head::<FetchData32Args>().await?.into(),
+            };
             let plan = faults.on(&seen(Some(args.fid)));
             one.lie = plan.lie();
             let around = Around::new(&one, &plan, Some(args.fid));
             around.at(Moment::Before).await?;
-            fetch(&one, &args, call, &around).await
+            let words = match opcode {
+                FETCH_DATA => Words::Two,
+                _ => Words::One,
+            };
+            fetch(&one, &args, words, call, &around).await
         }
         _ => {
             let arguments = request.arguments(REQUEST_MAX).await?;
@@ -137,10 +154,18 @@ async fn store(
     Ok(reply)
 }
 
+/// In how many words a reply says how much data there is.
+#[derive(Clone, Copy)]
+enum Words {
+    One,
+    Two,
+}
+
 /// Sends file data, then what is said about it.
 async fn fetch(
     one: &OneCall,
     args: &FetchDataArgs,
+    words: Words,
     call: &mut ServiceCall,
     around: &Around<'_>,
 ) -> Result<(), AbortCode> {
@@ -159,7 +184,11 @@ async fn fetch(
     }
     let mut pace = Pace::of(around.plan);
     let mut at = args.position;
-    call.send(encoded(&length)).await.map_err(|_| LOST)?;
+    let said = match words {
+        Words::One => encoded(&u32::try_from(length).unwrap_or(u32::MAX)),
+        Words::Two => encoded(&length),
+    };
+    call.send(said).await.map_err(|_| LOST)?;
     let mut between = Some(Moment::Between);
     while at < end {
         if at >= middle

@@ -3,7 +3,6 @@
 //! The machine: a change is answered when all who were promised to hear of it have heard, or did not answer in time.
 //! Those are down then and cost nothing more: what they miss is the first thing they are told when they call again.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
@@ -135,25 +134,24 @@ impl Server {
         }
     }
 
+    /// One file after the other, each to all hosts at once.
     async fn tell_all(self: Arc<Self>, owed: Owed) {
-        let mut by_host: BTreeMap<HostId, Vec<FileId>> = BTreeMap::new();
-        for (host, file) in owed {
-            by_host.entry(host).or_default().push(file);
+        for of_file in owed.chunk_by(|one, next| one.1 == next.1) {
+            let mut telling = JoinSet::new();
+            for (id, file) in of_file.iter().copied() {
+                let server = Arc::clone(&self);
+                telling.spawn(async move { server.break_host(id, file).await });
+            }
+            telling.join_all().await;
         }
-        let mut telling = JoinSet::new();
-        for (id, files) in by_host {
-            let server = Arc::clone(&self);
-            telling.spawn(async move { server.break_host(id, files).await });
-        }
-        telling.join_all().await;
     }
 
-    async fn break_host(&self, id: HostId, files: Vec<FileId>) {
+    async fn break_host(&self, id: HostId, file: FileId) {
         let Some(host) = self.host(id) else { return };
-        let told = host.down.is_none() && self.tell(host.address, files.clone()).await.is_ok();
+        let told = host.down.is_none() && self.tell(host.address, vec![file]).await.is_ok();
         if !told {
             tracing::debug!(client = %host.address, "a client is down: breaks are delayed");
-            self.state.lock().hosts.missed(id, files);
+            self.state.lock().hosts.missed(id, [file]);
         }
     }
 

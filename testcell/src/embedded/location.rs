@@ -92,7 +92,7 @@ impl LocationServer for Location {
     ) -> Result<GetEntryByNameReply, AbortCode> {
         let name = request.name.lossy();
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if name.is_empty() || !name.chars().all(legal) {
+        if !name.chars().all(legal) {
             return Err(BAD_NAME);
         }
         let (name, site) = self.find(&name).ok_or(AbortCode(NO_ENTRY))?;

@@ -64,6 +64,9 @@ impl OneCall {
     ) -> Result<T, Refusal> {
         let state = &mut *self.server.state.lock();
         let id = VolumeId(fid.volume);
+        if id.0 == 0 {
+            return Err(Errno::INVAL.into());
+        }
         let volume = match state.volumes.get_mut(&id) {
             Some(volume) => volume,
             None if state.moved.contains(&id) => return Err(Refusal::Code(vice::MOVED)),
@@ -112,6 +115,28 @@ impl OneCall {
             let store = held.volume.begin_store(args, &self.caller)?;
             held.broken([Broken::others(at)]);
             Ok(store)
+        })
+    }
+
+    /// Stores once more what was just stored.
+    pub(crate) fn store_again(&self, args: &StoreDataArgs) -> Answer<()> {
+        let spill = &self.server.common.spill;
+        self.on(args.fid, |held, at| {
+            let stored = held.volume.read(at, &Caller::ADMINISTRATOR)?;
+            let mut again = held.volume.begin_store(args, &self.caller)?;
+            let (mut at_byte, end) = (args.position, args.position + args.length);
+            while at_byte < end {
+                let part = stored.part(at_byte, end - at_byte).map_err(|_| Errno::IO)?;
+                if part.is_empty() {
+                    break;
+                }
+                at_byte += part.len() as u64;
+                again.write(&part, spill)?;
+            }
+            again.complete(spill)?;
+            held.volume.finish_store(again, &self.caller, held.now)?;
+            held.broken([Broken::others(at)]);
+            Ok(())
         })
     }
 
@@ -202,10 +227,12 @@ impl FileServer for OneCall {
         let is_known = |name: &str| self.server.common.names.iter().any(|known| known == name);
         self.on(request.fid, |held, at| {
             let acl = Acl::parse(&request.acl.0, is_known)?;
+            // Of the caller's rights it says what they were before.
+            let status = held.status(at)?;
             let broken = held.volume.set_acl(at, acl, &self.caller, held.now)?;
             held.broken([broken]);
             Ok(StoreAclReply {
-                status: held.status(at)?,
+                status,
                 sync: held.volume.sync(),
             })
         })
@@ -386,6 +413,7 @@ impl FileServer for OneCall {
 
     fn bulk_status(&self, _: SocketAddrV4, request: BulkStatus) -> Answer<BulkStatusReply> {
         let mut reply = BulkStatusReply::default();
+        some_asked(&request.fids.0)?;
         for (index, fid) in request.fids.0.into_iter().enumerate() {
             let (status, callback, sync) = self.bulk(fid).map_err(|refusal| refusal.code(self.unified))?;
             reply.statuses.0.push(status);
@@ -436,6 +464,7 @@ impl FileServer for OneCall {
         request: InlineBulkStatus,
     ) -> Answer<InlineBulkStatusReply> {
         let mut reply = InlineBulkStatusReply::default();
+        some_asked(&request.fids.0)?;
         let mut sync = None;
         for fid in request.fids.0 {
             let (status, callback) = match self.bulk(fid) {
@@ -466,6 +495,14 @@ impl FileServer for OneCall {
             capabilities: List(vec![CAPABILITIES]),
         })
     }
+}
+
+/// Who asks for nothing is told so by the number of the system, whoever he is.
+fn some_asked(fids: &[AfsFid]) -> Answer<()> {
+    if fids.is_empty() {
+        return Err(AbortCode(Errno::INVAL.raw_os_error()));
+    }
+    Ok(())
 }
 
 /// The root of a volume.

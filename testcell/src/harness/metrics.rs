@@ -23,7 +23,7 @@ struct Sample {
 
 impl Metrics {
     /// Fetches the page from the namespace this thread is in.
-    pub(crate) fn fetch(address: SocketAddr) -> Result<Self> {
+    pub fn fetch(address: SocketAddr) -> Result<Self> {
         let limit = Duration::from_secs(5);
         let mut stream = TcpStream::connect_timeout(&address, limit).context("the metrics page")?;
         stream.set_read_timeout(Some(limit))?;

@@ -83,12 +83,16 @@ fn what_kinit_wrote_is_read_and_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::create_dir(path("dir")).unwrap();
-    let keyring = format!("KEYRING:user:afs-test-{}", std::process::id());
-    for name in [
+    let test = format!("afs-test-{}", std::process::id());
+    let keyrings = [
+        format!("KEYRING:user:{test}"),
+        format!("KEYRING:persistent:0:{test}"),
+    ];
+    let files = [
         format!("FILE:{}", path("file").display()),
         format!("DIR:{}", path("dir").display()),
-        keyring.clone(),
-    ] {
+    ];
+    for name in files.into_iter().chain(keyrings.clone()) {
         kinit(&cell, &name, "bob").unwrap();
         let found = CcacheName::parse(&name).unwrap().read(&conf).unwrap();
         assert_eq!(found.owner, principal("bob"), "{name}");
@@ -100,8 +104,10 @@ fn what_kinit_wrote_is_read_and_used() {
         });
         check_ticket(&cell, &got.unwrap(), "bob");
     }
-    let mut destroy = cell.client_command(1, "kdestroy");
-    run(LIMIT, destroy.args(["-c", &keyring])).unwrap().ok().unwrap();
+    for keyring in &keyrings {
+        let mut destroy = cell.client_command(1, "kdestroy");
+        run(LIMIT, destroy.args(["-c", keyring])).unwrap().ok().unwrap();
+    }
 }
 
 fn kinit(cell: &Cell, cache: &str, user: &str) -> Result<()> {

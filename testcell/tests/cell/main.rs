@@ -21,6 +21,10 @@ mod kerberos;
 mod localauth;
 mod names;
 mod network;
+#[path = "../common/peer.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod peer;
+mod procedures;
 mod protection;
 mod recovery;
 mod renewal;
@@ -29,3 +33,5 @@ mod stage;
 mod stop;
 mod tokens;
 mod tools;
+#[path = "../common/transcript.rs"]
+mod transcript;

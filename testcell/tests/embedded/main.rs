@@ -10,7 +10,11 @@ mod callbacks;
 mod client;
 mod failures;
 mod identities;
+#[path = "../common/peer.rs"]
+mod peer;
 mod procedures;
 mod relay;
 mod rxkad;
 mod storms;
+#[path = "../common/transcript.rs"]
+mod transcript;

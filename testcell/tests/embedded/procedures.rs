@@ -4,185 +4,39 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use afs_client::rpc::Procedure;
-use afs_client::rpc::cb::{self, CallbackServer};
 use afs_client::rpc::client::{RpcError, call, fetch_data, store_data};
 use afs_client::rpc::fs::*;
-use afs_client::rpc::serve::{Callbacks, RequestCounts};
-use afs_client::rpc::types::{AfsFid, AfsUuid, InterfaceAddr};
+use afs_client::rpc::types::AfsFid;
 use afs_client::xdr::{Encode, List};
 use bytes::Bytes;
 use rxrpc::events::{NullSink, Sink};
 use rxrpc::net::{Endpoint, EndpointConfig, Target};
-use rxrpc::proto::{AbortCode, ServiceId, abort_codes};
+use rxrpc::proto::{AbortCode, ServiceId};
 use testcell::embedded::{Cell, Clock, Settings};
 
 use super::client::{CELL, address, cell, cell_with, run, settings};
+use super::peer::Peer;
+use super::transcript;
 
-/// A cache manager that keeps nothing, and knows only the first so many questions of who it is.
-struct Manager {
-    uuid: AfsUuid,
-    questions: usize,
+/// The first file server of a cell.
+fn server_of(cell: &Cell) -> SocketAddrV4 {
+    let line = cell.cellservdb();
+    let address = line.lines().nth(1).unwrap().split(' ').next().unwrap();
+    SocketAddrV4::new(address.parse().unwrap(), 7000)
 }
 
-impl Manager {
-    fn answer<T>(&self, needed: usize, value: T) -> Result<T, AbortCode> {
-        if self.questions >= needed {
-            Ok(value)
-        } else {
-            Err(abort_codes::RXGEN_OPCODE)
-        }
-    }
-
-    fn interface(&self) -> InterfaceAddr {
-        InterfaceAddr {
-            uuid: self.uuid,
-            ..InterfaceAddr::default()
-        }
-    }
-}
-
-impl CallbackServer for Manager {
-    fn call_back(&self, _: SocketAddrV4, _: cb::CallBack) -> Result<cb::CallBackReply, AbortCode> {
-        Ok(cb::CallBackReply {})
-    }
-
-    fn init_callback_state(
-        &self,
-        _: SocketAddrV4,
-        _: cb::InitCallBackState,
-    ) -> Result<cb::InitCallBackStateReply, AbortCode> {
-        Ok(cb::InitCallBackStateReply {})
-    }
-
-    fn init_callback_state_3(
-        &self,
-        _: SocketAddrV4,
-        _: cb::InitCallBackState3,
-    ) -> Result<cb::InitCallBackState3Reply, AbortCode> {
-        Ok(cb::InitCallBackState3Reply {})
-    }
-
-    fn probe_uuid(&self, _: SocketAddrV4, request: cb::ProbeUuid) -> Result<cb::ProbeUuidReply, AbortCode> {
-        if request.client == self.uuid {
-            Ok(cb::ProbeUuidReply {})
-        } else {
-            Err(AbortCode(1))
-        }
-    }
-
-    fn who_are_you(&self, _: SocketAddrV4, _: cb::WhoAreYou) -> Result<cb::WhoAreYouReply, AbortCode> {
-        let interface = self.interface();
-        self.answer(1, cb::WhoAreYouReply { interface })
-    }
-
-    fn tell_me_about_yourself(
-        &self,
-        _: SocketAddrV4,
-        _: cb::TellMeAboutYourself,
-    ) -> Result<cb::TellMeAboutYourselfReply, AbortCode> {
-        let reply = cb::TellMeAboutYourselfReply {
-            interface: self.interface(),
-            capabilities: List(vec![1]),
-        };
-        self.answer(2, reply)
-    }
-}
-
-/// A client that calls procedures by hand.
-pub(crate) struct Peer {
-    pub(crate) endpoint: Endpoint,
-    counts: Arc<RequestCounts>,
-    pub(crate) server: SocketAddrV4,
+fn local(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
 }
 
 impl Peer {
     async fn new(cell: &Cell, questions: usize) -> Self {
-        Self::at(cell, questions, 0, Arc::new(NullSink)).await
+        Self::at(local(0), server_of(cell), questions, Arc::new(NullSink)).await
     }
 
     /// One that tells what happens to it.
     pub(crate) async fn watched(cell: &Cell, sink: Arc<dyn Sink>) -> Self {
-        Self::at(cell, 2, 0, sink).await
-    }
-
-    async fn at(cell: &Cell, questions: usize, port: u16, sink: Arc<dyn Sink>) -> Self {
-        let config = EndpointConfig {
-            bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
-            ..EndpointConfig::default()
-        };
-        let endpoint = loop {
-            // A port that was closed a moment ago may take a moment.
-            match Endpoint::bind(config.clone(), Arc::clone(&sink)).await {
-                Ok(endpoint) => break endpoint,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
-        let counts = Arc::<RequestCounts>::default();
-        let [a, b] = endpoint.local_addr().port().to_be_bytes();
-        let manager = Manager {
-            uuid: AfsUuid([a, b, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
-            questions,
-        };
-        let callbacks = Callbacks {
-            server: Arc::new(manager),
-            counts: Arc::clone(&counts),
-        };
-        endpoint.serve(ServiceId(1), Arc::new(callbacks));
-        let line = cell.cellservdb();
-        let address = line.lines().nth(1).unwrap().split(' ').next().unwrap();
-        Self {
-            endpoint,
-            counts,
-            server: SocketAddrV4::new(address.parse().unwrap(), 7000),
-        }
-    }
-
-    fn target(&self) -> Target {
-        Target::new(self.server, ServiceId(1))
-    }
-
-    async fn call<P: Procedure>(&self, request: P) -> Result<P::Reply, i32> {
-        call(&self.endpoint, &self.target(), &request)
-            .await
-            .map_err(|error| match error {
-                RpcError::Aborted(code) => code.0,
-                error => panic!("{error}"),
-            })
-    }
-
-    /// Which callback procedures were asked for.
-    fn asked(&self) -> Vec<(&'static str, u64)> {
-        self.counts.iter().filter(|(_, count)| *count > 0).collect()
-    }
-
-    fn asked_for(&self, name: &str) -> u64 {
-        let found = self.counts.iter().find(|(known, _)| *known == name);
-        found.unwrap().1
-    }
-
-    async fn create(&self, dir: AfsFid, name: &str) -> AfsFid {
-        let request = CreateFile {
-            dir,
-            name: name.as_bytes().into(),
-            ..CreateFile::default()
-        };
-        self.call(request).await.unwrap().fid
-    }
-
-    async fn status(&self, fid: AfsFid) -> FetchStatusReply {
-        self.call(FetchStatusOf { fid }).await.unwrap()
-    }
-
-    async fn store(&self, fid: AfsFid, data: &'static [u8]) -> Result<StoreDataReply, RpcError> {
-        let args = StoreDataArgs {
-            fid,
-            length: data.len() as u64,
-            file_length: data.len() as u64,
-            ..StoreDataArgs::default()
-        };
-        let mut source = |_: u64, _: usize| Ok(Bytes::from_static(data));
-        store_data(&self.endpoint, &self.target(), &args, &mut source).await
+        Self::at(local(0), server_of(cell), 2, sink).await
     }
 }
 
@@ -486,7 +340,7 @@ fn a_host_that_died_costs_one_wait_and_hears_of_everything_when_it_is_back() {
         one.create(dir, "other").await;
         assert!(cell.promises(1).unwrap() < before + 2);
         // The same client at the same port: it is told what it missed before it is answered.
-        let two = Peer::at(&cell, 2, port, Arc::new(NullSink)).await;
+        let two = Peer::at(local(port), server_of(&cell), 2, Arc::new(NullSink)).await;
         two.call(GetTime {}).await.unwrap();
         assert_eq!(two.asked(), [("CallBack", 1), ("TellMeAboutYourself", 1)]);
         cell.shutdown().await;
@@ -583,7 +437,7 @@ fn nonsense_is_refused_and_harms_nobody() {
                 fid: AfsFid::default()
             })
             .await,
-            Err(103)
+            Err(EINVAL)
         );
         peer.status(dir).await;
         let unknown = Target::new(peer.server, ServiceId(2500));
@@ -603,6 +457,19 @@ fn a_taken_port_is_told() {
         let cell = Cell::start(Settings::new(CELL, address)).await.unwrap();
         let second = Cell::start(Settings::new(CELL, address)).await.unwrap_err();
         assert!(second.to_string().contains("7003"), "{second}");
+        cell.shutdown().await;
+    });
+}
+
+/// Call by call the answers are those of OpenAFS: `tests/cell/procedures.rs` holds real servers against the same text.
+#[test]
+fn the_servers_say_what_those_of_openafs_say() {
+    run(async {
+        let cell = cell(1).await;
+        let server = *server_of(&cell).ip();
+        let said = transcript::of(Ipv4Addr::LOCALHOST, server, server).await;
+        let differences = transcript::differences(transcript::EXPECTED, &said);
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
         cell.shutdown().await;
     });
 }

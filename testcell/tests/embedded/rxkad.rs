@@ -24,7 +24,7 @@ use testcell::embedded::faults::{Action, Calls, Memory, Rule, When};
 use testcell::embedded::{Accounts, Cell, Settings};
 
 use super::client::{CELL, Client, cell, cell_with, errno, run, settings};
-use super::procedures::Peer;
+use super::peer::Peer;
 use super::relay::{BODY, Passing, Relay, Way, header, is};
 
 const DIARY: &[u8] = b"Dear diary, only alice reads this.\n";
@@ -204,6 +204,41 @@ fn a_ticket_gives_the_rights_of_its_owner_and_the_level_what_others_see() {
         cell.restart(1, Memory::Lost).await.unwrap();
         let alice = target(peer.server, security(token(&cell, "alice"), Level::Crypt));
         assert_eq!(diary(&cell, &peer, &alice).await.unwrap(), DIARY);
+        peer.endpoint.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+/// The question who is there is the only one more: the request is not sent again, nor anything waited for.
+#[test]
+fn the_first_call_of_a_connection_costs_one_round_trip_more() {
+    run(async {
+        let cell = cell_with(with_key(Level::Clear)).await;
+        let peer = Peer::watched(&cell, Arc::new(Watch::default())).await;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let wire = Arc::clone(&seen);
+        let relay = Relay::before(peer.server, move |passing: Passing| {
+            wire.lock().push((passing.0, header(&passing.1).packet_type));
+            vec![passing]
+        })
+        .await;
+        // The server has to know the host first.
+        let nobody = target(relay.address, Security::None);
+        assert_eq!(rights(&cell, &peer, &nobody).await.unwrap(), 0);
+        let alice = target(relay.address, security(token(&cell, "alice"), Level::Crypt));
+        let [question, answer] = [Way::ToServer, Way::ToClient].map(|way| (way, PacketType::Data));
+        let asked = [
+            (Way::ToClient, PacketType::Challenge),
+            (Way::ToServer, PacketType::Response),
+        ];
+        let first = vec![question, asked[0], asked[1], answer];
+        for expected in [first, vec![question, answer]] {
+            seen.lock().clear();
+            assert_eq!(rights(&cell, &peer, &alice).await.unwrap(), ALL_RIGHTS);
+            let mut packets = seen.lock().clone();
+            packets.retain(|(_, packet_type)| *packet_type != PacketType::Ack);
+            assert_eq!(packets, expected);
+        }
         peer.endpoint.shutdown().await;
         cell.shutdown().await;
     });

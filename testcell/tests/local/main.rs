@@ -14,6 +14,7 @@ use testcell::local as shared;
 mod access;
 #[path = "../cell/coherence.rs"]
 mod coherence;
+mod demo;
 #[path = "../cell/git.rs"]
 mod git;
 #[path = "../cell/identity.rs"]

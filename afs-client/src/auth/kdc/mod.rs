@@ -432,3 +432,6 @@ const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const UDP_LIMIT: usize = 1465;
 /// A way through more realms is a circle.
 const MAX_REALMS: usize = 10;
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ impl Key {
             .iter()
             .fold(0_u64, |bits, byte| (bits << 7) | u64::from(byte >> 1));
         let mut word = || {
-            let [low, _] = halves_of(bits);
+            let low = low_word(bits);
             bits = ((bits >> 11) | (bits << 45)) & KEY_BITS;
             low
         };
@@ -94,6 +94,7 @@ impl Key {
         }
     }
 
+    #[inline]
     fn decrypt_group<const N: usize>(&self, chain: &mut u64, group: &mut [[u8; 8]; N]) {
         let cipher = group.map(u64::from_be_bytes);
         let blocks = self.decrypt(cipher);
@@ -135,30 +136,22 @@ impl Key {
 
     #[inline]
     fn encrypt<const N: usize>(&self, blocks: [u64; N]) -> [u64; N] {
-        let mut lanes = blocks.map(halves_of);
+        let (mut left, mut right) = halves_of(blocks);
         for [first, second] in &self.schedule {
-            lanes
-                .iter_mut()
-                .for_each(|[right, left]| *left ^= turned(first ^ *right));
-            lanes
-                .iter_mut()
-                .for_each(|[right, left]| *right ^= turned(second ^ *left));
+            change(&mut left, *first, &right);
+            change(&mut right, *second, &left);
         }
-        lanes.map(block_of)
+        blocks_of(left, right)
     }
 
     #[inline]
     fn decrypt<const N: usize>(&self, blocks: [u64; N]) -> [u64; N] {
-        let mut lanes = blocks.map(halves_of);
+        let (mut left, mut right) = halves_of(blocks);
         for [first, second] in self.schedule.iter().rev() {
-            lanes
-                .iter_mut()
-                .for_each(|[right, left]| *right ^= turned(second ^ *left));
-            lanes
-                .iter_mut()
-                .for_each(|[right, left]| *left ^= turned(first ^ *right));
+            change(&mut right, *second, &left);
+            change(&mut left, *first, &right);
         }
-        lanes.map(block_of)
+        blocks_of(left, right)
     }
 }
 
@@ -176,16 +169,34 @@ fn turned(word: u32) -> u32 {
     t0.at(b0) ^ t1.at(b1) ^ t2.at(b2) ^ t3.at(b3)
 }
 
-/// The right half and the left: the lower word and the higher.
+/// Changes the halves of all lanes by the others.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the lower word is meant")]
-const fn halves_of(block: u64) -> [u32; 2] {
-    [block as u32, (block >> 32) as u32]
+fn change<const N: usize>(halves: &mut [u32; N], key: u32, others: &[u32; N]) {
+    for (half, other) in halves.iter_mut().zip(others) {
+        *half ^= turned(key ^ *other);
+    }
+}
+
+/// The left halves and the right: the higher words and the lower. Apart, they leave the compiler more registers.
+#[inline]
+fn halves_of<const N: usize>(blocks: [u64; N]) -> ([u32; N], [u32; N]) {
+    (blocks.map(|block| low_word(block >> 32)), blocks.map(low_word))
 }
 
 #[inline]
-fn block_of([right, left]: [u32; 2]) -> u64 {
-    (u64::from(left) << 32) | u64::from(right)
+fn blocks_of<const N: usize>(left: [u32; N], right: [u32; N]) -> [u64; N] {
+    let mut blocks = left.map(|left| u64::from(left) << 32);
+    blocks
+        .iter_mut()
+        .zip(right)
+        .for_each(|(block, right)| *block |= u64::from(right));
+    blocks
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the lower word is meant")]
+const fn low_word(block: u64) -> u32 {
+    block as u32
 }
 
 /// What one byte contributes to a word, for each of its values.

@@ -246,6 +246,8 @@ const TIME: &str = "a time like 200ms or 2s";
 const FILE_PROCEDURES: &[(u32, &str)] = &[
     (fs::FETCH_DATA, fs::FETCH_DATA_NAME),
     (fs::STORE_DATA, fs::STORE_DATA_NAME),
+    (fs::FETCH_DATA_32, fs::FETCH_DATA_32_NAME),
+    (fs::STORE_DATA_32, fs::STORE_DATA_32_NAME),
 ];
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Volume {
         if is_mount_point {
             self.may_change(dir, caller)?.demand(Rights::ADMINISTER)?;
         }
-        if text.is_empty() || text.contains(&0) {
+        if text.contains(&0) {
             return Err(Errno::INVAL.into());
         }
         self.make(dir, name, Content::Symlink(text), set, caller, now)

@@ -79,7 +79,7 @@ impl Vnode {
         let mode = match mode {
             Some(_) if matches!(self.content, Content::Symlink(_)) => return Err(Errno::INVAL.into()),
             Some(mode) if mode & 0o6000 != 0 && !caller.is_administrator => {
-                if !(caller.owns(self.owner) && rights.allow(Rights::INSERT)) {
+                if self.is_directory() || !(caller.owns(self.owner) && rights.allow(Rights::INSERT)) {
                     return Err(Errno::ACCESS.into());
                 }
                 Some(mode & 0o777)

@@ -395,7 +395,7 @@ impl Volume {
         let vnode = self.vnode(at)?;
         self.check_writable()?;
         if !vnode.is_directory() {
-            return Err(Errno::INVAL.into());
+            return Err(Errno::NOTDIR.into());
         }
         self.rights(vnode, caller)?.demand(Rights::ADMINISTER)?;
         let vnode = self.vnode_mut(at)?;
@@ -524,8 +524,7 @@ impl Volume {
     }
 
     /// What must hold between any two operations: says what does not.
-    #[cfg(test)]
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let mut named: BTreeMap<VnodeId, u32> = BTreeMap::from([(ROOT.0, 0)]);
         let mut subdirectories: BTreeMap<VnodeId, u32> = BTreeMap::new();
         for (id, vnode) in &self.vnodes {

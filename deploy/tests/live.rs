@@ -1,0 +1,245 @@
+//! A Prometheus that scrapes a mount under load answers every question of every dashboard.
+//!
+//! Needs root or fusermount3, /dev/fuse, Debian's package prometheus, and `cargo build -p fuse` before.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used
+)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use deploy::{dashboards, query, root};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+#[test]
+fn every_panel_has_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let (metrics, prometheus) = (free_port(), free_port());
+    let cell = demo(folder.path(), metrics);
+    let watch = watch(folder.path(), metrics, prometheus);
+    let top = folder.path().join("mnt/demo.example");
+    let mounted = within(Duration::from_secs(20), || top.join("work").is_dir());
+    assert!(mounted, "the demo mounts its cell");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (top, done) = (&top, &done);
+            scope.spawn(move || work(top, worker, done));
+        }
+        let empty = || {
+            let asked = dashboards::all().into_iter().flat_map(questions);
+            asked
+                .filter(|(_, question)| !has_data(prometheus, question))
+                .map(|(title, question)| format!("{title}: {question}"))
+                .collect::<Vec<_>>()
+        };
+        let answered = within(LIMIT, || {
+            thread::sleep(Duration::from_secs(2));
+            empty().is_empty()
+        });
+        let left = if answered { Vec::new() } else { empty() };
+        done.store(true, Ordering::Release);
+        assert!(left.is_empty(), "no data for {left:#?}");
+    });
+    for rule in rules(prometheus) {
+        assert_eq!(rule["health"], "ok", "{rule}");
+    }
+    let page = get(metrics, "/metrics").unwrap();
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series < SERIES, "{series} series");
+    drop(watch);
+    drop(cell);
+}
+
+/// The questions of a dashboard, with the panel that asks.
+fn questions(dashboard: deploy::grafana::Dashboard) -> Vec<(String, String)> {
+    let panels = dashboard.rows.iter().flat_map(|row| row.panels);
+    panels
+        .flat_map(|panel| {
+            panel.queries.iter().map(move |asked| {
+                let title = format!("{} / {}", dashboard.title, panel.title);
+                (title, query::for_prometheus(asked.query, "30s"))
+            })
+        })
+        .collect()
+}
+
+/// What a user of the mount does, until he is done. That some of it fails is meant.
+fn work(top: &Path, worker: usize, done: &AtomicBool) {
+    let began = Instant::now();
+    let own = top.join(format!("work/worker-{worker}"));
+    let _ = fs::create_dir_all(&own);
+    for round in 0_usize.. {
+        if done.load(Ordering::Acquire) {
+            return;
+        }
+        let file = own.join(format!("file-{}", round % 5));
+        let _ = fs::write(&file, vec![7; 64 * 1024]);
+        let _ = fs::read(&file);
+        let _ = fs::read(top.join("work/clock"));
+        let _ = fs::metadata(own.join("missing"));
+        let _ = fs::read_dir(&own).map(Iterator::count);
+        let _ = fs::remove_file(&file);
+        // All rest for longer than an idle connection lives.
+        while began.elapsed().as_secs() % 10 >= 6 && !done.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// A process of ours. Its drop ends it.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).unwrap();
+        let _ = kill_process(pid, Signal::TERM);
+        let ended = within(Duration::from_secs(20), || {
+            self.0.try_wait().is_ok_and(|status| status.is_some())
+        });
+        if !ended {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// The embedded cell, mounted, with servers that are slow and fail at times.
+fn demo(folder: &Path, metrics: u16) -> Process {
+    let (mount, faults) = (folder.join("mnt"), folder.join("faults"));
+    fs::create_dir(&mount).unwrap();
+    fs::write(
+        &faults,
+        "every 9 fs FetchStatus: abort UAEIO\nevery 2 fs StoreData64: delay 30ms\n",
+    )
+    .unwrap();
+    let child = Command::new(program())
+        .args([
+            "demo",
+            "--metrics",
+            &format!("127.0.0.1:{metrics}"),
+            "--mountpoint",
+        ])
+        .arg(mount)
+        .arg("--faults")
+        .arg(faults)
+        .env("AFS_CONNECTION_EXPIRY", "1")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("target/debug/afs: cargo build -p fuse");
+    Process(child)
+}
+
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().parent().unwrap().join("afs")
+}
+
+/// A Prometheus with the rules, which looks each second.
+fn watch(folder: &Path, metrics: u16, port: u16) -> Process {
+    let rules = root().join("deploy/monitoring/rules").canonicalize().unwrap();
+    let config = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{0}/recording.yaml', '{0}/alerts.yaml']\n\
+         scrape_configs: [{{job_name: afs, static_configs: [{{targets: ['127.0.0.1:{metrics}']}}]}}]\n",
+        rules.display()
+    );
+    let file = folder.join("prometheus.yml");
+    fs::write(&file, config).unwrap();
+    let child = Command::new("prometheus")
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("prometheus, of Debian's package of that name");
+    let process = Process(child);
+    let ready = || get(port, "/-/ready").is_some();
+    assert!(within(Duration::from_secs(30), ready), "Prometheus is not ready");
+    process
+}
+
+/// Some number came back, and not only "not a number".
+fn has_data(port: u16, question: &str) -> bool {
+    let Some(answer) = ask(port, &format!("/api/v1/query?query={}", escaped(question))) else {
+        return false;
+    };
+    let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+    results
+        .iter()
+        .filter_map(|series| series["value"][1].as_str())
+        .any(|value| value != "NaN")
+}
+
+fn rules(port: u16) -> Vec<Value> {
+    let answer = ask(port, "/api/v1/rules").expect("Prometheus answers");
+    let groups = answer["data"]["groups"].as_array().cloned().unwrap();
+    let rules: Vec<_> = groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().cloned().unwrap())
+        .collect();
+    assert_eq!(
+        rules.len(),
+        deploy::rules::ALERTS.len() + deploy::rules::RECORDINGS.len()
+    );
+    rules
+}
+
+fn ask(port: u16, path: &str) -> Option<Value> {
+    let answer: Value = serde_json::from_str(&get(port, path)?).ok()?;
+    (answer["status"] == "success").then_some(answer)
+}
+
+/// The body of an answer. HTTP 1.0: it ends with the connection.
+fn get(port: u16, path: &str) -> Option<String> {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_secs(5)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
+}
+
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if holds() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    holds()
+}
+
+/// More than a service has channels.
+const WORKERS: usize = 24;
+const LIMIT: Duration = Duration::from_secs(90);
+/// The budget of an idle mount.
+const SERIES: usize = 1500;

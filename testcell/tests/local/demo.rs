@@ -153,7 +153,7 @@ fn what_a_killed_one_left_is_gone_with_the_next_start() {
     next.signal(Signal::TERM);
     assert!(next.ended().success());
     assert!(!is_mounted(&point));
-    assert_eq!(left(place.path()), [PathBuf::new(); 0]);
+    assert_eq!(left(place.path()), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_terminal_has_a_live_line_and_control_c_ends_it() {
     demo.child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
     assert!(demo.ended().success(), "{}", demo.text());
     assert!(!is_mounted(&point));
-    assert_eq!(left(place.path()), [PathBuf::new(); 0]);
+    assert_eq!(left(place.path()), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -177,6 +177,8 @@ impl Play {
                 if tries > TRIES {
                     return Err(format!("client {who} cannot write again: {error}"));
                 }
+                // A server that is about to restart refuses at once.
+                tokio::time::sleep(PAUSE).await;
             }
         }
         for client in &self.clients {
@@ -298,4 +300,5 @@ const DIR: &str = "lab.example/work";
 const DEADLINE: Duration = Duration::from_secs(5);
 /// No scenario takes so long, however loaded the machine is.
 const LIMIT: Duration = Duration::from_secs(120);
-const TRIES: usize = 10;
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(50);

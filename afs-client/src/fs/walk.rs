@@ -151,8 +151,8 @@ impl Caller {
     }
 
     fn in_place(&self, parent: &Vnode, name: &[u8]) -> Option<Entry> {
-        let directory = parent.directory(parent.status()?.version)?;
-        let (vnode, unique) = directory.lookup(name)?;
+        // It may have changed since: who may search it will see.
+        let (vnode, unique) = parent.last_directory()?.lookup(name)?;
         let mut found = self.vnodes.get(parent.fid.sibling(vnode, unique))?;
         if let Some(root) = found.mounted(found.status()?.version) {
             found = self.vnodes.get(root)?;

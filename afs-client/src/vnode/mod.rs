@@ -220,6 +220,12 @@ impl Vnode {
             .map(|(_, directory)| directory.clone())
     }
 
+    /// The directory of whatever version: good for what names stood for, not for what they stand for.
+    pub(crate) fn last_directory(&self) -> Option<Directory> {
+        let known = self.known.read();
+        known.directory.as_ref().map(|(_, directory)| directory.clone())
+    }
+
     pub(crate) fn set_directory(&self, version: DataVersion, directory: Directory) {
         self.known.write().directory = Some((version, directory));
     }

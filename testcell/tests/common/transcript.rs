@@ -7,7 +7,9 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
+use afs_client::error::vice;
 use afs_client::rpc::Procedure;
 use afs_client::rpc::client::{RpcError, call, fetch_data, store_data};
 use afs_client::rpc::fs::*;
@@ -21,6 +23,8 @@ use rxrpc::proto::{CallError, ServiceId};
 
 use super::peer::Peer;
 
+/// More than the salvager takes for a small volume.
+const SALVAGE_SECONDS: usize = 60;
 /// What OpenAFS says.
 pub(crate) const EXPECTED: &str = include_str!("transcript.txt");
 
@@ -37,6 +41,9 @@ pub(crate) async fn of(here: Ipv4Addr, location: Ipv4Addr, file_server: Ipv4Addr
         text: String::new(),
     };
     let volumes = tape.locations().await;
+    let first = peer().await;
+    let links = volumes.settled(&first).await;
+    first.endpoint.shutdown().await;
     tape.server(&volumes).await;
     let dir = tape.names(&volumes).await;
     tape.data(dir).await;
@@ -46,7 +53,7 @@ pub(crate) async fn of(here: Ipv4Addr, location: Ipv4Addr, file_server: Ipv4Addr
     tape.rights(dir).await;
     tape.locks(dir).await;
     tape.many(&volumes, dir).await;
-    tape.removals(&volumes, dir).await;
+    tape.removals(&volumes, dir, links).await;
     tape.one.endpoint.shutdown().await;
     tape.two.endpoint.shutdown().await;
     tape.text
@@ -78,6 +85,27 @@ struct Volumes {
     tiny: AfsFid,
     home: AfsFid,
     read_only: AfsFid,
+}
+
+impl Volumes {
+    /// Waits until none of them is being salvaged, after what was done to their server before; gives how many links the
+    /// root of `work` has.
+    async fn settled(&self, peer: &Peer) -> u32 {
+        let mut links = 0;
+        for fid in [self.tiny, self.home, self.read_only, self.work] {
+            for _ in 0..SALVAGE_SECONDS {
+                match peer.call(FetchStatusOf { fid }).await {
+                    Err(vice::BUSY) => tokio::time::sleep(Duration::from_secs(1)).await,
+                    Ok(reply) => {
+                        links = reply.status.link_count;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        links
+    }
 }
 
 impl Tape {
@@ -802,7 +830,7 @@ impl Tape {
             .await;
     }
 
-    async fn removals(&mut self, volumes: &Volumes, dir: AfsFid) {
+    async fn removals(&mut self, volumes: &Volumes, dir: AfsFid, links: u32) {
         let sub = self.named("sub");
         for (what, name) in [
             ("a link", "renamed"),
@@ -888,7 +916,8 @@ impl Tape {
             name: b"wire"[..].into(),
         };
         self.ask("remove dir", request, |_, reply| {
-            format!("links {}", reply.dir_status.link_count)
+            let more = i64::from(reply.dir_status.link_count) - i64::from(links);
+            format!("links as at the beginning and {more}")
         })
         .await;
     }

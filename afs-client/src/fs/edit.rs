@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::core::{Caller, Core, Noted};
-use super::types::{Entry, Kind, OpenFlags, Opened};
+use super::types::{Entry, Invalidation, Kind, OpenFlags, Opened};
 use super::walk::{ROOT, check_name};
 use crate::clock;
 use crate::dir::Directory;
@@ -295,9 +295,16 @@ impl Caller {
                 enter,
             )?;
             // Its parent is another one now; of a directory, so is its "..".
-            if let Some(moved) = self.vnodes.get(from_dir.sibling(vnode, unique)) {
+            let moved = from_dir.sibling(vnode, unique);
+            if let Some(moved) = self.vnodes.get(moved) {
                 moved.distrust();
             }
+            // The kernel takes along how long it may believe in it; the new place may not be for everybody.
+            self.invalidate(Invalidation::Node(moved));
+            self.invalidate(Invalidation::Entry {
+                dir: to_dir,
+                name: Bytes::copy_from_slice(to),
+            });
         }
         if let Some(replaced) = replaced {
             replaced.distrust();

@@ -138,6 +138,7 @@ fn process_trees_and_control_groups_have_tokens_of_their_own() {
         ALICE,
         "$afs pagsh sh -c '(sleep 1; sleep 1; cat $home/file >$folder/left 2>&1) & true'; sleep 4; true",
     );
+    assert_eq!(stage.well(ALICE, "cat $folder/left"), "x\n");
     // A scope that has ended leaves no token.
     assert!(eventually(LIMIT, || !stage
         .well(0, "$afs tokens")

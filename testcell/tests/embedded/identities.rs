@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use afs_client::auth::{Identity, Principal, Token};
 use afs_client::cell::CellName;
-use afs_client::fs::{Access, OpenFlags};
+use afs_client::fs::{Access, Invalidation, OpenFlags};
 use afs_client::rpc::Procedure;
 use afs_client::rpc::fs::{FETCH_DATA, FetchStatusOf, STORE_DATA};
+use bytes::Bytes;
 use rustix::io::Errno;
 use rxrpc::crypto::krb5::{Enctype, Key};
 use rxrpc::security::rxkad::{Issue, SessionKey};
@@ -106,6 +107,34 @@ fn a_changed_acl_is_heard_of_though_the_file_stays_promised() {
         assert_eq!(errno(alice.read_fid(file).await), denied);
         let alice = login(&client, 1001, "alice");
         assert_eq!(alice.read_fid(file).await.unwrap(), diary);
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+/// The kernel moves a name with all that it believes of it; the new directory may be closed to those who could see the old.
+#[test]
+fn the_kernel_has_to_ask_anew_about_what_was_moved() {
+    run(async {
+        let cell = cell().await;
+        let client = Client::new(&cell).await;
+        let alice = login(&client, 1001, "alice");
+        let home = alice.fid(HOME).await.unwrap();
+        let inner = alice.fs.mkdir(home, b"inner", 0o755).await.unwrap().fid;
+        alice.write(&format!("{HOME}/file"), b"x").await.unwrap();
+        let file = alice.fid(&format!("{HOME}/file")).await.unwrap();
+        let mut queue = client.fs.take_invalidations().unwrap();
+        while queue.try_recv().is_ok() {}
+        alice.fs.rename(home, b"file", inner, b"moved").await.unwrap();
+        let mut told = Vec::new();
+        while let Ok(one) = queue.try_recv() {
+            told.push(one);
+        }
+        let name = Bytes::from_static(b"moved");
+        let entry = Invalidation::Entry { dir: inner, name };
+        for one in [Invalidation::Node(file), entry] {
+            assert!(told.contains(&one), "{one:?} {told:?}");
+        }
         client.shutdown().await;
         cell.shutdown().await;
     });

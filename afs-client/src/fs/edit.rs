@@ -218,18 +218,37 @@ impl Caller {
             dir: dir.fid.into(),
             name: Name::from(name),
         };
-        // The server says EEXIST for what POSIX calls ENOTEMPTY (afs-rpc.md 4).
-        let (reply, noted) = self.change(&dir, &request).await.map_err(|error| {
-            if error.errno() == Errno::EXIST.raw_os_error() {
-                Errno::NOTEMPTY.into()
-            } else {
-                error
+        let mut tries = RELEASE_TRIES;
+        let (reply, noted) = loop {
+            match self.change(&dir, &request).await {
+                // The server says EEXIST for what POSIX calls ENOTEMPTY (afs-rpc.md 4).
+                Err(error) if error.errno() == Errno::EXIST.raw_os_error() => {
+                    if tries == 0 || !self.only_hides(&dir, name).await? {
+                        return Err(Errno::NOTEMPTY.into());
+                    }
+                }
+                result => break result?,
             }
-        })?;
+            tries -= 1;
+            clock::sleep_until(clock::now() + RELEASE_STEP).await;
+        };
         self.changed(&dir, &reply.dir_status, &noted, |directory| {
             directory.remove(name).is_ok()
         })?;
         Ok(())
+    }
+
+    /// Nothing is left in a directory but hidden names. They go when their files are closed, which the kernel may tell
+    /// after the program has been told that it is done.
+    async fn only_hides(&self, dir: &Arc<Vnode>, name: &[u8]) -> Result<bool, Error> {
+        let (_, _, directory) = self.directory(dir).await?;
+        let (vnode, unique) = directory.lookup(name).ok_or(Errno::NOENT)?;
+        let inner = self.vnode_in(dir.fid.sibling(vnode, unique), &dir.volume);
+        let (_, _, directory) = self.directory(&inner).await?;
+        let mut inside = directory
+            .iter()
+            .filter(|entry| entry.name != b"." && entry.name != b"..");
+        Ok(inside.all(|entry| entry.name == hidden_name(entry.vnode, entry.unique)))
     }
 
     pub(crate) async fn rename(
@@ -319,6 +338,10 @@ impl Caller {
 fn added<'a>(name: &'a [u8], fid: Fid) -> impl FnOnce(&mut Directory) -> bool + 'a {
     move |directory| directory.create(name, fid.vnode, fid.unique).is_ok()
 }
+
+/// How long a directory that only hides something is tried to be removed: a second.
+const RELEASE_TRIES: u32 = 20;
+const RELEASE_STEP: Duration = Duration::from_millis(50);
 
 /// The attributes of a new object.
 fn fresh(mode: u16) -> StoreStatus {

@@ -9,6 +9,7 @@
 mod callbacks;
 mod client;
 mod failures;
+mod hidden;
 mod identities;
 #[path = "../common/peer.rs"]
 mod peer;

@@ -172,7 +172,8 @@ pub struct Demo {
     #[arg(long, value_name = "DIR")]
     pub mountpoint: Option<PathBuf>,
 
-    /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: port 9465 of a loopback address of its own]
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: port 9465 of a loopback address of its own]; with
+    /// --cell openafs in the network namespace of the first client
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
 

@@ -9,6 +9,7 @@ mod live;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +25,7 @@ use self::live::Live;
 use crate::cli::{Cli, Demo, DemoCell, Mount};
 use crate::daemon::Caller;
 use crate::failure::{Failure, Kind};
-use crate::mount::check_fuse;
+use crate::mount::{check_fuse, check_mount_point};
 use crate::program;
 
 /// Runs until Ctrl-C or an unmount.
@@ -79,6 +80,7 @@ fn serve(
     )?;
     let mut caller =
         Caller::new(&mount).map_err(|error| Failure::new(Kind::Other, format!("cannot start: {error}")))?;
+    let told = std::io::stderr().as_fd().try_clone_to_owned();
     let mut live = None;
     let served = program::serve(&mount, &mut caller, &mut |fs, counted| {
         let banner = banner(folder.mount_point(), metrics);
@@ -90,6 +92,10 @@ fn serve(
         }
     });
     drop(live);
+    // The log went away with what stands in it: why it failed is for who started it.
+    if let Ok(told) = told {
+        let _ = rustix::stdio::dup2_stderr(told);
+    }
     served
 }
 
@@ -203,11 +209,8 @@ fn read_faults(file: &Path) -> Result<Faults, Failure> {
 
 /// Becomes the script of the real cell.
 fn real(options: &Demo) -> Result<(), Failure> {
-    if options.faults.is_some() || options.mountpoint.is_some() || options.metrics.is_some() {
-        return Err(Failure::new(
-            Kind::Usage,
-            "--faults, --mountpoint and --metrics are for the embedded cell",
-        ));
+    if options.faults.is_some() {
+        return Err(Failure::new(Kind::Usage, "--faults is for the embedded cell"));
     }
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Kind::Other, format!("cannot find myself: {error}")))?;
@@ -215,7 +218,15 @@ fn real(options: &Demo) -> Result<(), Failure> {
         Failure::new(Kind::Other, "the script testcell/demo is not near this program")
             .cure("run `make demo CELL=openafs' in the source tree, or leave --cell openafs out")
     })?;
-    let error = Command::new(&script).env("AFS_BIN", &program).exec();
+    let mut tour = Command::new(&script);
+    tour.env("AFS_BIN", &program);
+    if let Some(at) = &options.mountpoint {
+        tour.env("AFS_DEMO_MOUNTPOINT", check_mount_point(at)?);
+    }
+    if let Some(metrics) = &options.metrics {
+        tour.env("AFS_DEMO_METRICS", metrics.to_string());
+    }
+    let error = tour.exec();
     Err(Failure::new(
         Kind::Other,
         format!("cannot run {}: {error}", script.display()),

@@ -15,6 +15,7 @@ pub mod inode;
 pub mod kernel;
 pub mod mount;
 pub mod notify;
+pub mod owners;
 pub mod pagsh;
 pub mod process;
 pub mod program;

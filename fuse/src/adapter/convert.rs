@@ -6,7 +6,7 @@ use afs_client::fs::{Access, Attr, Kind, OpenFlags, SetAttr};
 use fuser::{AccessFlags, FileAttr, FileType, INodeNo, OpenAccMode, TimeOrNow};
 
 /// Attributes as the kernel takes them.
-pub(super) fn attributes(id: u64, attr: &Attr) -> FileAttr {
+pub(super) fn attributes(id: u64, attr: &Attr, (uid, gid): (u32, u32)) -> FileAttr {
     FileAttr {
         ino: INodeNo(id),
         size: attr.size,
@@ -18,8 +18,8 @@ pub(super) fn attributes(id: u64, attr: &Attr) -> FileAttr {
         kind: file_type(attr.kind),
         perm: attr.mode,
         nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
+        uid,
+        gid,
         rdev: 0,
         blksize: BLOCK_SIZE,
         flags: 0,

@@ -49,7 +49,7 @@ impl Shared {
         // Doubted meanwhile, perhaps before the kernel knew it and could be told.
         let doubted = self.inodes.doubts() != place.doubts;
         Told {
-            attr: convert::attributes(id, &entry.attr),
+            attr: self.attributes(id, &entry.attr),
             generation: Generation(u64::from(entry.fid.unique.0)),
             attr_lifetime: if doubted {
                 Duration::ZERO

@@ -14,18 +14,22 @@ impl Adapter {
         };
         match asked.fs().getattr_cached(fid) {
             Some(Ok((attr, promise))) => {
-                let attr = convert::attributes(node.0, &attr);
+                let attr = self.shared.attributes(node.0, &attr);
                 asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
             }
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 let fs = asked.fs().clone();
                 let work = async move { fs.getattr(fid).await };
-                self.shared
-                    .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {
-                        let attr = convert::attributes(node.0, &attr);
+                self.shared.wait(
+                    Limit::Deadline,
+                    asked,
+                    work,
+                    move |shared, asked, (attr, promise)| {
+                        let attr = shared.attributes(node.0, &attr);
                         asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
-                    });
+                    },
+                );
             }
         }
     }
@@ -40,11 +44,15 @@ impl Adapter {
         };
         let fs = asked.fs().clone();
         let work = async move { fs.setattr(fid, set).await };
-        self.shared
-            .wait(Limit::Deadline, asked, work, move |_, asked, (attr, promise)| {
-                let attr = convert::attributes(node.0, &attr);
+        self.shared.wait(
+            Limit::Deadline,
+            asked,
+            work,
+            move |shared, asked, (attr, promise)| {
+                let attr = shared.attributes(node.0, &attr);
                 asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
-            });
+            },
+        );
     }
 
     pub(super) fn do_readlink(&self, asked: Asked<ReplyData>, node: INodeNo) {

@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use afs_client::error::Error;
-use afs_client::fs::AfsFs;
+use afs_client::fs::{AfsFs, Attr};
 use afs_client::types::Fid;
-use fuser::Errno;
+use fuser::{Errno, FileAttr};
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
+use super::convert;
 use super::directory::Streams;
 use super::reply::{Answer, Asked, errno_of};
 use crate::identity::Identities;
 use crate::inode::{InodeTable, Names};
+use crate::owners::Owners;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
@@ -27,6 +29,7 @@ pub struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) streams: Streams,
     pub(super) identities: Arc<Identities>,
+    owners: Owners,
     runtime: Handle,
     deadline: Duration,
     /// The kernel can doubt names without dropping them.
@@ -56,6 +59,7 @@ impl Shared {
             names: Arc::default(),
             streams: Streams::default(),
             identities,
+            owners: Owners::here(),
             // The file system's own error, which says more, is to come first.
             deadline: deadline + Duration::from_secs(1),
             expires: AtomicBool::new(false),
@@ -63,6 +67,11 @@ impl Shared {
             metrics,
             runtime,
         })
+    }
+
+    /// Attributes as the kernel takes them.
+    pub(super) fn attributes(&self, id: u64, attr: &Attr) -> FileAttr {
+        convert::attributes(id, attr, self.owners.shown(attr.uid, attr.gid))
     }
 
     /// The node ids.

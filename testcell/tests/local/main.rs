@@ -1,5 +1,5 @@
 //! The test list of the real cell on the embedded one: the same words, so that a difference between the two fails. Needs
-//! /dev/fuse, and root or fusermount3.
+//! /dev/fuse, and root, fusermount3 or a user namespace.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -21,6 +21,7 @@ mod git;
 mod identity;
 #[path = "../cell/names.rs"]
 mod names;
+mod namespace;
 #[path = "../cell/recovery.rs"]
 mod recovery;
 #[path = "../cell/stop.rs"]

@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rxrpc::crypto::fcrypt::{Key, SBOXES};
+use rxrpc::crypto::fcrypt::{Key, SBOXES, decryption_lanes};
 
 /// A full packet at level crypt.
 const PACKET: usize = 1416;
@@ -121,6 +121,7 @@ fn main() -> ExitCode {
             *best = (*best).min(from.elapsed() / TIMES as u32 / *packets as u32);
         }
     }
+    println!("decryption in {} lanes", decryption_lanes());
     let mib = |time: Duration| PACKET as f64 / (1 << 20) as f64 / time.as_secs_f64();
     println!("{:<26}{:>12}{:>12}{:>12}", "", "ns/packet", "MiB/s", "x plain");
     let ratio = |which: usize| {

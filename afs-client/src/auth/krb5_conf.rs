@@ -3,8 +3,12 @@
 //! The machine: sections hold relations, `key = value` or `key = {` with relations of its own up to `}`. Files are read
 //! one after another, each with what it includes; what is found first counts. A file that is not there is empty.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// What the files say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,7 +190,7 @@ impl Krb5Conf {
             files.sort();
         }
         for file in files {
-            let text = std::fs::read(&file).map_err(|error| Krb5ConfError::Io {
+            let text = read_plain(&file).map_err(|error| Krb5ConfError::Io {
                 file: file.clone(),
                 error,
             })?;
@@ -291,6 +295,23 @@ fn unquoted(value: &str) -> &str {
     inner.unwrap_or(value)
 }
 
+/// What is in an included file. It is looked at before it is opened, since opening a device may do something, and again
+/// after, since it may be another one by then; nothing of it waits.
+fn read_plain(file: &Path) -> io::Result<Vec<u8>> {
+    let check = |meta: &std::fs::Metadata| match (meta.is_file(), meta.len() <= MAX_INCLUDED) {
+        (true, true) => Ok(()),
+        (false, _) => Err(io::Error::other("only plain files are included")),
+        (true, false) => Err(io::Error::other("more than 1 MiB is not included")),
+    };
+    check(&std::fs::metadata(file)?)?;
+    let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    let opened = OpenOptions::new().read(true).custom_flags(nonblock).open(file)?;
+    check(&opened.metadata()?)?;
+    let mut text = Vec::new();
+    opened.take(MAX_INCLUDED).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// Names that are read from a directory: no copies of editors and packagers.
 fn is_included(file: &Path) -> bool {
     let Some(name) = file.file_name().and_then(|name| name.to_str()) else {
@@ -306,6 +327,8 @@ fn is_included(file: &Path) -> bool {
 const SYSTEM_FILE: &str = "/etc/krb5.conf";
 /// How deep files and blocks may be inside each other.
 const DEPTH: usize = 10;
+/// The longest file that is included, in bytes.
+const MAX_INCLUDED: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -401,5 +424,36 @@ mod tests {
             error.ends_with("loop:1: files include each other too deep"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn only_plain_files_of_bounded_size_are_included() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fifo, long, main) = (
+            dir.path().join("fifo"),
+            dir.path().join("long"),
+            dir.path().join("main"),
+        );
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        )
+        .unwrap();
+        std::fs::File::create(&long)
+            .unwrap()
+            .set_len(MAX_INCLUDED + 1)
+            .unwrap();
+        for (file, why) in [
+            (fifo.as_path(), "only plain files are included"),
+            (Path::new("/dev/zero"), "only plain files are included"),
+            (long.as_path(), "more than 1 MiB is not included"),
+        ] {
+            std::fs::write(&main, format!("include {}\n", file.display())).unwrap();
+            let error = Krb5Conf::load(main.to_str()).unwrap_err().to_string();
+            assert_eq!(error, format!("{}: {why}", file.display()));
+        }
     }
 }

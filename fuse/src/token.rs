@@ -240,7 +240,7 @@ async fn ticket(
         }
         Offered::Ticket(granting, _) => (**granting).clone(),
     };
-    let of_cell = realm_of_cell(conf, cell);
+    let of_cell = realm_of_cell(conf, cell).await;
     let names = names_of_service(cell, options.realm.as_deref(), &granting.client.realm, &of_cell);
     let mut unknown = Vec::new();
     for name in &names {

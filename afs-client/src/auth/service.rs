@@ -2,13 +2,21 @@
 
 use super::krb5_conf::Krb5Conf;
 use super::principal::Principal;
-use crate::cell::CellName;
+use crate::cell::{CellName, realm_of_domain};
 
-/// The realm of a cell: the one that `krb5.conf` maps it to, else its name in upper case.
-#[must_use]
-pub fn realm_of_cell(conf: &Krb5Conf, cell: &CellName) -> String {
-    let mapped = conf.realm_of(cell.as_str()).filter(|realm| !realm.is_empty());
-    mapped.map_or_else(|| cell.as_str().to_ascii_uppercase(), str::to_owned)
+/// The realm of a cell: the one that `krb5.conf` maps it to, else its name in upper case. Between the two DNS is asked, if
+/// `krb5.conf` says `dns_lookup_realm`: whoever answers decides which realm is believed, so it does not by default. Bounded
+/// in time.
+pub async fn realm_of_cell(conf: &Krb5Conf, cell: &CellName) -> String {
+    if let Some(realm) = conf.realm_of(cell.as_str()).filter(|realm| !realm.is_empty()) {
+        return realm.to_owned();
+    }
+    let told = if conf.flag("dns_lookup_realm", false) {
+        realm_of_domain(cell.as_str()).await
+    } else {
+        None
+    };
+    told.unwrap_or_else(|| cell.as_str().to_ascii_uppercase())
 }
 
 /// The principals that may be the cell's service, in the order in which they are asked for (rx-security.md 6.1):
@@ -65,11 +73,11 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_realm_is_the_mapped_one_or_the_name_in_upper_case() {
+    #[tokio::test]
+    async fn the_realm_is_the_mapped_one_or_the_name_in_upper_case() {
         let cell = CellName::new("lab.example").unwrap();
         let conf = Krb5Conf::from_text("[domain_realm]\nlab.example = REALM\n");
-        assert_eq!(realm_of_cell(&conf, &cell), "REALM");
-        assert_eq!(realm_of_cell(&Krb5Conf::default(), &cell), "LAB.EXAMPLE");
+        assert_eq!(realm_of_cell(&conf, &cell).await, "REALM");
+        assert_eq!(realm_of_cell(&Krb5Conf::default(), &cell).await, "LAB.EXAMPLE");
     }
 }

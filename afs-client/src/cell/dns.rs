@@ -42,6 +42,34 @@ pub(crate) async fn services_of(name: &str) -> Result<Vec<(String, u16)>, String
         .collect())
 }
 
+/// The realm of a domain by its TXT records at `_kerberos`, or by those of the nearest domain above it that has some.
+/// Bounded in time.
+pub(crate) async fn realm_of_domain(domain: &str) -> Option<String> {
+    let asked = async { realm(&resolver().ok()?, domain).await };
+    tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+}
+
+async fn realm(resolver: &TokioResolver, domain: &str) -> Option<String> {
+    let mut left = Some(domain).filter(|domain| domain.contains('.'));
+    while let Some(domain) = left {
+        let found = records(resolver, format!("_kerberos.{domain}."), RecordType::TXT).await;
+        let realm = found.ok()?.into_iter().find_map(|data| match data {
+            RData::TXT(text) => Some(String::from_utf8_lossy(text.txt_data.first()?).into_owned()),
+            _ => None,
+        });
+        if let Some(realm) = realm.filter(|realm| is_realm(realm)) {
+            return Some(realm);
+        }
+        left = domain.split_once('.').map(|(_, above)| above);
+    }
+    None
+}
+
+/// A word that can be written in a line.
+fn is_realm(text: &str) -> bool {
+    !text.is_empty() && text.len() <= REALM_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 async fn ask(name: &CellName) -> Result<Found, String> {
     find(&resolver()?, name).await
 }
@@ -132,6 +160,8 @@ fn afsdb_host(data: &[u8]) -> Option<Name> {
     }
 }
 
+/// Longer ones are no realms of anybody.
+const REALM_MAX: usize = 255;
 const PATIENCE: Duration = Duration::from_secs(15);
 const SERVERS_MAX: usize = 8;
 const AFSDB: u16 = 18;
@@ -146,7 +176,7 @@ mod tests {
     use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use hickory_resolver::proto::op::{Message, ResponseCode};
     use hickory_resolver::proto::rr::Record;
-    use hickory_resolver::proto::rr::rdata::{A, NULL, SRV};
+    use hickory_resolver::proto::rr::rdata::{A, NULL, SRV, TXT};
 
     use super::*;
 
@@ -164,6 +194,13 @@ mod tests {
 
     /// What a name server with these records makes known of a cell.
     async fn found_in(zone: Vec<(&'static str, RData)>, cell: &str) -> Result<Vec<SocketAddrV4>, String> {
+        let cell = CellName::new(cell).unwrap();
+        let found = find(&asking(zone), &cell).await;
+        found.map(|found| found.servers)
+    }
+
+    /// One that asks a name server with these records.
+    fn asking(zone: Vec<(&'static str, RData)>) -> TokioResolver {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut connection = ConnectionConfig::udp();
         connection.port = socket.local_addr().unwrap().port();
@@ -188,11 +225,29 @@ mod tests {
             }
         });
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             .build()
-            .unwrap();
-        let cell = CellName::new(cell).unwrap();
-        find(&resolver, &cell).await.map(|found| found.servers)
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_realm_is_that_of_the_nearest_domain_that_names_one() {
+        let text = |text: &str| RData::TXT(TXT::new(vec![text.to_owned()]));
+        let resolver = asking(vec![
+            ("_kerberos.lab.example.", text("LAB.REALM")),
+            ("_kerberos.sub.corp.example.", text("two words")),
+            ("_kerberos.corp.example.", text("CORP")),
+        ]);
+        for (domain, expected) in [
+            ("lab.example", Some("LAB.REALM")),
+            ("a.b.lab.example", Some("LAB.REALM")),
+            ("sub.corp.example", Some("CORP")),
+            ("other.example", None),
+            ("example", None),
+            ("", None),
+        ] {
+            assert_eq!(realm(&resolver, domain).await.as_deref(), expected, "{domain:?}");
+        }
     }
 
     fn servers(last: impl IntoIterator<Item = u8>) -> Vec<SocketAddrV4> {

@@ -6,6 +6,6 @@ mod name;
 mod servdb;
 
 pub use cells::{Cell, Cells, CellsConfig, CellsError};
-pub(crate) use dns::services_of;
+pub(crate) use dns::{realm_of_domain, services_of};
 pub use name::{BadCellName, CellName};
 pub use servdb::{BadLine, CellEntry, CellServDb, DbServer, LineProblem};

@@ -79,7 +79,11 @@ impl<'a> KdcClient<'a> {
                             server: Box::new(client.clone()),
                             enctype: reply.sealed.enctype,
                         })?;
-                    return exchange.credential(&reply, key, AS_REP_SEALED);
+                    let credential = exchange.credential(&reply, key, AS_REP_SEALED)?;
+                    if credential.server != server {
+                        return Err(exchange.nonsense(format!("its ticket is for {}", credential.server)));
+                    }
+                    return Ok(credential);
                 }
                 Answer::Refusal(refusal) if refusal.code == PREAUTH_REQUIRED => {
                     let key = choose(keys, refusal.data.as_ref())

@@ -194,15 +194,17 @@ impl Tape {
     /// A status without what the making of a volume decides.
     async fn root(&mut self, what: &str, fid: AfsFid) {
         self.ask(what, FetchStatusOf { fid }, |_, reply| {
-            let status = &reply.status;
+            let (status, callback) = (&reply.status, &reply.callback);
+            // For how long depends on how many others hold one.
             format!(
-                "type {} length {} rights {:02x}/{:02x} mode {:o}; {}",
+                "type {} length {} rights {:02x}/{:02x} mode {:o}; promise {} of type {}",
                 status.file_type,
                 status.length(),
                 status.caller_access,
                 status.anonymous_access,
                 status.unix_mode_bits,
-                promise(&reply.callback)
+                callback.version,
+                callback.callback_type
             )
         })
         .await;

@@ -1,8 +1,10 @@
 //! Abort codes by name (afs-rpc.md 10).
 
 use rxrpc::proto::{AbortCode, abort_codes};
+use rxrpc::security::rxkad::Fault;
 
 use crate::error::{UAE_BASE, vice};
+use crate::rpc::vl;
 
 /// The code with this name: one of the volume package, of the unified errors, of rxkad, of the location database or of
 /// Rx itself.
@@ -12,13 +14,15 @@ pub fn named(name: &str) -> Option<AbortCode> {
         .iter()
         .find(|(known, _)| *known == name)
         .map(|(_, code)| *code);
-    let in_table = |(base, names): (i32, &str)| {
-        let index = names.split(' ').position(|known| known == name)?;
-        Some(base + i32::try_from(index).ok()?)
+    let unified = || {
+        let index = UAE.split(' ').position(|known| known == name)?;
+        Some(UAE_BASE + i32::try_from(index).ok()?)
     };
+    let fault = || Fault::ALL.iter().find(|fault| fault.name() == name);
     listed
-        .or_else(|| TABLES.into_iter().find_map(in_table))
+        .or_else(unified)
         .map(AbortCode)
+        .or_else(|| fault().map(|fault| fault.code()))
         .or_else(|| {
             RX_CODES
                 .map(AbortCode)
@@ -29,15 +33,16 @@ pub fn named(name: &str) -> Option<AbortCode> {
 /// The name of a code, if it has one.
 #[must_use]
 pub fn name(code: AbortCode) -> Option<&'static str> {
-    let in_table = |(base, names): (i32, &'static str)| {
-        let index = usize::try_from(code.0.checked_sub(base)?).ok()?;
-        names.split(' ').nth(index)
+    let unified = || {
+        let index = usize::try_from(code.0.checked_sub(UAE_BASE)?).ok()?;
+        UAE.split(' ').nth(index)
     };
     NAMED
         .iter()
         .find(|(_, known)| *known == code.0)
         .map(|(name, _)| *name)
-        .or_else(|| TABLES.into_iter().find_map(in_table))
+        .or_else(unified)
+        .or_else(|| Fault::from_code(code).map(Fault::name))
         .or_else(|| abort_codes::name(code))
 }
 
@@ -56,19 +61,14 @@ const NAMED: &[(&str, i32)] = &[
     ("VIO", vice::IO),
     ("VSALVAGING", vice::SALVAGING),
     ("VRESTARTING", vice::RESTARTING),
-    ("VL_NOENT", 363_524),
-    ("VL_IO", 363_521),
-    ("VL_PERM", 363_546),
+    ("VL_NOENT", vl::NO_ENTRY),
+    ("VL_IO", vl::IO),
+    ("VL_PERM", vl::PERM),
     ("UNOQUORUM", 5_376),
 ];
 
 const RX_CODES: std::ops::RangeInclusive<i32> = -500..=-1;
-/// Tables of successive codes.
-const TABLES: [(i32, &str); 2] = [(UAE_BASE, UAE), (RXKAD_BASE, RXKAD)];
-const RXKAD_BASE: i32 = 19_270_400;
-const RXKAD: &str = "\
-    RXKADINCONSISTENCY RXKADPACKETSHORT RXKADLEVELFAIL RXKADTICKETLEN RXKADOUTOFSEQUENCE RXKADNOAUTH RXKADBADKEY \
-     RXKADBADTICKET RXKADUNKNOWNKEY RXKADEXPIRED RXKADSEALEDINCON RXKADDATALEN RXKADILLEGALLEVEL";
+/// The unified errors, one after the other.
 const UAE: &str = "\
     UAEPERM UAENOENT UAESRCH UAEINTR UAEIO UAENXIO UAE2BIG UAENOEXEC UAEBADF UAECHILD UAEAGAIN UAENOMEM UAEACCES \
      UAEFAULT UAENOTBLK UAEBUSY UAEEXIST UAEXDEV UAENODEV UAENOTDIR UAEISDIR UAEINVAL UAENFILE UAEMFILE UAENOTTY \

@@ -12,6 +12,7 @@ use crate::cell::Cell;
 use crate::clock;
 use crate::rpc::Procedure;
 use crate::rpc::client::{RpcError, call};
+use crate::rpc::vl;
 
 /// Who asks which service of a cell's database servers.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,7 @@ impl Database<'_> {
             match call(self.endpoint, &target, request).await {
                 Err(error @ RpcError::Transport(_)) => last = error,
                 // No quorum, or trouble with the database: another server may do better (afs-rpc.md 7.3).
-                Err(RpcError::Aborted(code)) if matches!(code.0, 5376..=5630 | 363_521 | -1_000..=-1) => {
+                Err(RpcError::Aborted(code)) if matches!(code.0, 5376..=5630 | vl::IO | -1_000..=-1) => {
                     last = RpcError::Aborted(code);
                 }
                 answer => return answer,

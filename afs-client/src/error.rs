@@ -8,6 +8,7 @@ use rxrpc::proto::{AbortCode, CallError, abort_codes};
 use rxrpc::security::rxkad::Fault;
 
 use crate::rpc::client::RpcError;
+use crate::rpc::vl;
 
 /// An operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,9 +126,9 @@ pub fn errno(code: AbortCode) -> Errno {
         vice::OVER_QUOTA => Errno::DQUOT,
         vice::BUSY | vice::RESTARTING => Errno::BUSY,
         code @ 1..=35 => Errno::from_raw_os_error(code),
-        VL_NO_ENTRY | VL_EMPTY | VL_ENTRY_DELETED => Errno::NODEV,
-        VL_BAD_NAME => Errno::INVAL,
-        VL_PERM => Errno::ACCESS,
+        vl::NO_ENTRY | vl::EMPTY | vl::ENTRY_DELETED => Errno::NODEV,
+        vl::BAD_NAME => Errno::INVAL,
+        vl::PERM => Errno::ACCESS,
         code => unified(code).unwrap_or(Errno::IO),
     }
 }
@@ -219,7 +220,7 @@ pub fn describe(code: AbortCode) -> String {
         vice::MOVED => "the volume has moved",
         vice::SALVAGING => "the volume is being salvaged",
         vice::RESTARTING => "the server is starting",
-        VL_NO_ENTRY => "there is no such volume",
+        vl::NO_ENTRY => "there is no such volume",
         _ => match abort_codes::name(code) {
             Some(name) => name,
             None => return format!("{} (code {code})", errno(code)),
@@ -234,11 +235,6 @@ pub const UAE_BASE: i32 = 49_733_376;
 const UAE_OTHER: i32 = UAE_BASE + 0x7e;
 const RX_CALL_DEAD: i32 = abort_codes::RX_CALL_DEAD.0;
 const RX_CALL_TIMEOUT: i32 = abort_codes::RX_CALL_TIMEOUT.0;
-const VL_NO_ENTRY: i32 = 363_524;
-const VL_EMPTY: i32 = 363_525;
-const VL_ENTRY_DELETED: i32 = 363_526;
-const VL_BAD_NAME: i32 = 363_527;
-const VL_PERM: i32 = 363_546;
 
 #[cfg(test)]
 mod tests {

@@ -17,5 +17,16 @@ service! {
         -> GetAddrsReply (uuid: AfsUuid, unique: u32, count: u32, addresses: List<u32, 500>);
 }
 
+// Codes of the service (OpenAFS `vl_errors.et`).
+/// The database cannot be read.
+pub const IO: i32 = 363_521;
 /// The volume is not in the database.
 pub const NO_ENTRY: i32 = 363_524;
+/// There is no volume at all.
+pub const EMPTY: i32 = 363_525;
+/// The volume was deleted from the database.
+pub const ENTRY_DELETED: i32 = 363_526;
+/// No volume can have such a name.
+pub const BAD_NAME: i32 = 363_527;
+/// The caller may not do that.
+pub const PERM: i32 = 363_546;

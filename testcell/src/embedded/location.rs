@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use afs_client::rpc::types::{AfsUuid, NameWords, VolumeEntry};
 use afs_client::rpc::vl::{
-    GetAddrs, GetAddrsReply, GetEntryByName, GetEntryByNameReply, LocationServer, NO_ENTRY, ProbeServer,
-    ProbeServerReply,
+    BAD_NAME, GetAddrs, GetAddrsReply, GetEntryByName, GetEntryByNameReply, LocationServer, NO_ENTRY,
+    ProbeServer, ProbeServerReply,
 };
 use afs_client::types::VolumeId;
 use afs_client::xdr::List;
@@ -93,7 +93,7 @@ impl LocationServer for Location {
         let name = request.name.lossy();
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if !name.chars().all(legal) {
-            return Err(BAD_NAME);
+            return Err(AbortCode(BAD_NAME));
         }
         let (name, site) = self.find(&name).ok_or(AbortCode(NO_ENTRY))?;
         Ok(GetEntryByNameReply {
@@ -117,7 +117,6 @@ impl LocationServer for Location {
     }
 }
 
-const BAD_NAME: AbortCode = AbortCode(363_527);
 const BY_UUID: u32 = 4;
 const RW_EXISTS: u32 = 0x1000;
 const RO_EXISTS: u32 = 0x2000;
@@ -162,6 +161,6 @@ mod tests {
         }
         assert_eq!(ask("none").unwrap_err().0, NO_ENTRY);
         assert_eq!(ask("10").unwrap_err().0, NO_ENTRY);
-        assert_eq!(ask("no/name").unwrap_err(), BAD_NAME);
+        assert_eq!(ask("no/name").unwrap_err().0, BAD_NAME);
     }
 }

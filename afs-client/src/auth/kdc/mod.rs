@@ -79,11 +79,7 @@ impl<'a> KdcClient<'a> {
                             server: Box::new(client.clone()),
                             enctype: reply.sealed.enctype,
                         })?;
-                    let credential = exchange.credential(&reply, key, AS_REP_SEALED)?;
-                    if credential.server != server {
-                        return Err(exchange.nonsense(format!("its ticket is for {}", credential.server)));
-                    }
-                    return Ok(credential);
+                    return exchange.ticket_granting(&reply, key);
                 }
                 Answer::Refusal(refusal) if refusal.code == PREAUTH_REQUIRED => {
                     let key = choose(keys, refusal.data.as_ref())
@@ -209,7 +205,7 @@ pub fn read_reply(
         nonce,
     };
     match exchange.judge(reply, AS_REP)? {
-        Answer::Reply(reply) => exchange.credential(&reply, key, AS_REP_SEALED),
+        Answer::Reply(reply) => exchange.ticket_granting(&reply, key),
         Answer::Refusal(refusal) => {
             // What it asks for is looked at as well.
             let _ = choose(std::slice::from_ref(key), refusal.data.as_ref());
@@ -277,6 +273,15 @@ impl<'a> Exchange<'a> {
         let reply = messages::decode(expected.into(), reply).map_err(bad)?;
         let reply = reply.ok_or_else(|| self.nonsense("its reply is to another kind of request"))?;
         Ok(Answer::Reply(Box::new(reply)))
+    }
+
+    /// The ticket of a reply to a question for a ticket-granting one, and for no other.
+    fn ticket_granting(&self, reply: &Reply, key: &Key) -> Result<Credential, KdcError> {
+        let credential = self.credential(reply, key, AS_REP_SEALED)?;
+        if credential.server != *self.server {
+            return Err(self.nonsense(format!("its ticket is for {}", credential.server)));
+        }
+        Ok(credential)
     }
 
     /// Opens a reply and checks that it answers this question.

@@ -71,7 +71,38 @@ impl Core {
     }
 }
 
+/// For how long the kernel may believe in a name.
+#[derive(Clone, Copy, Debug)]
+struct Stands {
+    /// If it is that of a directory.
+    directory: Duration,
+    /// If it is that of anything else, which only what anybody may see is kept of.
+    other: Duration,
+}
+
+impl Stands {
+    const FOREVER: Self = Self {
+        directory: FOREVER,
+        other: FOREVER,
+    };
+
+    fn at_most(self, ttl: Duration) -> Self {
+        Self {
+            directory: self.directory.min(ttl),
+            other: self.other.min(ttl),
+        }
+    }
+}
+
 impl Caller {
+    /// For how long names in a directory stand, whose status stands for `ttl`.
+    fn stands(&self, dir: &Status, ttl: Duration) -> Stands {
+        Stands {
+            directory: ttl,
+            other: self.kept(dir, ttl),
+        }
+    }
+
     /// Looks a name up without waiting.
     pub(crate) fn lookup_cached(&self, dir: Fid, name: &[u8]) -> Option<Result<Lookup, Error>> {
         if name.len() > NAME_MAX {
@@ -85,17 +116,16 @@ impl Caller {
         if dir_status.may_search().is_err() {
             return Some(self.kept_in_place(&parent, name));
         }
-        let dir_ttl = (dir_ttl, self.kept(&dir_status, dir_ttl));
+        let mut stands = self.stands(&dir_status, dir_ttl);
         let directory = parent.directory(dir_status.version)?;
         let Some((vnode, unique)) = directory.lookup(name) else {
-            return Some(Ok(Lookup::Absent { ttl: dir_ttl.1 }));
+            return Some(Ok(Lookup::Absent { ttl: stands.other }));
         };
         let mut found = self.vnodes.get(dir.sibling(vnode, unique))?;
         let (mut status, mut ttl) = self.valid(&found)?;
-        let mut entry_ttl = dir_ttl;
         if status.may_be_mount_point() {
             if let Some(root) = found.mounted(status.version) {
-                entry_ttl = (entry_ttl.0.min(ttl), entry_ttl.1.min(ttl));
+                stands = stands.at_most(ttl);
                 found = self.vnodes.get(root)?;
                 (status, ttl) = self.valid(&found)?;
             } else if let Some(text) = found.link(status.version)
@@ -107,7 +137,7 @@ impl Caller {
             }
         }
         self.counts.status_hit();
-        Some(Ok(Lookup::Found(self.found(&found, &status, ttl, entry_ttl))))
+        Some(Ok(Lookup::Found(self.found(&found, &status, ttl, stands))))
     }
 
     /// Looks a name up.
@@ -125,9 +155,9 @@ impl Caller {
             }
             result => result?,
         };
-        let dir_ttl = (dir_ttl, self.kept(&dir_status, dir_ttl));
+        let stands = self.stands(&dir_status, dir_ttl);
         let Some((vnode, unique)) = directory.lookup(name) else {
-            return Ok(Lookup::Absent { ttl: dir_ttl.1 });
+            return Ok(Lookup::Absent { ttl: stands.other });
         };
         let found = self.vnode_in(dir.sibling(vnode, unique), &parent.volume);
         if self.valid(&found).is_none() {
@@ -138,7 +168,7 @@ impl Caller {
                 .map_or(0, |entry| entry.slot);
             let _ = self.prefetch(dir, before.into()).await;
         }
-        self.entry(found, dir_ttl).await.map(Lookup::Found)
+        self.entry(found, stands).await.map(Lookup::Found)
     }
 
     /// What a name is to somebody who may not search the directory: refused, but for a directory that the kernel has
@@ -167,37 +197,32 @@ impl Caller {
         })
     }
 
-    /// What is told of an object whose name stands for `entry_ttl`, or for as long as the second of the two where anybody
-    /// may see it. The names of directories are never dropped by the kernel without need: who is at work below one would
+    /// What is told of an object whose name stands so long. The names of directories are never dropped by the kernel without need: who is at work below one would
     /// lose their place. Only its attributes and its contents are kept from others.
-    fn found(&self, vnode: &Vnode, status: &Status, ttl: Duration, entry_ttl: (Duration, Duration)) -> Entry {
+    fn found(&self, vnode: &Vnode, status: &Status, ttl: Duration, stands: Stands) -> Entry {
         Entry {
             fid: vnode.fid,
             attr: Core::attr(vnode, status),
             attr_ttl: self.kept(status, ttl),
             entry_ttl: if status.kind == Kind::Directory {
-                entry_ttl.0
+                stands.directory
             } else {
-                entry_ttl.1
+                stands.other
             },
         }
     }
 
-    /// The entry of an object whose name stands for `entry_ttl`, as in [`found`](Self::found); a mount point is followed.
-    async fn entry(
-        &self,
-        mut found: Arc<Vnode>,
-        mut entry_ttl: (Duration, Duration),
-    ) -> Result<Entry, Error> {
+    /// The entry of an object whose name stands so long; a mount point is followed.
+    async fn entry(&self, mut found: Arc<Vnode>, mut stands: Stands) -> Result<Entry, Error> {
         let (mut status, mut ttl) = self.status(&found).await?;
         if status.may_be_mount_point()
             && let Some(root) = self.follow(&found, &status).await?
         {
-            entry_ttl = (entry_ttl.0.min(ttl), entry_ttl.1.min(ttl));
+            stands = stands.at_most(ttl);
             found = root;
             (status, ttl) = self.status(&found).await?;
         }
-        Ok(self.found(&found, &status, ttl, entry_ttl))
+        Ok(self.found(&found, &status, ttl, stands))
     }
 
     /// The root directory that a mount point leads to; `None` if it is a mere link.
@@ -263,7 +288,7 @@ impl Caller {
             .enter(&cell, &target, Parent::Root, self.until())
             .await?;
         let root = self.root_of(&volume, &target);
-        self.entry(root, (FOREVER, FOREVER)).await.map(Lookup::Found)
+        self.entry(root, Stands::FOREVER).await.map(Lookup::Found)
     }
 
     /// The text of a link.

@@ -61,9 +61,16 @@ enum Action {
     Reconnect,
 }
 
+impl Class {
+    /// Whether it may.
+    const fn may_repeat(self) -> bool {
+        !matches!(self, Self::Modifying)
+    }
+}
+
 fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
     if let Some(fault) = error.fault() {
-        let may_have_worked = fault.is_of_packet() && class == Class::Modifying;
+        let may_have_worked = fault.is_of_packet() && !class.may_repeat();
         return if fault.is_of_ticket() || may_have_worked {
             Action::Fail
         } else {
@@ -76,17 +83,17 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
             vice::NO_VOLUME | vice::MOVED | vice::OFFLINE | vice::SALVAGE | vice::SALVAGING => {
                 Action::Relocate
             }
-            vice::NO_SERVICE | -3 if class != Class::Modifying => Action::Wait,
+            vice::NO_SERVICE | -3 if class.may_repeat() => Action::Wait,
             vice::IO | UAE_IO if kind.is_read_only() => Action::Elsewhere,
             // Rx gave up on the other side: as good as no answer.
-            -1 if class != Class::Modifying => Action::Wait,
+            -1 if class.may_repeat() => Action::Wait,
             _ => Action::Fail,
         },
         // The request did not reach the server whole.
         RpcError::Transport(CallError::Unreachable(_)) => Action::Down,
         RpcError::Transport(CallError::CallLost) => Action::Wait,
         RpcError::Transport(CallError::PeerDead | CallError::PathBroken(_) | CallError::TimedOut)
-            if class != Class::Modifying =>
+            if class.may_repeat() =>
         {
             Action::Down
         }

@@ -197,8 +197,8 @@ impl Caller {
         })
     }
 
-    /// What is told of an object whose name stands so long. The names of directories are never dropped by the kernel without need: who is at work below one would
-    /// lose their place. Only its attributes and its contents are kept from others.
+    /// What is told of an object whose name stands so long. The names of directories are never dropped by the kernel without
+    /// need: who is at work below one would lose their place. Only its attributes and its contents are kept from others.
     fn found(&self, vnode: &Vnode, status: &Status, ttl: Duration, stands: Stands) -> Entry {
         Entry {
             fid: vnode.fid,

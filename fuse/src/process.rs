@@ -20,15 +20,20 @@ impl Process {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The name before the fields may hold anything, closing brackets too.
     fn parse(stat: &str) -> Option<Self> {
-        let (_, fields) = stat.rsplit_once(") ")?;
-        let mut fields = fields.split(' ');
         Some(Self {
-            parent: fields.nth(1)?.parse().ok()?,
-            start: fields.nth(17)?.parse().ok()?,
+            parent: stat_field(stat, 4)?.try_into().ok()?,
+            start: stat_field(stat, 22)?,
         })
     }
+}
+
+/// A number in `/proc/PID/stat`, by the place that proc(5) gives it. The name in brackets may hold anything, closing
+/// brackets too; the fields behind it begin with the third.
+pub fn stat_field(stat: &str, place: usize) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split_ascii_whitespace();
+    fields.nth(place.checked_sub(3)?)?.parse().ok()
 }
 
 /// The process that a thread is of.

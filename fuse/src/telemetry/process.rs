@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::families::Families;
+use crate::process::stat_field;
 
 /// Reads /proc/self and sets the gauges. What cannot be read keeps its last value.
 pub(super) fn refresh(families: &Families) {
@@ -60,10 +61,7 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The command in parentheses may hold anything; the fields behind it start with the third.
-        let (_, rest) = text.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number.checked_sub(3)?)?.parse::<u64>().ok();
+        let field = |place| stat_field(text, place);
         Some(Self {
             cpu_ticks: field(14)?.saturating_add(field(15)?),
             threads: field(20)?,

@@ -3,8 +3,12 @@
 use afs_client::codes;
 use rxrpc::events::{Acquire, CloseReason};
 use rxrpc::proto::{AbortCode, PacketType, SecurityIndex, ServiceId, Side};
+use rxrpc::security::rxkad;
 
 use super::op::result_name;
+
+/// The number of rxkad on the wire.
+const RXKAD: u8 = rxkad::INDEX.0;
 
 pub(super) const fn direction(sent: bool) -> &'static str {
     if sent { "tx" } else { "rx" }
@@ -37,7 +41,7 @@ pub(super) const fn service_name(side: Side, service: ServiceId) -> &'static str
 pub(super) const fn security_name(security: SecurityIndex) -> &'static str {
     match security.0 {
         0 => "none",
-        2 => "rxkad",
+        RXKAD => "rxkad",
         _ => "other",
     }
 }

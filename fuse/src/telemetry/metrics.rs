@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use rxrpc::events::{CallResult, Event};
 use rxrpc::proto::{DropReason, Resend, Side};
+use rxrpc::security::rxkad;
 
 use super::families::Families;
 use super::labels::{acquire_name, close_name, code_name, network_error, security_name, service_name};
@@ -128,7 +129,6 @@ impl Metrics {
                     .inc();
             });
         }
-        let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
         raise(
             &families.breaks_received.with_label_values(&["file"]),
             fs.breaks_received(),
@@ -229,7 +229,6 @@ impl Metrics {
         self.callback_apply.observe(waited.as_secs_f64());
     }
 
-    /// At most [`MAX_CELLS`] cells have a label of their own.
     fn show_tokens(&self, fs: &AfsFs) {
         let (tokens, expiry) = (&self.families.tokens, &self.families.token_expiry);
         tokens.reset();
@@ -253,12 +252,13 @@ impl Metrics {
             self.with_cell(cell.shared(), |cell| {
                 for (result, to) in [("ok", count.done), ("failed", count.failed)] {
                     let counter = self.families.token_renewals.with_label_values(&[cell, result]);
-                    counter.inc_by(to.saturating_sub(counter.get()));
+                    raise(&counter, to);
                 }
             });
         }
     }
 
+    /// At most [`MAX_CELLS`] cells have a label of their own.
     fn with_cell<T>(&self, scope: &Arc<str>, then: impl FnOnce(&str) -> T) -> T {
         if scope.is_empty() {
             return then("none");
@@ -410,6 +410,11 @@ impl rxrpc::events::Sink for Metrics {
     }
 }
 
+/// Takes over a count that somebody else keeps.
+fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
+}
+
 fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -420,7 +425,7 @@ fn count(value: u64) -> f64 {
 }
 
 /// The only class with tokens.
-const RXKAD: &str = "rxkad";
+const RXKAD: &str = security_name(rxkad::INDEX);
 const NO_LABELS: &[&str] = &[];
 /// Cells with a label of their own; the rest is `other`.
 const MAX_CELLS: usize = 16;

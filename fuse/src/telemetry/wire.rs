@@ -8,50 +8,55 @@ use rxrpc::proto::{AckReason, PacketType};
 use super::families::Families;
 use super::labels::{direction, packet_slot};
 
-/// Packets and bytes, resolved once for each direction and type, and ACKs for each direction and reason.
+/// Packets and bytes by type, and ACKs by reason.
 pub(super) struct Wire {
-    children: [[OnceLock<(IntCounter, IntCounter)>; PACKET_TYPES]; 2],
-    families: (IntCounterVec, IntCounterVec),
-    acks: [[OnceLock<IntCounter>; ACK_REASONS]; 2],
-    acks_family: IntCounterVec,
+    packets: Counters<PACKET_TYPES>,
+    bytes: Counters<PACKET_TYPES>,
+    acks: Counters<ACK_REASONS>,
+}
+
+/// A family with a direction and `N` values of another label; each of its counters is looked up once.
+struct Counters<const N: usize> {
+    family: IntCounterVec,
+    found: [[OnceLock<IntCounter>; N]; 2],
+}
+
+impl<const N: usize> Counters<N> {
+    fn new(family: &IntCounterVec) -> Self {
+        Self {
+            family: family.clone(),
+            found: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+        }
+    }
+
+    fn add(&self, sent: bool, (slot, label): (usize, &str), count: u64) {
+        let row = self.found.get(usize::from(sent));
+        if let Some(counter) = row.and_then(|row| row.get(slot)) {
+            counter
+                .get_or_init(|| self.family.with_label_values(&[direction(sent), label]))
+                .inc_by(count);
+        }
+    }
 }
 
 impl Wire {
     pub(super) fn new(families: &Families) -> Self {
         Self {
-            children: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
-            families: (families.packets.clone(), families.bytes.clone()),
-            acks: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
-            acks_family: families.acks.clone(),
+            packets: Counters::new(&families.packets),
+            bytes: Counters::new(&families.bytes),
+            acks: Counters::new(&families.acks),
         }
     }
 
     pub(super) fn count_acks(&self, sent: bool, reason: AckReason, packets: u64) {
-        let row = self.acks.get(usize::from(sent));
-        if let Some(child) = row.and_then(|row| row.get(usize::from(reason.number()))) {
-            child
-                .get_or_init(|| {
-                    self.acks_family
-                        .with_label_values(&[direction(sent), reason.name()])
-                })
-                .inc_by(packets);
-        }
+        self.acks
+            .add(sent, (reason.number().into(), reason.name()), packets);
     }
 
     pub(super) fn count(&self, sent: bool, packet_type: PacketType, packets: u64, bytes: u64) {
-        let (slot, name) = packet_slot(packet_type);
-        let Some(child) = self.children.get(usize::from(sent)).and_then(|row| row.get(slot)) else {
-            return;
-        };
-        let (packet_counter, byte_counter) = child.get_or_init(|| {
-            let labels = [direction(sent), name];
-            (
-                self.families.0.with_label_values(&labels),
-                self.families.1.with_label_values(&labels),
-            )
-        });
-        packet_counter.inc_by(packets);
-        byte_counter.inc_by(bytes);
+        let value = packet_slot(packet_type);
+        self.packets.add(sent, value, packets);
+        self.bytes.add(sent, value, bytes);
     }
 }
 

@@ -1,11 +1,22 @@
 //! Objects: attributes, link texts, extended attributes, space.
 
-use afs_client::fs::{Access, SetAttr};
+use std::time::Duration;
+
+use afs_client::fs::{Access, Attr, SetAttr};
 use bytes::Bytes;
 use fuser::{AccessFlags, Errno, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyStatfs, ReplyXattr};
 
 use super::reply::{Asked, errno_of};
+use super::shared::Shared;
 use super::{Adapter, Limit, convert};
+
+impl Shared {
+    /// Tells attributes and for how long they stand.
+    fn answer_attributes(&self, asked: Asked<ReplyAttr>, node: INodeNo, (attr, promise): (Attr, Duration)) {
+        let attr = self.attributes(node.0, &attr);
+        asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
+    }
+}
 
 impl Adapter {
     pub(super) fn do_getattr(&self, asked: Asked<ReplyAttr>, node: INodeNo) {
@@ -13,23 +24,15 @@ impl Adapter {
             return;
         };
         match asked.fs().getattr_cached(fid) {
-            Some(Ok((attr, promise))) => {
-                let attr = self.shared.attributes(node.0, &attr);
-                asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
-            }
+            Some(Ok(found)) => self.shared.answer_attributes(asked, node, found),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 let fs = asked.fs().clone();
                 let work = async move { fs.getattr(fid).await };
-                self.shared.wait(
-                    Limit::Deadline,
-                    asked,
-                    work,
-                    move |shared, asked, (attr, promise)| {
-                        let attr = shared.attributes(node.0, &attr);
-                        asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
-                    },
-                );
+                self.shared
+                    .wait(Limit::Deadline, asked, work, move |shared, asked, found| {
+                        shared.answer_attributes(asked, node, found);
+                    });
             }
         }
     }
@@ -44,15 +47,10 @@ impl Adapter {
         };
         let fs = asked.fs().clone();
         let work = async move { fs.setattr(fid, set).await };
-        self.shared.wait(
-            Limit::Deadline,
-            asked,
-            work,
-            move |shared, asked, (attr, promise)| {
-                let attr = shared.attributes(node.0, &attr);
-                asked.ok(|reply| reply.attr(&convert::lifetime(promise), &attr));
-            },
-        );
+        self.shared
+            .wait(Limit::Deadline, asked, work, move |shared, asked, found| {
+                shared.answer_attributes(asked, node, found);
+            });
     }
 
     pub(super) fn do_readlink(&self, asked: Asked<ReplyData>, node: INodeNo) {

@@ -73,6 +73,22 @@ impl<'a> Decoder<'a> {
         Ok(u32::from_be_bytes(*word))
     }
 
+    /// Takes counted bytes, at most `max`, and their padding.
+    ///
+    /// # Errors
+    ///
+    /// There are fewer, or more may not be.
+    pub fn counted(&mut self, max: u32) -> Result<&'a [u8], XdrError> {
+        let len = self.word()?;
+        if len > max {
+            return Err(XdrError::TooLong(len));
+        }
+        let len = usize::try_from(len).map_err(|_| XdrError::TooLong(len))?;
+        let bytes = self.take(len)?;
+        self.take(padding(len))?;
+        Ok(bytes)
+    }
+
     /// What is left.
     #[must_use]
     pub const fn rest(&self) -> &'a [u8] {
@@ -90,6 +106,13 @@ impl<'a> Decoder<'a> {
             left => Err(XdrError::Trailing(left)),
         }
     }
+}
+
+/// Appends bytes behind their count, padded.
+pub fn put_counted(out: &mut Vec<u8>, bytes: &[u8]) {
+    count(bytes.len()).encode(out);
+    out.extend_from_slice(bytes);
+    out.put_bytes(0, padding(bytes.len()));
 }
 
 /// Reads a value that is all of `input`.
@@ -185,22 +208,13 @@ impl<T: Decode + Copy + Default, const N: usize> Decode for [T; N] {
 
 impl<const MAX: u32> Encode for Text<MAX> {
     fn encode(&self, out: &mut Vec<u8>) {
-        count(self.0.len()).encode(out);
-        out.extend_from_slice(&self.0);
-        out.put_bytes(0, padding(self.0.len()));
+        put_counted(out, &self.0);
     }
 }
 
 impl<const MAX: u32> Decode for Text<MAX> {
     fn decode(input: &mut Decoder<'_>) -> Result<Self, XdrError> {
-        let len = input.word()?;
-        if len > MAX {
-            return Err(XdrError::TooLong(len));
-        }
-        let len = usize::try_from(len).map_err(|_| XdrError::TooLong(len))?;
-        let text = Bytes::copy_from_slice(input.take(len)?);
-        input.take(padding(len))?;
-        Ok(Self(text))
+        input.counted(MAX).map(|text| Self(Bytes::copy_from_slice(text)))
     }
 }
 

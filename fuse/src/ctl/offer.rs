@@ -9,11 +9,11 @@ use afs_client::auth::Principal;
 use afs_client::auth::ccache::CcacheName;
 use afs_client::auth::credential::Credential;
 use afs_client::auth::source::{Cache, CacheFile, Origin, Source};
-use afs_client::xdr::{Decode, Decoder, Encode};
+use afs_client::xdr::{Decode, Decoder, Encode, put_counted};
 use rxrpc::crypto::krb5::{Enctype, Key};
 use zeroize::Zeroizing;
 
-use super::proto::{Nonsense, data, principal, put, put_principal, text};
+use super::proto::{Nonsense, data, principal, put_principal, text};
 
 /// A source of tokens, as it is handed over.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl Offer {
                 u32::try_from(keys.len()).unwrap_or(u32::MAX).encode(out);
                 for key in keys {
                     key.enctype().number().encode(out);
-                    put(out, key.bytes());
+                    put_counted(out, key.bytes());
                 }
             }
             Offered::Ticket(granting, place) => {
@@ -90,20 +90,20 @@ impl Offer {
                 put_principal(out, &granting.client);
                 put_principal(out, &granting.server);
                 granting.enctype.encode(out);
-                put(out, &granting.key);
+                put_counted(out, &granting.key);
                 for time in [granting.starts, granting.ends, granting.renew_till] {
                     time.encode(out);
                 }
-                put(out, &granting.ticket);
+                put_counted(out, &granting.ticket);
                 match place {
                     Place::Nowhere => NOWHERE.encode(out),
                     Place::Beside(name) => {
                         BESIDE.encode(out);
-                        put(out, name.as_bytes());
+                        put_counted(out, name.as_bytes());
                     }
                     Place::Named(name) => {
                         NAMED.encode(out);
-                        put(out, name.as_bytes());
+                        put_counted(out, name.as_bytes());
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use afs_client::auth::{Principal, Token};
 use afs_client::cell::CellName;
-use afs_client::xdr::{Decode, Decoder, Encode, XdrError};
+use afs_client::xdr::{Decode, Decoder, Encode, XdrError, put_counted};
 use zeroize::Zeroizing;
 
 use super::offer::Offer;
@@ -72,12 +72,12 @@ impl Request {
         match self {
             Self::SetToken(token, offer) => {
                 SET_TOKEN.encode(&mut out);
-                put(&mut out, token.cell.as_str().as_bytes());
+                put_counted(&mut out, token.cell.as_str().as_bytes());
                 put_principal(&mut out, &token.client);
                 token.kvno.encode(&mut out);
                 token.enctype.encode(&mut out);
-                put(&mut out, &token.key);
-                put(&mut out, &token.ticket);
+                put_counted(&mut out, &token.key);
+                put_counted(&mut out, &token.ticket);
                 token.begins.encode(&mut out);
                 token.expires.encode(&mut out);
                 u32::from(offer.is_some()).encode(&mut out);
@@ -89,7 +89,7 @@ impl Request {
             Self::OpenScope => OPEN_SCOPE.encode(&mut out),
             Self::ForgetTokens(cell) => {
                 FORGET_TOKENS.encode(&mut out);
-                put(&mut out, cell.as_ref().map_or("", CellName::as_str).as_bytes());
+                put_counted(&mut out, cell.as_ref().map_or("", CellName::as_str).as_bytes());
             }
         }
         out
@@ -139,16 +139,16 @@ impl Reply {
             Self::Tokens(tokens) => {
                 TOKENS.encode(&mut out);
                 for held in tokens {
-                    put(&mut out, held.owner.as_bytes());
-                    put(&mut out, held.cell.as_bytes());
-                    put(&mut out, held.client.as_bytes());
+                    put_counted(&mut out, held.owner.as_bytes());
+                    put_counted(&mut out, held.cell.as_bytes());
+                    put_counted(&mut out, held.client.as_bytes());
                     held.expires.encode(&mut out);
                     u32::from(held.renews).encode(&mut out);
                 }
             }
             Self::Refused(why) => {
                 REFUSED.encode(&mut out);
-                put(&mut out, why.as_bytes());
+                put_counted(&mut out, why.as_bytes());
             }
         }
         out
@@ -180,18 +180,9 @@ impl Reply {
     }
 }
 
-/// Bytes behind their length, padded.
-pub(super) fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    u32::try_from(bytes.len()).unwrap_or(u32::MAX).encode(out);
-    out.extend_from_slice(bytes);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
 pub(super) fn data<'a>(input: &mut Decoder<'a>) -> Result<&'a [u8], Nonsense> {
-    let len = usize::try_from(input.word()?).map_err(|_| Nonsense)?;
-    let bytes = input.take(len)?;
-    input.take(len.next_multiple_of(4) - len)?;
-    Ok(bytes)
+    // A message holds no more.
+    Ok(input.counted(u32::MAX)?)
 }
 
 pub(super) fn text(input: &mut Decoder<'_>) -> Result<String, Nonsense> {
@@ -200,12 +191,12 @@ pub(super) fn text(input: &mut Decoder<'_>) -> Result<String, Nonsense> {
 
 /// A principal in its parts: some have names that their own spelling cannot tell.
 pub(super) fn put_principal(out: &mut Vec<u8>, principal: &Principal) {
-    put(out, principal.realm.as_bytes());
+    put_counted(out, principal.realm.as_bytes());
     u32::try_from(principal.components.len())
         .unwrap_or(u32::MAX)
         .encode(out);
     for component in &principal.components {
-        put(out, component.as_bytes());
+        put_counted(out, component.as_bytes());
     }
 }
 

@@ -48,13 +48,19 @@ fn secure(token: &Token, level: Level, least: Level, late: u64) -> Pair {
     pair
 }
 
-/// Sends a small request and lets everything arrive; gives the call, and how it stands at the client.
-fn request(pair: &mut Pair) -> (Slot, Result<Read, CallError>) {
+/// Begins a call with a small request.
+fn begin(pair: &mut Pair) -> Slot {
     let slot = pair.start(CallLimits::default());
     pair.client
         .write(pair.now, slot, &mut Bytes::from_static(b"please"))
         .unwrap();
     pair.client.finish(pair.now, slot).unwrap();
+    slot
+}
+
+/// Sends a small request and lets everything arrive; gives the call, and how it stands at the client.
+fn request(pair: &mut Pair) -> (Slot, Result<Read, CallError>) {
+    let slot = begin(pair);
     pair.settle(nothing_lost);
     let read = pair.client.read(pair.now, slot);
     (slot, read)
@@ -154,11 +160,7 @@ fn nothing_is_executed_before_the_response() {
 #[test]
 fn a_service_does_not_ask_for_ever() {
     let mut pair = secure(&token(&key(1)), Level::Crypt, Level::Crypt, 0);
-    let slot = pair.start(CallLimits::default());
-    pair.client
-        .write(pair.now, slot, &mut Bytes::from_static(b"please"))
-        .unwrap();
-    pair.client.finish(pair.now, slot).unwrap();
+    begin(&mut pair);
     pair.flush();
     while let Some((side, datagram)) = pair.wire.pop_front() {
         pair.deliver(side, datagram);
@@ -290,11 +292,7 @@ fn a_tampered_packet_is_as_good_as_lost() {
 #[test]
 fn what_was_kept_unverified_is_verified_when_it_is_read() {
     let mut pair = secure(&token(&key(1)), Level::Crypt, Level::Clear, 0);
-    let slot = pair.start(CallLimits::default());
-    pair.client
-        .write(pair.now, slot, &mut Bytes::from_static(b"please"))
-        .unwrap();
-    pair.client.finish(pair.now, slot).unwrap();
+    let slot = begin(&mut pair);
     pair.flush();
     let mut changed = pair.wire.pop_back().unwrap().1.to_vec();
     changed[Header::LEN + 1] ^= 0x10;

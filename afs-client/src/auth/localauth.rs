@@ -175,7 +175,7 @@ impl ServerKey {
             cell,
             client: Principal::new(&[SERVICE], ""),
             kvno: made.kvno(),
-            enctype: DES_CBC_CRC,
+            enctype: SessionKey::ENCTYPE,
             key: Zeroizing::new(session.bytes().to_vec()),
             ticket: made.ticket().to_vec(),
             begins: 0,
@@ -229,7 +229,6 @@ const KINDS: [Enctype; 4] = [
     Enctype::Aes256Sha384,
     Enctype::Aes128Sha256,
 ];
-const DES_CBC_CRC: i32 = 1;
 const END_OF_KERBEROS_5: u32 = 0x7fff_ffff;
 
 #[cfg(test)]

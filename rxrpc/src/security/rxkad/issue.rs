@@ -89,7 +89,7 @@ impl Issue<'_> {
         let part = EncryptedPart {
             flags: BitStringRef::from_bytes(&TRANSITED_POLICY_CHECKED)?,
             key: EncryptionKey {
-                enctype: DES_CBC_CRC,
+                enctype: SessionKey::ENCTYPE,
                 key: OctetStringRef::new(&session)?,
             },
             realm: string(self.realm)?,
@@ -119,5 +119,4 @@ impl Issue<'_> {
 
 /// RFC 4120 5.3: bit 12.
 const TRANSITED_POLICY_CHECKED: [u8; 4] = [0, 8, 0, 0];
-const DES_CBC_CRC: i32 = 1;
 const PRINCIPAL: i32 = 1;

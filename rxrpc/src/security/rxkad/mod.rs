@@ -42,6 +42,9 @@ pub const INDEX: SecurityIndex = SecurityIndex(2);
 pub struct SessionKey([u8; 8]);
 
 impl SessionKey {
+    /// What it is in the terms of Kerberos (`des-cbc-crc`).
+    pub const ENCTYPE: i32 = 1;
+
     /// A key of these bytes, as they are: the parity bits do not matter to the cipher but are part of every IV.
     #[must_use]
     pub const fn new(bytes: [u8; 8]) -> Self {

@@ -77,7 +77,7 @@ fn read(text: &[u8]) -> Option<Ticket> {
     Some(Ticket {
         name: Name::Kerberos4 { name, instance },
         realm: cell,
-        enctype: DES_CBC_CRC,
+        enctype: SessionKey::ENCTYPE,
         key: Zeroizing::new(session.to_vec()),
         starts: starts.into(),
         ends: end(starts.into(), lifetime),
@@ -133,8 +133,6 @@ const NO_HOST: [u8; 4] = [0; 4];
 /// Flags: which way round numbers are.
 const BIG_ENDIAN: u8 = 0;
 const LITTLE_ENDIAN: u8 = 1;
-/// A session key of Kerberos 4 is one of DES.
-const DES_CBC_CRC: i32 = 1;
 /// OpenAFS `MAXKTCNAMELEN`.
 const NAME_MAX: usize = 64;
 /// Lifetimes below this are counted in steps.

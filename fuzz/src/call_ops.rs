@@ -404,7 +404,7 @@ fn expected(at: usize) -> u8 {
     (at % 251).to_le_bytes()[0]
 }
 
-fn params(side: Side) -> ConnectionParams {
+pub(crate) fn params(side: Side) -> ConnectionParams {
     ConnectionParams {
         side,
         epoch: Epoch(0x8000_0001),

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rxrpc::crypto::krb5::{Enctype, Key};
 use rxrpc::proto::{
-    CallLimits, Connection, ConnectionId, ConnectionParams, DATAGRAM_USUAL, Epoch, Level, Packet, PacketType,
-    ServiceId, Side, Upgrade, WallClock, parse,
+    CallLimits, Connection, ConnectionParams, Level, Packet, PacketType, Side, WallClock, parse,
 };
 use rxrpc::security::rxkad::{Acceptor, Challenge, INDEX, Issue, Rxkad, ServerKeys, SessionKey, Token};
 
+use crate::call_ops;
 use crate::input::Input;
 
 /// A client answers at most once for each challenge; a service takes nobody for another than the ticket says.
@@ -189,15 +189,8 @@ fn sent(connection: &mut Connection, now: Instant) -> Vec<Packet> {
 
 fn params(side: Side) -> ConnectionParams {
     ConnectionParams {
-        side,
-        epoch: Epoch(0x8000_0001),
-        cid: ConnectionId(0x10),
-        service: ServiceId(1),
-        upgrade: Upgrade::Fixed,
         security: INDEX,
-        window: 32,
-        datagram: DATAGRAM_USUAL,
-        jumbograms: false,
+        ..call_ops::params(side)
     }
 }
 

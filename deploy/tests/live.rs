@@ -10,9 +10,8 @@
 )]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +20,7 @@ use std::time::{Duration, Instant};
 use deploy::{dashboards, query, root};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use testcell::{afs_program, eventually};
 
 #[test]
 fn every_panel_has_data() {
@@ -29,7 +29,7 @@ fn every_panel_has_data() {
     let cell = demo(folder.path(), metrics);
     let watch = watch(folder.path(), metrics, prometheus);
     let top = folder.path().join("mnt/demo.example");
-    let mounted = within(Duration::from_secs(20), || top.join("work").is_dir());
+    let mounted = eventually(Duration::from_secs(20), || top.join("work").is_dir());
     assert!(mounted, "the demo mounts its cell");
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -44,7 +44,7 @@ fn every_panel_has_data() {
                 .map(|(title, question)| format!("{title}: {question}"))
                 .collect::<Vec<_>>()
         };
-        let answered = within(LIMIT, || {
+        let answered = eventually(LIMIT, || {
             thread::sleep(Duration::from_secs(2));
             empty().is_empty()
         });
@@ -105,7 +105,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).unwrap();
         let _ = kill_process(pid, Signal::TERM);
-        let ended = within(Duration::from_secs(20), || {
+        let ended = eventually(Duration::from_secs(20), || {
             self.0.try_wait().is_ok_and(|status| status.is_some())
         });
         if !ended {
@@ -124,7 +124,7 @@ fn demo(folder: &Path, metrics: u16) -> Process {
         "every 9 fs FetchStatus: abort UAEIO\nevery 2 fs StoreData64: delay 30ms\n",
     )
     .unwrap();
-    let child = Command::new(program())
+    let child = Command::new(afs_program().unwrap())
         .args([
             "demo",
             "--metrics",
@@ -137,13 +137,8 @@ fn demo(folder: &Path, metrics: u16) -> Process {
         .env("AFS_CONNECTION_EXPIRY", "1")
         .stdout(Stdio::null())
         .spawn()
-        .expect("target/debug/afs: cargo build -p fuse");
+        .unwrap();
     Process(child)
-}
-
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().parent().unwrap().join("afs")
 }
 
 /// A Prometheus with the rules, which looks each second.
@@ -166,7 +161,10 @@ fn watch(folder: &Path, metrics: u16, port: u16) -> Process {
         .expect("prometheus, of Debian's package of that name");
     let process = Process(child);
     let ready = || get(port, "/-/ready").is_some();
-    assert!(within(Duration::from_secs(30), ready), "Prometheus is not ready");
+    assert!(
+        eventually(Duration::from_secs(30), ready),
+        "Prometheus is not ready"
+    );
     process
 }
 
@@ -201,16 +199,9 @@ fn ask(port: u16, path: &str) -> Option<Value> {
     (answer["status"] == "success").then_some(answer)
 }
 
-/// The body of an answer. HTTP 1.0: it ends with the connection.
 fn get(port: u16, path: &str) -> Option<String> {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_secs(5)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
+    testcell::get(address.into(), path).ok()
 }
 
 fn escaped(text: &str) -> String {
@@ -225,17 +216,6 @@ fn escaped(text: &str) -> String {
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
-}
-
-fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    while Instant::now() < end {
-        if holds() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    holds()
 }
 
 /// More than a service has channels.

@@ -1,5 +1,6 @@
 //! Node and FUSE: what the program costs, and how full it is.
 
+use super::WAITING;
 use crate::grafana::Look::{Heatmap, Lines, Stacked};
 use crate::grafana::{Dashboard, Panel, Query, Row, Unit};
 
@@ -21,16 +22,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                         legend: "{{le}}",
                     }],
                 },
-                Panel {
-                    title: "Wait for the network",
-                    description: "Requests under way.",
-                    look: Lines,
-                    unit: Unit::Count,
-                    queries: &[Query {
-                        query: r"sum by (instance) (afs_fuse_in_flight{@})",
-                        legend: "{{instance}}",
-                    }],
-                },
+                WAITING,
                 Panel {
                     title: "Objects that the kernel knows",
                     description: "Each keeps a node number and its vnode.",

@@ -1,5 +1,6 @@
 //! Overview: does it work, how fast, and if not, why not?
 
+use super::WAITING;
 use crate::grafana::Look::{Lines, Number, Stacked};
 use crate::grafana::{Dashboard, Panel, Query, Row, Unit};
 
@@ -126,16 +127,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                         legend: "{{op}}",
                     }],
                 },
-                Panel {
-                    title: "Wait for the network",
-                    description: "Requests that the caches could not answer, now.",
-                    look: Lines,
-                    unit: Unit::Count,
-                    queries: &[Query {
-                        query: r"sum by (instance) (afs_fuse_in_flight{@})",
-                        legend: "{{instance}}",
-                    }],
-                },
+                WAITING,
                 Panel {
                     title: "Data over the network",
                     description: "Packets of DATA, headers included.",

@@ -14,6 +14,28 @@ pub struct Metrics {
     samples: Vec<Sample>,
 }
 
+/// The page at a path, asked for from the namespace this thread is in.
+pub fn get(address: SocketAddr, path: &str) -> Result<String> {
+    let limit = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8(answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("it has no body")?;
+    if !head.starts_with("HTTP/1.1 200") {
+        bail!("it answered {}", head.lines().next().unwrap_or_default());
+    }
+    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return unchunked(body);
+    }
+    Ok(body.to_owned())
+}
+
 #[derive(Clone, Debug)]
 struct Sample {
     name: String,
@@ -24,26 +46,7 @@ struct Sample {
 impl Metrics {
     /// Fetches the page from the namespace this thread is in.
     pub fn fetch(address: SocketAddr) -> Result<Self> {
-        let limit = Duration::from_secs(5);
-        let mut stream = TcpStream::connect_timeout(&address, limit).context("the metrics page")?;
-        stream.set_read_timeout(Some(limit))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).context("the metrics page")?;
-        let answer = String::from_utf8(answer).context("the metrics page")?;
-        let (head, body) = answer
-            .split_once("\r\n\r\n")
-            .context("the metrics page has no body")?;
-        if !head.starts_with("HTTP/1.1 200") {
-            bail!(
-                "the metrics page answered {}",
-                head.lines().next().unwrap_or_default()
-            );
-        }
-        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-            return Self::parse(&unchunked(body)?);
-        }
-        Self::parse(body)
+        Self::parse(&get(address, "/metrics").context("the metrics page")?)
     }
 
     fn parse(text: &str) -> Result<Self> {

@@ -9,7 +9,7 @@ mod live;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,16 +71,11 @@ fn serve(
     let metrics = options
         .metrics
         .unwrap_or_else(|| SocketAddr::from((address, METRICS_PORT)));
-    let mount = mount_options(
-        &servers,
-        &folder.path("log"),
-        address,
-        metrics,
-        folder.mount_point(),
-    )?;
+    let log = folder.path("log");
+    let mount = mount_options(&servers, &log, address, metrics, folder.mount_point())?;
     let mut caller =
         Caller::new(&mount).map_err(|error| Failure::new(Kind::Other, format!("cannot start: {error}")))?;
-    let told = std::io::stderr().as_fd().try_clone_to_owned();
+    let told = Told::keep(&log);
     let mut live = None;
     let served = program::serve(&mount, &mut caller, &mut |fs, counted| {
         let banner = banner(folder.mount_point(), metrics);
@@ -92,11 +87,36 @@ fn serve(
         }
     });
     drop(live);
-    // The log went away with what stands in it: why it failed is for who started it.
-    if let Ok(told) = told {
-        let _ = rustix::stdio::dup2_stderr(told);
-    }
+    drop(told);
     served
+}
+
+/// The stderr of who started it, which is the log while the mount runs; given back when dropped.
+struct Told<'a> {
+    stderr: Option<OwnedFd>,
+    log: &'a Path,
+}
+
+impl<'a> Told<'a> {
+    fn keep(log: &'a Path) -> Self {
+        // Without a stderr nobody is told.
+        let stderr = std::io::stderr().as_fd().try_clone_to_owned().ok();
+        Self { stderr, log }
+    }
+}
+
+impl Drop for Told<'_> {
+    /// The log goes away with the folder: what a panic wrote there is for who started it.
+    fn drop(&mut self) {
+        if let Some(stderr) = self.stderr.take() {
+            let _ = rustix::stdio::dup2_stderr(stderr);
+        }
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read(self.log)
+        {
+            let _ = std::io::stderr().write_all(&log);
+        }
+    }
 }
 
 /// The command line of the mount.

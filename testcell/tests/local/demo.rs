@@ -1,7 +1,9 @@
 //! `afs demo` as a visitor meets it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use testcell::{Metrics, afs_program, eventually, run};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -24,22 +27,48 @@ struct Demo {
 impl Demo {
     /// Starts one whose temporary files go to `place`.
     fn start(place: &Path, name: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(afs_program().unwrap());
-        command.arg("demo").args(arguments);
-        Self::run(place, name, &mut command)
-    }
-
-    fn run(place: &Path, name: &str, command: &mut Command) -> Self {
         let said = place.join(name);
-        let child = command
+        let child = Command::new(afs_program().unwrap())
+            .arg("demo")
+            .args(arguments)
             .env("TMPDIR", place)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(File::create(&said).unwrap())
             .stderr(Stdio::inherit())
             .process_group(0)
             .spawn()
             .unwrap();
         Self { child, said }
+    }
+
+    /// Starts one on a terminal of its own; gives the other end of that.
+    fn start_on_terminal(place: &Path) -> (Self, File) {
+        let other_end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        unlockpt(&other_end).unwrap();
+        let name = ptsname(&other_end, Vec::new()).unwrap();
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open(OsStr::from_bytes(name.to_bytes()));
+        let terminal = terminal.unwrap();
+        let said = place.join("said");
+        let mut shown = File::create(&said).unwrap();
+        // It becomes the program: the status is that of `afs`.
+        let child = Command::new("setsid")
+            .arg("--ctty")
+            .arg(afs_program().unwrap())
+            .arg("demo")
+            .env("TMPDIR", place)
+            .stdin(terminal.try_clone().unwrap())
+            .stdout(terminal.try_clone().unwrap())
+            .stderr(terminal)
+            .spawn()
+            .unwrap();
+        let other_end = File::from(other_end);
+        let mut from = other_end.try_clone().unwrap();
+        // Ends with an error when nobody has the terminal open any more.
+        std::thread::spawn(move || std::io::copy(&mut from, &mut shown));
+        (Self { child, said }, other_end)
     }
 
     fn text(&self) -> String {
@@ -160,18 +189,16 @@ fn what_a_killed_one_left_is_gone_with_the_next_start() {
 fn a_terminal_has_a_live_line_and_control_c_ends_it() {
     let _turn = turn();
     let place = tempfile::tempdir().unwrap();
-    let line = format!("{} demo", afs_program().unwrap().display());
-    let mut command = Command::new("script");
-    command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
-    let mut demo = Demo::run(place.path(), "said", &mut command);
+    let (mut demo, mut terminal) = Demo::start_on_terminal(place.path());
     let point = demo.ready();
     fs::read(point.join("demo.example/ro/hello")).unwrap();
     let shows = |what: &str| demo.text().contains(what);
     for what in [" calls/s  connections ", " callback breaks  cache hits ", " %"] {
         assert!(eventually(SOON, || shows(what)), "no {what:?}: {}", demo.text());
     }
-    demo.child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
-    assert!(demo.ended().success(), "{}", demo.text());
+    terminal.write_all(b"\x03").unwrap();
+    let status = demo.ended();
+    assert!(status.success(), "{status}: {}", demo.text());
     assert!(!is_mounted(&point));
     assert_eq!(left(place.path()), Vec::<PathBuf>::new());
 }

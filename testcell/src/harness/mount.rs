@@ -227,7 +227,7 @@ pub fn afs_program() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn mounted(point: &Path) -> bool {
+pub(crate) fn mounted(point: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table.lines().any(|line| {
         let mut fields = line.split(' ');

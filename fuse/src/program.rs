@@ -3,12 +3,12 @@
 //! The machine: check everything that can be checked, start the file system, see that the home cell answers, mount, say
 //! that it is ready, and wait for the unmount or a signal. Then the way back: store, give up, unmount, end.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use afs_client::fs::{AfsFs, CacheConfig, Config, StartError};
@@ -27,13 +27,16 @@ use crate::identity::Identities;
 use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
 };
+use crate::mount_table;
 use crate::pagsh;
+use crate::report::{MetricsPage, Reports, Served};
 use crate::secret;
 use crate::session::{Ended, Options, Session};
 use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 use crate::token;
+use crate::{status, top, why};
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
@@ -44,14 +47,18 @@ pub fn run() -> ExitCode {
         Command::Tokens(options) => token::tokens(&options),
         Command::Unlog(options) => token::unlog(&options),
         Command::Pagsh(options) => pagsh::pagsh(&options),
-        Command::Umount(options) => match umount(&options.mount_point) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.show(),
-        },
-        Command::Demo(options) => match demo::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.show(),
-        },
+        Command::Status(options) => ended(status::status(&options)),
+        Command::Why(options) => ended(why::why(&options)),
+        Command::Top(options) => ended(top::top(&options)),
+        Command::Umount(options) => ended(umount(&options.mount_point)),
+        Command::Demo(options) => ended(demo::run(&options)),
+    }
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.show(),
     }
 }
 
@@ -119,14 +126,13 @@ fn serve_on(
         Metrics::new().map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?,
     );
     let healthy = Arc::new(AtomicBool::new(false));
-    if let Some(address) = options.metrics {
-        let pages = Pages {
-            metrics: Arc::clone(&metrics),
-            healthy: Arc::clone(&healthy),
-        };
-        let (bound, _) = runtime.block_on(http::serve(address, pages))?;
-        tracing::info!("metrics at http://{bound}/metrics");
-    }
+    let pages = Pages {
+        metrics: Arc::clone(&metrics),
+        healthy: Arc::clone(&healthy),
+    };
+    let page = options
+        .metrics
+        .map(|address| show_metrics(runtime, address, pages));
     let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
     metrics.watch(fs.clone());
     if let Err(error) = runtime.block_on(fs.check_home()) {
@@ -169,7 +175,20 @@ fn serve_on(
         .start(fs.take_invalidations(), Arc::clone(&metrics))
         .map_err(broken)?;
     answers(at).map_err(broken)?;
-    let _socket = runtime.block_on(async { listen(&fs, at, identities) });
+    let reports = Reports {
+        served: Arc::new(Served {
+            at: at.to_owned(),
+            device: mount_table::at(at).map(|entry| entry.device),
+            owner: rustix::process::geteuid().as_raw(),
+            allow_other: allows_others(options),
+            read_only: options.read_only,
+            started: (Instant::now(), SystemTime::now()),
+            metrics: page,
+        }),
+        fs: fs.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let _socket = runtime.block_on(async { listen(reports, at, identities) });
     healthy.store(true, Ordering::Relaxed);
     tracing::info!(port = fs.local_addr().port(), "mounted at {}", at.display());
     // Nobody waits for the report any more: the mount is good all the same.
@@ -183,12 +202,34 @@ fn serve_on(
     Ok(())
 }
 
+/// Shows the pages. Without them the mount works, and nobody sees how.
+fn show_metrics(runtime: &Runtime, address: SocketAddr, pages: Pages) -> MetricsPage {
+    match runtime.block_on(http::serve(address, pages)) {
+        Ok((bound, _)) => {
+            tracing::info!("metrics at http://{bound}/metrics");
+            MetricsPage {
+                address: bound,
+                error: None,
+            }
+        }
+        Err(error) => {
+            tracing::error!(
+                "metrics are not shown: {address} cannot be used: {error}; choose another with --metrics"
+            );
+            MetricsPage {
+                address,
+                error: Some(error.to_string()),
+            }
+        }
+    }
+}
+
 /// Opens the control socket. Without it the mount works, as nobody.
-fn listen(fs: &AfsFs, at: &Path, identities: Arc<Identities>) -> Option<Socket> {
-    let owner = rustix::process::geteuid().as_raw();
-    let socket = Socket::listen(&daemon::name_of(at), fs.clone(), Policy { owner, identities });
+fn listen(reports: Reports, at: &Path, identities: Arc<Identities>) -> Option<Socket> {
+    let served = Arc::clone(&reports.served);
+    let socket = Socket::listen(&daemon::name_of(at), reports, Policy { served, identities });
     socket
-        .inspect_err(|error| tracing::warn!(%error, "no control socket: tokens cannot be set"))
+        .inspect_err(|error| tracing::warn!(%error, "no control socket: commands do not find the mount"))
         .ok()
 }
 

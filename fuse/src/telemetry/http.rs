@@ -1,5 +1,6 @@
 //! /metrics and /healthz.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::metrics::Metrics;
-use crate::failure::{Failure, Kind};
 
 /// What the pages show.
 #[derive(Clone)]
@@ -25,16 +25,9 @@ pub struct Pages {
 }
 
 /// Binds the address and serves until the handle is aborted.
-pub async fn serve(address: SocketAddr, pages: Pages) -> Result<(SocketAddr, JoinHandle<()>), Failure> {
-    let unusable = |error: std::io::Error| {
-        Failure::new(
-            Kind::Address,
-            format!("metrics address {address} cannot be used: {error}"),
-        )
-        .cure("choose another with --metrics")
-    };
-    let listener = TcpListener::bind(address).await.map_err(unusable)?;
-    let bound = listener.local_addr().map_err(unusable)?;
+pub async fn serve(address: SocketAddr, pages: Pages) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
     let router = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(show_health));
@@ -102,7 +95,7 @@ mod tests {
         healthy.store(false, Ordering::Relaxed);
         assert!(page(address, "/healthz").await.starts_with("HTTP/1.1 503"));
         let taken = serve(address, pages).await.unwrap_err();
-        assert_eq!(taken.kind(), Kind::Address);
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         task.abort();
     }
 }

@@ -99,6 +99,19 @@ impl LocalCell {
         Mount::start(self, k, options)
     }
 
+    /// Calls to file server I are taken and not answered, or answered again.
+    pub fn freeze(&self, i: u8, frozen: bool) -> Result<()> {
+        Ok(self.cell.freeze(i.into(), frozen)?)
+    }
+
+    /// A program where client K lives.
+    pub fn client_command(&self, _: u8, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        // Who may not use the directory of root has the control sockets here.
+        command.env("XDG_RUNTIME_DIR", self.folder.path());
+        command
+    }
+
     fn address(&self, k: u8) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.base + u32::from(k))
     }
@@ -113,8 +126,8 @@ impl Site for LocalCell {
         self.folder.path().join(DB)
     }
 
-    fn client(&self, _: u8, program: &OsStr) -> Command {
-        Command::new(program)
+    fn client(&self, k: u8, program: &OsStr) -> Command {
+        self.client_command(k, program)
     }
 
     fn mount_arguments(&self, k: u8) -> Vec<String> {

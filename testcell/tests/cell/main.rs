@@ -35,3 +35,4 @@ mod tokens;
 mod tools;
 #[path = "../common/transcript.rs"]
 mod transcript;
+mod watch;

@@ -24,5 +24,8 @@ mod names;
 mod namespace;
 #[path = "../cell/recovery.rs"]
 mod recovery;
+mod slow;
 #[path = "../cell/stop.rs"]
 mod stop;
+#[path = "../cell/watch.rs"]
+mod watch;

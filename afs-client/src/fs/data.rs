@@ -38,6 +38,17 @@ pub(crate) struct Handle {
     next: Arc<Mutex<u64>>,
 }
 
+impl Handle {
+    pub(super) fn new(vnode: Arc<Vnode>, flags: OpenFlags, who: Identity) -> Self {
+        Self {
+            vnode,
+            flags,
+            who,
+            next: Arc::default(),
+        }
+    }
+}
+
 impl Caller {
     pub(crate) fn handle(&self, id: HandleId) -> Result<Handle, Error> {
         self.handles
@@ -73,12 +84,7 @@ impl Caller {
         let keep_cache = vnode.shown.lock().replace(status.version) == Some(status.version);
         vnode.opens.fetch_add(1, Ordering::AcqRel);
         let id = HandleId(self.next_handle.fetch_add(1, Ordering::Relaxed));
-        let handle = Handle {
-            vnode: Arc::clone(vnode),
-            flags,
-            who: self.who,
-            next: Arc::default(),
-        };
+        let handle = Handle::new(Arc::clone(vnode), flags, self.who);
         self.handles.lock().insert(id, handle);
         Ok(Opened {
             handle: id,

@@ -90,12 +90,6 @@ impl AfsFs {
             calls: core.history.of(fid, (!all).then_some(core.who), now),
         })
     }
-
-    /// What whoever asks is called by the rules of identity.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        self.0.who
-    }
 }
 
 impl From<Status> for Known {

@@ -4,20 +4,21 @@
 //! the form for people is its `Display`. Lists in it are bounded, and say how much was left out. Nothing in a report gives
 //! a key away, and what is told of tokens and calls is told to their owner and to root.
 
+pub mod pages;
 pub mod series;
 pub mod status;
 pub mod text;
 pub mod why;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use afs_client::fs::AfsFs;
 use serde::{Deserialize, Serialize};
 
-use crate::mount_table::Device;
+use crate::mount_table::{self, Device};
 use crate::telemetry::metrics::Metrics;
 
 /// The mount that is served, as its process knows it.
@@ -67,7 +68,31 @@ impl std::fmt::Debug for Reports {
     }
 }
 
+impl Reports {
+    /// Reports on this mount.
+    pub fn new(served: Served, fs: &AfsFs, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            served: Arc::new(served),
+            fs: fs.clone(),
+            metrics: Arc::clone(metrics),
+        }
+    }
+}
+
 impl Served {
+    /// A mount that this process begins to serve.
+    pub fn new(at: &Path, read_only: bool, allow_other: bool, metrics: Option<MetricsPage>) -> Self {
+        Self {
+            at: at.to_owned(),
+            device: mount_table::at(at).map(|entry| entry.device),
+            owner: rustix::process::geteuid().as_raw(),
+            allow_other,
+            read_only,
+            started: (Instant::now(), SystemTime::now()),
+            metrics,
+        }
+    }
+
     /// May this user ask how it is? Whoever may use it may.
     pub fn may_ask(&self, user: u32) -> bool {
         self.allow_other || user == self.owner || user == 0

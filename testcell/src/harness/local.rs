@@ -16,11 +16,12 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::content::Sum;
-use super::metrics::Metrics;
+use super::kept::Kept;
+use super::metrics::get;
 use super::mount::{METRICS, Mount, MountOptions};
 use super::site::Site;
 use super::watch::{Clients, Watch, locked};
-use crate::embedded::faults::Memory;
+use crate::embedded::faults::{self, Memory};
 use crate::embedded::{Cell, Settings};
 
 /// An embedded cell with clients.
@@ -112,6 +113,30 @@ impl LocalCell {
         command
     }
 
+    /// Mounts as client K with a keeper, which is given these arguments, and a server.
+    pub fn keep(&self, k: u8, keeper: &[&str]) -> Result<Kept<'_>> {
+        Kept::start(self, k, keeper)
+    }
+
+    /// Has the servers fail as a script says (`testcell/src/embedded/faults/script.rs`).
+    pub fn fail(&self, script: &str) -> Result<()> {
+        faults::parse(script)?
+            .into_iter()
+            .for_each(|rule| self.cell.faults().add(rule));
+        Ok(())
+    }
+
+    /// How often a procedure of file server 1 was called.
+    ///
+    /// # Panics
+    /// If there is no such procedure.
+    pub fn calls(&self, procedure: &str) -> u64 {
+        let mut known = afs_client::rpc::fs::PROCEDURES.iter();
+        let found = known.find(|(_, name)| *name == procedure);
+        let (opcode, _) = found.unwrap_or_else(|| panic!("{procedure} is no procedure"));
+        self.cell.calls(1, *opcode).unwrap_or(0)
+    }
+
     fn address(&self, k: u8) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.base + u32::from(k))
     }
@@ -138,8 +163,8 @@ impl Site for LocalCell {
         SocketAddr::from((self.address(k), METRICS.port()))
     }
 
-    fn metrics_page(&self, k: u8) -> Result<Metrics> {
-        Metrics::fetch(self.metrics_address(k)).with_context(|| format!("client {k}"))
+    fn page(&self, k: u8, path: &str) -> Result<String> {
+        get(self.metrics_address(k), path).with_context(|| format!("client {k}"))
     }
 
     fn clients(&self) -> &Clients {

@@ -145,6 +145,11 @@ impl<'c> Mount<'c> {
         self.cell.metrics_page(self.k)
     }
 
+    /// A page beside its metrics.
+    pub fn page(&self, path: &str) -> Result<String> {
+        self.cell.page(self.k, path)
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&self, limit: Duration) -> Result<ExitStatus> {
         kill_group(&locked(&self.process), Signal::TERM);
@@ -227,7 +232,7 @@ pub fn afs_program() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn mounted(point: &Path) -> bool {
+pub(crate) fn mounted(point: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table.lines().any(|line| {
         let mut fields = line.split(' ');

@@ -69,6 +69,39 @@ fn status_tells_how_the_mount_is() {
 }
 
 #[test]
+fn probes_and_pages_tell_what_there_is() {
+    let cell = shared();
+    let mount = cell.mount(1).unwrap();
+    fs::read(mount.path("ro/hello")).unwrap();
+    assert_eq!(mount.page("/healthz").unwrap(), "ok\n");
+    assert_eq!(mount.page("/readyz").unwrap(), "ready\n");
+    for (page, column, in_row) in [
+        ("connections", "age_seconds", "lab.example"),
+        ("calls", "epoch", ""),
+        ("peers", "packets_resent", ":7003"),
+        ("servers", "rtt_seconds", ":7000"),
+        ("callbacks", "first_ends_seconds", ":7000"),
+        ("tokens", "expires", ""),
+    ] {
+        let table = mount.page(&format!("/debug/{page}")).unwrap();
+        assert!(
+            table.contains(column) && table.contains(in_row),
+            "{page}: {table}"
+        );
+        let json = mount.page(&format!("/debug/{page}?format=json")).unwrap();
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let rows = json["rows"].as_array().unwrap();
+        assert_eq!(json["total"].as_u64().unwrap(), rows.len() as u64, "{json}");
+        assert!(rows.iter().all(|row| row.get(column).is_some()), "{json}");
+    }
+    let wrong = mount.page("/debug/calls?format=yaml").unwrap_err();
+    assert!(
+        format!("{wrong:#}").contains("?format=json or ?format=text"),
+        "{wrong:#}"
+    );
+}
+
+#[test]
 fn a_taken_metrics_address_does_not_stop_the_mount() {
     let cell = shared();
     let first = cell.mount(1).unwrap();

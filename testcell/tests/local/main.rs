@@ -22,6 +22,7 @@ mod identity;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;
+mod reattach;
 #[path = "../cell/recovery.rs"]
 mod recovery;
 mod slow;

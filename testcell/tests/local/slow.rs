@@ -1,4 +1,4 @@
-//! What `afs why` says of servers that say nothing.
+//! What `afs why` and the probes say of servers that say nothing.
 
 use std::time::Duration;
 
@@ -36,4 +36,22 @@ fn why_names_the_server_that_does_not_answer() {
         late.contains(" did not answer StoreData64 for ") && late.ends_with(" ago"),
         "{late}"
     );
+}
+
+#[test]
+fn a_mount_without_servers_is_not_ready() {
+    let cell = local();
+    let mount = cell
+        .mount_with(1, &testcell::MountOptions::default().deadline(2))
+        .unwrap();
+    assert_eq!(mount.page("/readyz").unwrap(), "ready\n");
+    cell.stop_server(1).unwrap();
+    assert!(std::fs::read(mount.path("public/README")).is_err());
+    let why = format!("{:#}", mount.page("/readyz").unwrap_err());
+    assert!(
+        why.contains("503") && why.contains("none of 1 file servers of cell lab.example answers"),
+        "{why}"
+    );
+    assert_eq!(mount.page("/healthz").unwrap(), "ok\n");
+    cell.start_server(1).unwrap();
 }

@@ -60,7 +60,12 @@ pub fn check_mount_point(path: &Path) -> Result<PathBuf, Failure> {
     let absolute = std::path::absolute(path)
         .map_err(|error| Failure::new(Kind::MountPoint, format!("mount point {shown}: {error}")))?;
     let mut found = fs::metadata(&absolute);
-    if found.as_ref().err().and_then(io::Error::raw_os_error) == Some(Errno::NOTCONN.raw_os_error()) {
+    // The kernel may know the attributes of a dead one still.
+    let opened = fs::read_dir(&absolute).map(drop);
+    let is_dead = |error: Option<&io::Error>| {
+        error.and_then(io::Error::raw_os_error) == Some(Errno::NOTCONN.raw_os_error())
+    };
+    if is_dead(found.as_ref().err()) || is_dead(opened.as_ref().err()) {
         match mounted_at(&lexical(&absolute)) {
             Some(mounted) if mounted.fs_type == FS_TYPE => {
                 tracing::warn!(mount_point = %shown, "removing a dead mount that an earlier afs left");

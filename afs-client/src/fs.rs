@@ -10,6 +10,7 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod inspect;
 pub(crate) mod locking;
 mod state;
 mod types;
@@ -51,7 +52,8 @@ use crate::types::Fid;
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
-pub use state::{CacheState, ServerState, State};
+pub use inspect::{Inspection, Known};
+pub use state::{CacheState, PromiseState, ServerState, State, VolumeState};
 pub use types::{
     Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
     Opened, SetAttr, StatFs,
@@ -128,6 +130,7 @@ impl AfsFs {
             counts: counts::Counts::default(),
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
+            history: crate::history::History::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -582,6 +585,14 @@ fn short_call(peer: SocketAddrV4, scope: Arc<str>) -> Target {
 async fn probe_servers(core: Arc<Core>) {
     loop {
         clock::sleep_until(clock::now() + PROBE_EVERY).await;
+        // The nearer of two copies is the better one.
+        for peer in core.endpoint.peers() {
+            if let Some(rtt) = peer.rtt
+                && let Some(server) = core.servers.by_address(*peer.address.ip())
+            {
+                server.record_rtt(peer.address, rtt.smoothed);
+            }
+        }
         for server in core.servers.list() {
             let now = clock::now();
             let mut peers = server.down_addresses();

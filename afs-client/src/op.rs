@@ -16,6 +16,7 @@ use rxrpc::security::rxkad::Fault;
 use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
 use crate::error::{Error, vice};
+use crate::history::{About, History, Record};
 use crate::rpc::client::RpcError;
 use crate::server::{Change, Server};
 use crate::volume::{Volume, VolumeKind, Volumes};
@@ -32,7 +33,7 @@ pub enum Class {
 }
 
 /// One try.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Attempt {
     /// The server.
     pub server: Arc<Server>,
@@ -42,6 +43,7 @@ pub struct Attempt {
     pub at: Instant,
     /// What it is made with.
     pub(crate) proof: ProofId,
+    record: Record,
 }
 
 /// What to do about a failed try.
@@ -110,6 +112,8 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
 pub struct Rotation<'a> {
     volumes: &'a Volumes,
     volume: Arc<Volume>,
+    history: &'a History,
+    about: About,
     class: Class,
     deadline: Instant,
     /// Data is moved: the call may take long as long as it moves.
@@ -128,6 +132,7 @@ impl<'a> Rotation<'a> {
     pub(crate) const fn new(
         volumes: &'a Volumes,
         volume: Arc<Volume>,
+        (history, about): (&'a History, About),
         class: Class,
         deadline: Instant,
         proof: Proof,
@@ -135,6 +140,8 @@ impl<'a> Rotation<'a> {
         Self {
             volumes,
             volume,
+            history,
+            about,
             class,
             deadline,
             bulk: false,
@@ -191,6 +198,7 @@ impl<'a> Rotation<'a> {
                     target,
                     at: now,
                     proof: self.proof.id,
+                    record: self.history.begin(self.about, peer, now),
                 });
             }
             // All were tried: from the beginning, after a while.
@@ -217,6 +225,11 @@ impl<'a> Rotation<'a> {
 
     /// The try succeeded.
     pub fn succeeded(&self, attempt: &Attempt) {
+        attempt.record.succeeded();
+        Self::answered(attempt);
+    }
+
+    fn answered(attempt: &Attempt) {
         if attempt.server.mark_up(attempt.target.peer, clock::now()) == Some(Change::Up) {
             tracing::info!(server = %attempt.target.peer, "file server answers again");
         }
@@ -228,6 +241,7 @@ impl<'a> Rotation<'a> {
     ///
     /// The error is final.
     pub async fn failed(&mut self, attempt: &Attempt, error: RpcError) -> Result<(), Error> {
+        attempt.record.failed(&error);
         let peer = attempt.target.peer;
         let action = decide(&error, self.class, self.volume.kind);
         tracing::debug!(server = %peer, volume = %self.volume.id, %error, ?action, "call failed");
@@ -245,7 +259,7 @@ impl<'a> Rotation<'a> {
         }
         if let RpcError::Aborted(_) = &error {
             // A refusal is an answer.
-            self.succeeded(attempt);
+            Self::answered(attempt);
         }
         if error.fault().is_some_and(Fault::is_of_ticket) {
             self.proof.rejected(&self.volume.cell.name, peer, &error);

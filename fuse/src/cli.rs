@@ -12,7 +12,10 @@ use crate::keeper::Keeper;
 use crate::pagsh::Pagsh;
 use crate::protection::Protection;
 use crate::size::Size;
+use crate::status::Status;
 use crate::token::{Aklog, Tokens, Unlog};
+use crate::top::Top;
+use crate::why::Why;
 
 /// Mount AFS cells through FUSE.
 #[derive(Clone, Debug, Parser)]
@@ -56,6 +59,12 @@ pub enum Command {
     Unlog(Unlog),
     /// Run COMMAND, or a shell, with tokens of its own: it and all that it starts share them with nobody else
     Pagsh(Pagsh),
+    /// Tell how mounts are: cells, servers, volumes, connections, cache, what is not stored yet, your tokens
+    Status(Status),
+    /// Tell why PATH is slow or refused: its server and volume, your rights, the promise, the cache, the last calls
+    Why(Why),
+    /// Watch a mount at work: requests, calls, connections, cache and servers, once a second
+    Top(Top),
 }
 
 /// Which locks servers hear of.
@@ -122,7 +131,8 @@ pub struct Client {
     #[arg(long, env = "AFS_ADDRESS", value_name = "ADDR")]
     pub address: Option<Ipv4Addr>,
 
-    /// Serve Prometheus metrics at http://ADDR:PORT/metrics and liveness at /healthz
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics, and /healthz, /readyz, /debug/...; if it cannot be used the
+    /// mount does without, and `afs status' says so
     #[arg(long, env = "AFS_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
 

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::op::Class;
 use crate::rpc::client::{fetch_data, store_data};
-use crate::rpc::fs::{FetchDataArgs, StoreDataArgs};
+use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, STORE_DATA_NAME, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::Fill;
 use crate::vnode::Vnode;
@@ -224,7 +224,7 @@ impl Caller {
             position: range.start,
             length: range.end - range.start,
         };
-        let mut rotation = match self.rotation(vnode, Class::Reading, deadline) {
+        let mut rotation = match self.rotation(vnode, FETCH_DATA_NAME, Class::Reading, deadline) {
             Ok(rotation) => rotation.bulk(),
             Err(error) => return fill.fail(error),
         };
@@ -386,7 +386,9 @@ impl Caller {
     }
 
     async fn store_part(&self, vnode: &Arc<Vnode>, request: &StoreDataArgs) -> Result<Status, Error> {
-        let mut rotation = self.rotation(vnode, Class::Idempotent, self.until())?.bulk();
+        let mut rotation = self
+            .rotation(vnode, STORE_DATA_NAME, Class::Idempotent, self.until())?
+            .bulk();
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);

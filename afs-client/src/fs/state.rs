@@ -3,11 +3,17 @@
 use std::collections::HashSet;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rxrpc::proto::debug::PeerSnapshot;
 
 use super::AfsFs;
 use super::core::Core;
+use crate::cell::{Cell, CellName};
 use crate::clock;
+use crate::server::{Server, ServerId, State as Reached};
+use crate::types::VolumeId;
+use crate::volume::{Volume, VolumeKind};
 
 /// The state at one moment.
 #[derive(Clone, Debug)]
@@ -27,14 +33,35 @@ pub struct State {
 pub struct ServerState {
     /// A cell that it has volumes of.
     pub cell: Arc<str>,
+    /// What makes it itself.
+    pub id: ServerId,
     /// Where it is called.
     pub peer: Option<SocketAddrV4>,
+    /// Its addresses, and whether each answers.
+    pub addresses: Vec<(SocketAddrV4, bool)>,
     /// It answers.
     pub up: bool,
+    /// For how long it has not.
+    pub down_for: Option<Duration>,
     /// The time to it and back, once that was measured.
     pub rtt: Option<Duration>,
     /// It has promised to call us when something changes.
     pub promised: bool,
+}
+
+/// A volume that was entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeState {
+    /// Its cell.
+    pub cell: Arc<str>,
+    /// Its id.
+    pub id: VolumeId,
+    /// Name of its group, without suffix.
+    pub name: String,
+    /// Which copy it is.
+    pub kind: VolumeKind,
+    /// The servers that have it.
+    pub servers: Vec<ServerState>,
 }
 
 /// The cache of file data, in bytes.
@@ -54,6 +81,119 @@ impl AfsFs {
     pub fn state(&self) -> State {
         self.0.state()
     }
+
+    /// The volumes that were entered, by cell and name.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeState> {
+        let now = clock::now();
+        let mut volumes: Vec<_> = self
+            .0
+            .volumes
+            .all()
+            .iter()
+            .map(|volume| volume_state(volume, now))
+            .collect();
+        volumes.sort_by(|a, b| (&a.cell, &a.name, a.id).cmp(&(&b.cell, &b.name, b.id)));
+        volumes
+    }
+
+    /// The cells that were entered, in that order.
+    #[must_use]
+    pub fn cells(&self) -> Vec<Arc<Cell>> {
+        self.0.cells.known()
+    }
+
+    /// The name of the home cell.
+    #[must_use]
+    pub fn home(&self) -> &CellName {
+        self.0.cells.home()
+    }
+
+    /// At most `most` connections, and how many there are.
+    #[must_use]
+    pub fn connections(&self, most: usize) -> (Vec<rxrpc::net::Listed>, usize) {
+        self.0.endpoint.list(most)
+    }
+
+    /// Whom there are connections to or from.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerSnapshot> {
+        self.0.endpoint.peers()
+    }
+
+    /// How many promises stand, by the server that gave them, and when the first of them ends.
+    #[must_use]
+    pub fn promises(&self) -> Vec<PromiseState> {
+        let now = clock::now();
+        let mut promises: Vec<PromiseState> = Vec::new();
+        for vnode in self.0.vnodes.all() {
+            let Some((server, left)) = vnode.promised(now, &self.0.all) else {
+                continue;
+            };
+            match promises.iter_mut().find(|known| known.server == server.id()) {
+                Some(known) => {
+                    known.count += 1;
+                    known.first_ends = known.first_ends.min(left);
+                }
+                None => promises.push(PromiseState {
+                    server: server.id(),
+                    peer: server.best_address(|_| false),
+                    count: 1,
+                    first_ends: left,
+                }),
+            }
+        }
+        promises
+    }
+}
+
+/// What a server has promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromiseState {
+    /// The server.
+    pub server: ServerId,
+    /// Where it is called.
+    pub peer: Option<SocketAddrV4>,
+    /// Objects that it has promised to tell of.
+    pub count: usize,
+    /// When the first of these promises ends.
+    pub first_ends: Duration,
+}
+
+pub(super) fn server_state(cell: &Arc<str>, server: &Server, now: Instant) -> ServerState {
+    let down = server.down_addresses();
+    let addresses = server.addresses();
+    ServerState {
+        cell: Arc::clone(cell),
+        id: server.id(),
+        peer: server.best_address(|_| false),
+        addresses: addresses
+            .into_iter()
+            .map(|peer| (peer, !down.contains(&peer)))
+            .collect(),
+        up: server.is_up(),
+        down_for: match server.state() {
+            Reached::Up => None,
+            Reached::Down { since } => Some(now.saturating_duration_since(since)),
+        },
+        rtt: server.rtt(),
+        promised: server.may_call_back(now),
+    }
+}
+
+pub(super) fn volume_state(volume: &Volume, now: Instant) -> VolumeState {
+    let cell = volume.cell.name.shared();
+    let servers = volume.servers();
+    VolumeState {
+        cell: Arc::clone(cell),
+        id: volume.id,
+        name: volume.name.clone(),
+        kind: volume.kind,
+        servers: servers
+            .iter()
+            .map(|server| server_state(cell, server, now))
+            .collect(),
+    }
 }
 
 impl Core {
@@ -67,13 +207,7 @@ impl Core {
                 if !seen.insert((volume.cell.id, server.id())) {
                     continue;
                 }
-                servers.push(ServerState {
-                    cell: Arc::clone(cell),
-                    peer: server.best_address(|_| false),
-                    up: server.is_up(),
-                    rtt: server.rtt(),
-                    promised: server.may_call_back(now),
-                });
+                servers.push(server_state(cell, &server, now));
             }
         }
         State {

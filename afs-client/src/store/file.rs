@@ -90,6 +90,12 @@ impl CacheFile {
         self.state.read().content.is_modified()
     }
 
+    /// Bytes of the pages in use, and of those with bytes that only we have.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.allocated.bytes(), state.dirty_pages.bytes())
+    }
+
     /// Takes over what a status says; what is cached of another version is thrown away.
     pub(crate) fn set_server(&self, version: DataVersion, len: u64) {
         {

@@ -1,11 +1,13 @@
 //! Turns events into metrics. One object is the sink of every layer.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use afs_client::events::Broken;
 use afs_client::fs::{AfsFs, State};
 use parking_lot::RwLock;
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use rxrpc::events::{CallResult, Event};
 use rxrpc::proto::{DropReason, Resend, Side};
@@ -16,6 +18,7 @@ use super::labels::{acquire_name, close_name, code_name, network_error, security
 use super::op::{Op, OpMetrics};
 use super::process;
 use super::wire::Wire;
+use crate::report::series::{Sample, Series};
 
 /// All metrics of the program.
 pub struct Metrics {
@@ -44,22 +47,11 @@ pub enum Forgotten {
 impl Metrics {
     /// The sum of the samples of a family of counters that have all these labels.
     pub fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
-        let wanted = |metric: &&prometheus::proto::Metric| {
-            let has = |(name, value): &(&str, &str)| {
-                let mut pairs = metric.get_label().iter();
-                pairs.any(|pair| pair.name() == *name && pair.value() == *value)
-            };
-            labels.iter().all(has)
+        let sample = Sample {
+            series: series_of(&self.registry.gather()),
+            ..Sample::default()
         };
-        let families = self.registry.gather();
-        let metrics = families
-            .iter()
-            .filter(|found| found.name() == family)
-            .flat_map(prometheus::proto::MetricFamily::get_metric);
-        metrics
-            .filter(wanted)
-            .map(|metric| metric.get_counter().get_value())
-            .sum()
+        sample.sum(family, labels)
     }
 
     /// Registers every family.
@@ -100,13 +92,22 @@ impl Metrics {
 
     /// The exposition in the classic text form.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// The same as numbers: of histograms the sums and the counts.
+    pub fn series(&self) -> Vec<Series> {
+        series_of(&self.gather())
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
         process::refresh(&self.families);
         if let Some(fs) = self.watched.get() {
             self.look_at(fs);
         }
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        self.registry.gather()
     }
 
     /// The file system whose state is shown from now on.
@@ -408,6 +409,35 @@ impl rxrpc::events::Sink for Metrics {
             _ => {}
         }
     }
+}
+
+fn series_of(families: &[MetricFamily]) -> Vec<Series> {
+    let mut all = Vec::new();
+    for family in families {
+        for metric in family.get_metric() {
+            let pairs = metric.get_label().iter();
+            let labels: BTreeMap<_, _> = pairs
+                .map(|pair| (pair.name().to_owned(), pair.value().to_owned()))
+                .collect();
+            let mut add = |suffix: &str, value| {
+                all.push(Series {
+                    name: format!("{}{suffix}", family.name()),
+                    labels: labels.clone(),
+                    value,
+                });
+            };
+            match family.get_field_type() {
+                MetricType::COUNTER => add("", metric.get_counter().get_value()),
+                MetricType::HISTOGRAM => {
+                    let histogram = metric.get_histogram();
+                    add("_sum", histogram.get_sample_sum());
+                    add("_count", count(histogram.get_sample_count()));
+                }
+                _ => add("", metric.get_gauge().get_value()),
+            }
+        }
+    }
+    all
 }
 
 /// Takes over a count that somebody else keeps.

@@ -8,6 +8,7 @@ mod answer;
 mod buffers;
 mod bundle;
 mod call;
+mod census;
 mod client;
 mod clock;
 mod connection;
@@ -25,8 +26,9 @@ mod timers;
 mod traffic;
 mod way_back;
 
+pub use census::{Counted, Listed};
 pub use client::{ClientCall, Target};
-pub use endpoint::{BindError, ConnectionCount, Counted, Endpoint, EndpointConfig};
+pub use endpoint::{BindError, ConnectionCount, Endpoint, EndpointConfig};
 pub use places::Limit;
 pub use service::{Service, ServiceCall};
 pub use way_back::KeepOpen;

@@ -145,6 +145,11 @@ impl<'c> Mount<'c> {
         self.cell.metrics_page(self.k)
     }
 
+    /// A page beside its metrics.
+    pub fn page(&self, path: &str) -> Result<String> {
+        self.cell.page(self.k, path)
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&self, limit: Duration) -> Result<ExitStatus> {
         kill_group(&locked(&self.process), Signal::TERM);

@@ -36,3 +36,4 @@ mod tokens;
 mod tools;
 #[path = "../common/transcript.rs"]
 mod transcript;
+mod watch;

@@ -27,5 +27,8 @@ mod namespace;
 mod reattach;
 #[path = "../cell/recovery.rs"]
 mod recovery;
+mod slow;
 #[path = "../cell/stop.rs"]
 mod stop;
+#[path = "../cell/watch.rs"]
+mod watch;

@@ -61,7 +61,12 @@ pub enum Event<'a> {
         /// Calls it carried.
         calls: u64,
     },
-    /// A call waits because all channels it may use are busy; the time it waited follows in `ChannelWaited`.
+    /// A call waits because all channels it may use are busy. `ChannelWaited` follows.
+    ChannelAwaited {
+        /// Service of the call.
+        service: ServiceId,
+    },
+    /// A call does not wait any more: it has a channel, or was given up.
     ChannelWaited {
         /// Service of the call.
         service: ServiceId,

@@ -19,6 +19,7 @@ use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
 use crate::auth::tokens::{Identity, ProofId};
 use crate::clock;
 use crate::error::Error;
+use crate::events::Flow;
 use crate::op::Class;
 use crate::rpc::client::{fetch_data, store_data};
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, STORE_DATA_NAME, StoreDataArgs};
@@ -128,6 +129,7 @@ impl Caller {
             Ok(true) => {
                 *handle.next.lock() = offset + out.len() as u64;
                 self.counts.data_hit();
+                self.counts.flows.add(Flow::ServedHit, out.len() as u64);
                 Some(Ok(out.into()))
             }
             Ok(false) => None,
@@ -224,6 +226,7 @@ impl Caller {
             match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
                 Ok((length, reply)) => {
                     rotation.succeeded(&attempt);
+                    self.counts.flows.add(Flow::Fetched, length);
                     match self.learn(vnode, &reply.status, Some(&reply.callback), &noted) {
                         Ok(status) => drop(fill.commit(range.start + length, status.version)),
                         Err(error) => fill.fail(error),
@@ -345,6 +348,7 @@ impl Caller {
                     last = Some(status);
                 }
                 Err(error) => {
+                    self.counts.store_failed(error.errno());
                     vnode.data.store_failed();
                     vnode.distrust();
                     return Err(error);
@@ -379,6 +383,7 @@ impl Caller {
             match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
                 Ok(reply) => {
                     rotation.succeeded(&attempt);
+                    self.counts.flows.add(Flow::Stored, request.length);
                     return self.learn(vnode, &reply.status, None, &noted);
                 }
                 Err(error) => {

@@ -283,6 +283,8 @@ impl Core {
             })
             .collect();
         server.drop_promises();
+        // It may have restarted.
+        self.locks.doubted.notify_one();
         for vnode in lost {
             self.invalidate(Invalidation::Node(vnode.fid));
         }

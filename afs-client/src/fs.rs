@@ -11,9 +11,11 @@ pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
 mod inspect;
+pub(crate) mod locking;
 mod state;
 mod types;
 mod walk;
+mod xattr;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
@@ -39,6 +41,7 @@ use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
 use crate::events::{Broken, Tally};
+use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
 use crate::rpc::serve::{Callbacks, RequestCounts};
@@ -127,6 +130,7 @@ impl AfsFs {
             tasks: Mutex::default(),
             counts: counts::Counts::default(),
             requests: Arc::default(),
+            locks: locking::Locks::new(config.locks),
             history: crate::history::History::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
@@ -141,6 +145,7 @@ impl AfsFs {
             tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
             tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
+            tokio::spawn(Caller::nobody(&core).extend_locks()).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
         Ok(Self(Caller::nobody(&core)))
@@ -309,6 +314,7 @@ impl AfsFs {
             task.abort();
         }
         self.store_all().await;
+        core.release_locks().await;
         core.give_up_promises().await;
         core.endpoint.shutdown().await;
     }
@@ -352,9 +358,15 @@ impl AfsFs {
         self.0.readlink(fid).await
     }
 
-    /// An extended attribute: `afs.cell`, `afs.fid`, `afs.volume`; others are `ENODATA`.
+    /// An extended attribute: `afs.acl` (as on the wire), `afs.cell`, `afs.fid` (volume, vnode and uniquifier in
+    /// hexadecimal), `afs.volume`; others are `ENODATA`.
     pub async fn getxattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> {
-        self.0.xattr(fid, name)
+        self.0.xattr(fid, name).await
+    }
+
+    /// Sets an extended attribute: `afs.acl` of a directory. `EPERM` for the others of ours, `EOPNOTSUPP` for all else.
+    pub async fn setxattr(&self, fid: Fid, name: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.0.set_xattr(fid, name, value).await
     }
 
     /// Space of the volume that holds the object.
@@ -442,6 +454,52 @@ impl AfsFs {
     /// Makes a directory.
     pub async fn mkdir(&self, dir: Fid, name: &[u8], mode: u16) -> Result<Entry, Error> {
         self.0.mkdir(dir, name, mode).await
+    }
+
+    /// Takes a lock on an open file, or says that it cannot be had now.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`: somebody else holds it, on this machine or elsewhere. What the owner had there may be gone then.
+    pub async fn lock(&self, handle: HandleId, asked: LockAsked) -> Result<(), Error> {
+        self.0.lock(handle, asked).await
+    }
+
+    /// Gives back what an owner has there.
+    pub async fn unlock(&self, handle: HandleId, owner: LockOwner, span: Span) -> Result<(), Error> {
+        self.0.unlock(handle, owner, span).await
+    }
+
+    /// Does an owner hold a lock on an open file?
+    #[must_use]
+    pub fn has_locks(&self, handle: HandleId, owner: LockOwner) -> bool {
+        self.0.has_locks(handle, owner)
+    }
+
+    /// A lock of somebody else that excludes what is asked for. One of another machine has no owner and no process.
+    pub async fn lock_conflict(
+        &self,
+        handle: HandleId,
+        asked: LockAsked,
+    ) -> Result<Option<LockAsked>, Error> {
+        self.0.lock_conflict(handle, asked).await
+    }
+
+    /// Returns when the locks on a file may have changed, after a second at the latest. Cancel safe.
+    pub async fn locks_changed(&self, handle: HandleId) {
+        self.0.locks_changed(handle).await;
+    }
+
+    /// Which locks servers hear of.
+    #[must_use]
+    pub fn lock_scope(&self) -> LockScope {
+        self.0.locks.scope
+    }
+
+    /// Locks that programs of this machine hold, and how many servers have lost.
+    #[must_use]
+    pub fn lock_counts(&self) -> (usize, u64) {
+        (self.0.locks.held(), self.0.locks.lost.load(Ordering::Relaxed))
     }
 
     /// Makes a symbolic link.

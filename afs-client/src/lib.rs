@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 pub mod fs;
 pub mod history;
+pub mod lock;
 pub mod mount_point;
 pub mod names;
 pub mod op;

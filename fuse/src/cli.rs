@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use afs_client::lock::LockScope;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::Rule;
@@ -66,6 +67,28 @@ pub enum Command {
     Top(Top),
 }
 
+/// Which locks servers hear of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Locks {
+    /// Those on whole files.
+    #[default]
+    Whole,
+    /// All.
+    Strict,
+    /// None.
+    Local,
+}
+
+impl From<Locks> for LockScope {
+    fn from(locks: Locks) -> Self {
+        match locks {
+            Locks::Whole => Self::Whole,
+            Locks::Strict => Self::Strict,
+            Locks::Local => Self::Local,
+        }
+    }
+}
+
 /// Options of all that serves a mount.
 #[derive(Args, Clone, Debug)]
 pub struct Client {
@@ -121,6 +144,11 @@ pub struct Client {
     /// How tokens are used.
     #[command(flatten)]
     pub protection: Protection,
+
+    /// Which locks the servers hear of, so that they exclude programs on other machines: those on whole files, all (each
+    /// takes the whole file), or none. Locks on parts of a file are else among the programs of this machine
+    #[arg(long, env = "AFS_LOCKS", value_name = "WHICH", value_enum, default_value_t)]
+    pub locks: Locks,
 
     /// Refuse every change
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]

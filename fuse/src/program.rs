@@ -312,6 +312,7 @@ async fn start(
             deadline: options.deadline(),
             max_vnodes: MAX_VNODES,
             tokens: tokens.clone(),
+            locks: options.locks.into(),
         };
         match AfsFs::start(config, Arc::clone(metrics) as Arc<dyn rxrpc::events::Sink>).await {
             Ok(fs) => return Ok(fs),

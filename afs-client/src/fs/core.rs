@@ -60,6 +60,7 @@ pub(crate) struct Core {
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(crate) counts: super::counts::Counts,
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
+    pub(crate) locks: super::locking::Locks,
     pub(crate) history: History,
 }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub(crate) struct Handle {
     pub(crate) who: Identity,
     /// Where a sequential reader goes on.
     next: Arc<Mutex<u64>>,
+    /// A lock that was taken through it is gone, and others may have had it since.
+    pub(super) lost: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -46,7 +48,15 @@ impl Handle {
             flags,
             who,
             next: Arc::default(),
+            lost: Arc::default(),
         }
+    }
+
+    fn check_locks(&self) -> Result<(), Error> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Error::new(Errno::IO, "the server has lost the lock on this file"));
+        }
+        Ok(())
     }
 }
 
@@ -116,6 +126,9 @@ impl Caller {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
         };
+        if let Err(error) = handle.check_locks() {
+            return Some(Err(error));
+        }
         let vnode = &handle.vnode;
         let (status, _) = self.as_identity(handle.who).valid(vnode)?;
         if !status.is_readable_with(status.access) {
@@ -140,6 +153,7 @@ impl Caller {
     /// Reads; fetches what is not here, and ahead of a sequential reader more than that.
     pub(crate) async fn read(&self, id: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
         let handle = self.handle(id)?;
+        handle.check_locks()?;
         let opener = self.as_identity(handle.who);
         let vnode = &handle.vnode;
         let range = offset..offset.saturating_add(len.into());
@@ -251,6 +265,9 @@ impl Caller {
         };
         if !handle.flags.write {
             return Some(Err(Errno::BADF.into()));
+        }
+        if let Err(error) = handle.check_locks() {
+            return Some(Err(error));
         }
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
             return None;
@@ -401,6 +418,7 @@ impl Caller {
         };
         let vnode = handle.vnode;
         let doomed = if vnode.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.unlock_all(&vnode).await;
             vnode.doomed.lock().take()
         } else {
             None

@@ -7,7 +7,7 @@ use afs_client::error::Error;
 use afs_client::fs::AfsFs;
 use fuser::{
     Errno, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
 
 use super::shared::{Part, Shared};
@@ -31,13 +31,14 @@ macro_rules! answers {
 
 answers! {
     ReplyAttr ReplyCreate ReplyData ReplyDirectory ReplyDirectoryPlus ReplyEmpty ReplyEntry ReplyOpen
-    ReplyStatfs ReplyWrite ReplyXattr
+    ReplyLock ReplyStatfs ReplyWrite ReplyXattr
 }
 
 /// What is counted about a request.
 pub(super) struct Ticket {
     op: Op,
     unique: u64,
+    thread: u32,
     node: u64,
     start: Instant,
     metrics: Arc<Metrics>,
@@ -49,7 +50,7 @@ pub(super) struct Ticket {
 impl Ticket {
     pub(super) fn new(
         op: Op,
-        unique: u64,
+        request: &Request,
         node: u64,
         start: Instant,
         metrics: Arc<Metrics>,
@@ -57,7 +58,8 @@ impl Ticket {
     ) -> Self {
         Self {
             op,
-            unique,
+            unique: request.unique().0,
+            thread: request.pid(),
             node,
             start,
             metrics,
@@ -79,7 +81,8 @@ impl Ticket {
 
 /// A request that waits for its answer.
 pub(super) struct Asked<R> {
-    reply: R,
+    /// None when whoever asked does not wait any more.
+    reply: Option<R>,
     ticket: Ticket,
     fs: AfsFs,
 }
@@ -87,6 +90,7 @@ pub(super) struct Asked<R> {
 impl<R: Answer> Asked<R> {
     /// `fs` is the file system as whoever asks sees it.
     pub(super) fn new(reply: R, ticket: Ticket, fs: AfsFs) -> Self {
+        let reply = Some(reply);
         Self { reply, ticket, fs }
     }
 
@@ -112,24 +116,43 @@ impl<R: Answer> Asked<R> {
         self.ticket.node
     }
 
+    /// The thread that asks; 0 if it cannot be seen from here.
+    pub(super) fn thread(&self) -> u32 {
+        self.ticket.thread
+    }
+
     /// Says yes. Counted first: who sees the answer also sees the count.
     pub(super) fn ok(self, answer: impl FnOnce(R)) {
-        self.ticket.done(Ok(()));
-        answer(self.reply);
+        if let Some(reply) = self.reply {
+            self.ticket.done(Ok(()));
+            answer(reply);
+        }
         self.ticket.answered();
     }
 
     /// Says no.
     pub(super) fn fail(self, errno: Errno) {
-        self.ticket.done(Err(errno.code()));
-        self.reply.fail(errno);
+        if let Some(reply) = self.reply {
+            self.ticket.done(Err(errno.code()));
+            reply.fail(errno);
+        }
         self.ticket.answered();
+    }
+
+    /// Whoever asked is to end and waits no longer; what was begun may go on.
+    pub(super) fn interrupt(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            self.ticket.done(Err(Errno::EINTR.code()));
+            reply.fail(Errno::EINTR);
+        }
     }
 
     /// Says no in a way that is not an error reply.
     pub(super) fn negative(self, errno: Errno, answer: impl FnOnce(R)) {
-        self.ticket.done(Err(errno.code()));
-        answer(self.reply);
+        if let Some(reply) = self.reply {
+            self.ticket.done(Err(errno.code()));
+            answer(reply);
+        }
     }
 }
 

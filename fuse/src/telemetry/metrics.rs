@@ -651,7 +651,8 @@ mod tests {
     fn a_loaded_mount_keeps_to_its_budget() {
         use afs_client::rpc::{cb, fs, vl};
         let metrics = Metrics::new().unwrap();
-        let services: [(Side, u16, &[(u32, &str)]); 3] = [
+        type Served = (Side, u16, &'static [(u32, &'static str)]);
+        let services: [Served; 3] = [
             (Side::Client, 1, fs::PROCEDURES),
             (Side::Client, 52, vl::PROCEDURES),
             (Side::Service, 1, cb::PROCEDURES),

@@ -19,6 +19,7 @@ mod hostile;
 mod identity;
 mod kerberos;
 mod localauth;
+mod locks;
 mod names;
 mod network;
 #[path = "../common/peer.rs"]

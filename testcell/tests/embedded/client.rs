@@ -88,6 +88,7 @@ impl Client {
             deadline,
             max_vnodes: 1000,
             tokens: afs_client::auth::TokenRules::default(),
+            locks: afs_client::lock::LockScope::default(),
         };
         Self {
             fs: AfsFs::start(config, Arc::new(NullSink)).await.unwrap(),

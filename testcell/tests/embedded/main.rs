@@ -11,6 +11,7 @@ mod client;
 mod failures;
 mod hidden;
 mod identities;
+mod locks;
 #[path = "../common/peer.rs"]
 mod peer;
 mod procedures;

@@ -19,6 +19,8 @@ mod demo;
 mod git;
 #[path = "../cell/identity.rs"]
 mod identity;
+#[path = "../cell/locks.rs"]
+mod locks;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;

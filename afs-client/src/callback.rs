@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
+use rxrpc::events::SPAN_TARGET;
 use rxrpc::proto::AbortCode;
 
 use crate::cell::Cell;
@@ -18,6 +19,7 @@ use crate::fs::core::Core;
 use crate::rpc::cb::{self, CallbackServer};
 use crate::rpc::types::{AfsFid, AfsUuid, InterfaceAddr};
 use crate::server::{Origin, Server, ServerId};
+use crate::trace;
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
 use crate::vnode::Vnode;
 use crate::xdr::{List, Text};
@@ -36,6 +38,8 @@ impl CallbackService {
 impl CallbackServer for CallbackService {
     fn call_back(&self, _peer: SocketAddrV4, request: cb::CallBack) -> Answer<cb::CallBackReply> {
         let core = self.core()?;
+        let span = trace::callback_break(request.fids.0.len());
+        let _inside = span.enter();
         for fid in &request.fids.0 {
             let scope = if fid.vnode == 0 {
                 Scope::Volume
@@ -246,6 +250,13 @@ impl Core {
                 known = true;
                 vnode.breaks.bump();
                 self.invalidate(Invalidation::Node(fid));
+                let span = tracing::Span::current();
+                if !span.is_none() {
+                    tracing::info!(target: SPAN_TARGET, %fid, "invalidated");
+                    for request in self.history.spans(fid) {
+                        span.follows_from(request);
+                    }
+                }
             }
         }
         if !known {

@@ -60,6 +60,8 @@ struct Entry {
     about: About,
     server: SocketAddrV4,
     began: Instant,
+    /// What it is done for, if that is traced.
+    span: Option<tracing::Id>,
     ended: OnceLock<Ended>,
 }
 
@@ -86,6 +88,7 @@ impl History {
             about,
             server,
             began: now,
+            span: tracing::Span::current().id(),
             ended: OnceLock::new(),
         });
         let mut objects = self.objects.lock();
@@ -96,6 +99,14 @@ impl History {
         }
         tries.push_back(Arc::clone(&entry));
         Record(entry)
+    }
+
+    /// The spans of what is under way about an object.
+    pub(crate) fn spans(&self, fid: Fid) -> Vec<tracing::Id> {
+        let objects = self.objects.lock();
+        let entries = objects.peek(&fid).into_iter().flatten();
+        let running = entries.filter(|entry| entry.ended.get().is_none());
+        running.filter_map(|entry| entry.span.clone()).collect()
     }
 
     /// What is kept of an object, the oldest first: what was done in the name of `who`, or for all.

@@ -657,6 +657,28 @@ pub const ALERTS: &[Alert] = &[
         ),
     },
     Alert {
+        name: "AfsTelemetryDropped",
+        query: r"sum by (instance, signal) (increase(afs_telemetry_dropped_total[15m])) > 0",
+        lasting: "5m",
+        severity: Severity::Info,
+        summary: "Spans are lost: the collector does not take them, or there are too many",
+        fires: (
+            &[(
+                r#"afs_telemetry_dropped_total{instance="a",signal="traces"}"#,
+                "0+5x40",
+            )],
+            30,
+        ),
+        labels: &[("instance", "a"), ("signal", "traces")],
+        quiet: (
+            &[(
+                r#"afs_telemetry_dropped_total{instance="a",signal="traces"}"#,
+                "0+5x5 25x40",
+            )],
+            40,
+        ),
+    },
+    Alert {
         name: "AfsTargetMissing",
         query: r#"absent(up{job="afs"} == 1)"#,
         lasting: "5m",

@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
+use tracing::Instrument as _;
 
 use super::core::Caller;
 use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
@@ -25,6 +26,7 @@ use crate::rpc::client::{fetch_data, store_data};
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, STORE_DATA_NAME, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::Fill;
+use crate::trace::child;
 use crate::vnode::Vnode;
 use crate::vnode::status::{INSERT, Status, WRITE, to_seconds};
 
@@ -180,7 +182,9 @@ impl Caller {
                 (range.clone(), SMALL)
             };
             opener.begin_fetch(vnode, want, unit, deadline);
-            self.fetched(vnode, &range, deadline).await?;
+            self.fetched(vnode, &range, deadline)
+                .instrument(child!("cache.wait"))
+                .await?;
         }
         // Somebody changes it all the time.
         Err(Errno::AGAIN.into())
@@ -190,7 +194,8 @@ impl Caller {
     fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
         for fill in vnode.data.begin_fills(want, unit) {
             let (caller, vnode) = (self.clone(), Arc::clone(vnode));
-            tokio::spawn(async move { caller.fetch(&vnode, fill, deadline).await });
+            let fetch = async move { caller.fetch(&vnode, fill, deadline).await };
+            tokio::spawn(fetch.in_current_span());
         }
     }
 

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use rxrpc::net::Endpoint;
 use rxrpc::security::Security;
+use tracing::Instrument as _;
 
 use super::{Parent, Volume, VolumeKind, choose};
 use crate::cell::Cell;
@@ -22,6 +23,7 @@ use crate::rpc::client::RpcError;
 use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
 use crate::rpc::vl::{GetAddrs, GetEntryByName, NO_ENTRY};
 use crate::server::{Server, ServerId, Servers};
+use crate::trace::child;
 use crate::types::{CellId, VolumeId};
 use crate::vnode::promise::Breaks;
 use crate::xdr::Text;
@@ -173,7 +175,8 @@ impl Volumes {
         let request = GetEntryByName {
             name: Text::from(name.as_bytes()),
         };
-        let answer = self.ask(cell, &request, deadline).await;
+        let span = child!("vldb.resolve", afs.cell = %cell.name, afs.volume = name);
+        let answer = self.ask(cell, &request, deadline).instrument(span).await;
         self.lookups.count(match &answer {
             Err(RpcError::Aborted(code)) if code.0 == NO_ENTRY => Located::Negative,
             _ if is_stale => Located::Stale,

@@ -13,6 +13,7 @@ use super::text::{bytes, seconds};
 use super::{MetricsPage, Reports};
 use crate::ctl::Held;
 use crate::mount_table::Device;
+use crate::telemetry::trace::{self, Traced};
 use crate::token::day_and_time;
 
 /// How a mount is.
@@ -38,6 +39,8 @@ pub struct Status {
     pub cache: CacheStatus,
     /// What only we have.
     pub dirty: DirtyStatus,
+    /// What is traced.
+    pub traces: Traced,
     /// Tokens of whoever asks; all of them for root.
     pub tokens: Vec<Held>,
 }
@@ -225,6 +228,7 @@ impl Reports {
                 files: state.cache.dirty_files,
                 oldest_seconds: state.cache.dirty_for.map(|age| age.as_secs_f64()),
             },
+            traces: trace::traced(),
             tokens,
         }
     }
@@ -326,6 +330,9 @@ impl fmt::Display for Status {
             cache.objects
         )?;
         writeln!(f, "  dirty        {}", self.dirty)?;
+        if self.traces.exports {
+            writeln!(f, "  traces       {}", self.traces)?;
+        }
         for token in &self.tokens {
             writeln!(f, "  token        {}", shown(token))?;
         }
@@ -397,6 +404,19 @@ impl fmt::Display for VolumeStatus {
             self.cell,
             listed(&self.servers)
         )
+    }
+}
+
+impl fmt::Display for Traced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.exports {
+            return f.write_str("none: started without OTEL_EXPORTER_OTLP_ENDPOINT");
+        }
+        write!(f, "{} % of the requests", self.ratio * 100.0)?;
+        if self.slow_ms > 0 {
+            write!(f, ", and those that fail or take {} ms", self.slow_ms)?;
+        }
+        write!(f, "; {} spans were lost", self.dropped)
     }
 }
 

@@ -252,6 +252,8 @@ families! {
         "When the first of the tokens ends that are renewed here, in seconds since the epoch.";
     token_renewals: Counter, "afs_token_renewals_total", ["cell", "result"], Stable,
         "Tries to renew a token, by result.";
+    telemetry_dropped: Counter, "afs_telemetry_dropped_total", ["signal"], Stable,
+        "Telemetry that was lost: the queue was full, or the collector did not take it.";
     build_info: Gauge, "afs_build_info", ["version"], Stable,
         "Always 1; the label tells the version.";
     cpu_seconds: Seconds, "process_cpu_seconds_total", [], Stable,
@@ -318,6 +320,7 @@ mod tests {
                     "side",
                     "version",
                     "flow",
+                    "signal",
                     "errno",
                 ];
                 assert!(allowed.contains(label), "{}: {label}", row.name);

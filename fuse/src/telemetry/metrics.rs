@@ -107,6 +107,10 @@ impl Metrics {
 
     fn gather(&self) -> Vec<MetricFamily> {
         process::refresh(&self.families);
+        raise(
+            &self.families.telemetry_dropped.with_label_values(&["traces"]),
+            super::trace::traced().dropped,
+        );
         if let Some(fs) = self.watched.get() {
             self.look_at(fs);
         }

@@ -53,6 +53,7 @@ enum NoChannel {
 pub(crate) struct Channel {
     pub(crate) conn: Ref<Connection>,
     pub(crate) slot: Slot,
+    pub(crate) acquired: Acquire,
     pub(crate) permit: Permit,
 }
 
@@ -206,6 +207,7 @@ impl Shared {
         Ok(Channel {
             conn,
             slot,
+            acquired: outcome,
             permit: Permit {
                 bundle: Arc::clone(bundle),
                 _permit: permit,

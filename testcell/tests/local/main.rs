@@ -30,5 +30,6 @@ mod recovery;
 mod slow;
 #[path = "../cell/stop.rs"]
 mod stop;
+mod traces;
 #[path = "../cell/watch.rs"]
 mod watch;

@@ -33,5 +33,6 @@ mod semantics;
 mod slow;
 #[path = "../cell/stop.rs"]
 mod stop;
+mod traces;
 #[path = "../cell/watch.rs"]
 mod watch;

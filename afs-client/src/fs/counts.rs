@@ -10,6 +10,7 @@ pub(crate) struct Counts {
     pub(crate) data_hits: AtomicU32,
     pub(crate) data_misses: AtomicU32,
     pub(crate) breaks: AtomicU32,
+    pub(crate) conflicts: AtomicU32,
 }
 
 impl Counts {
@@ -27,6 +28,11 @@ impl Counts {
 
     pub(crate) fn data_miss(&self) {
         self.data_misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A file that was written here was changed by somebody else.
+    pub(crate) fn conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn broken(&self, count: usize) {

@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::AfsFs;
 use super::core::Core;
+use crate::cell::CellName;
 use crate::clock;
+use crate::store::{Aside, Writer};
 
 /// The state at one moment.
 #[derive(Clone, Debug)]
@@ -20,6 +23,32 @@ pub struct State {
     pub vnodes: usize,
     /// The cache of file data.
     pub cache: CacheState,
+    /// What was written and is not in its place.
+    pub kept: KeptState,
+}
+
+/// Data that was written and is not in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptState {
+    /// What an earlier program has left, and waits for its server or for a token.
+    pub waiting: Vec<Waiting>,
+    /// What was set aside, in this run or before, and not removed from there by somebody.
+    pub set_aside: Vec<Aside>,
+    /// Files that were written here and changed by somebody else at the same time, in this run.
+    pub conflicts: u64,
+}
+
+/// Changes to a file that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The cell.
+    pub cell: CellName,
+    /// `volume:vnode:uniquifier`.
+    pub fid: String,
+    /// Who wrote them.
+    pub owner: String,
+    /// Since when, in unix seconds.
+    pub since: u32,
 }
 
 /// A file server.
@@ -57,6 +86,21 @@ impl AfsFs {
 }
 
 impl Core {
+    /// What was written and is not in its place.
+    pub(super) fn kept(&self) -> KeptState {
+        let waiting = self.cache.waiting().into_iter().map(|entry| Waiting {
+            fid: format!("{}:{}:{}", entry.key.volume, entry.key.vnode, entry.key.unique),
+            owner: Writer(&entry.author).to_string(),
+            since: entry.since,
+            cell: entry.cell,
+        });
+        KeptState {
+            waiting: waiting.collect(),
+            set_aside: self.cache.asides(),
+            conflicts: self.counts.conflicts.load(Ordering::Relaxed).into(),
+        }
+    }
+
     fn state(&self) -> State {
         let now = clock::now();
         let mut seen = HashSet::new();
@@ -85,6 +129,7 @@ impl Core {
                 limit: self.cache.max_bytes(),
                 dirty: self.cache.dirty_bytes(),
             },
+            kept: self.kept(),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::cell::Cell;
 use crate::clock;
 use crate::database::Database;
 use crate::error::Error;
-use crate::mount_point::MountTarget;
+use crate::mount_point::{MountKind, MountTarget};
 use crate::rpc::Procedure;
 use crate::rpc::client::RpcError;
 use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
@@ -125,6 +125,29 @@ impl Volumes {
             })
         });
         Ok(Arc::clone(volume))
+    }
+
+    /// The volume with this number, whichever copy that is.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`enter`](Self::enter).
+    pub async fn enter_id(
+        &self,
+        cell: &Arc<Cell>,
+        id: VolumeId,
+        deadline: Instant,
+    ) -> Result<Arc<Volume>, Error> {
+        if let Some(volume) = self.get(cell.id, id) {
+            return Ok(volume);
+        }
+        let target = MountTarget {
+            kind: MountKind::ForceReadWrite,
+            cell: None,
+            volume: id.to_string(),
+            root: None,
+        };
+        self.enter(cell, &target, Parent::Root, deadline).await
     }
 
     /// Asks again where a volume is.

@@ -8,6 +8,7 @@
 
 mod callbacks;
 mod client;
+mod conflicts;
 mod failures;
 mod hidden;
 mod identities;
@@ -15,6 +16,7 @@ mod identities;
 mod peer;
 mod procedures;
 mod relay;
+mod restart;
 mod rxkad;
 mod storms;
 #[path = "../common/transcript.rs"]

@@ -4,6 +4,7 @@
 //! Otherwise it asks a server through the one rotation loop, with the break counters noted before the call was sent,
 //! and merges the reply. The `*_cached` methods never wait: `None` means that the asynchronous method is needed.
 
+mod adopt;
 mod attr;
 pub(crate) mod core;
 pub(crate) mod counts;

@@ -36,6 +36,7 @@ use std::time::SystemTime;
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
 use crate::cell::CellName;
@@ -107,6 +108,7 @@ pub(super) struct Shared {
     cells: Mutex<HashMap<String, u32>>,
     /// Nothing is written any more.
     closed: AtomicBool,
+    trouble: Trouble,
     /// Lock order: this, then the state of a file.
     books: Mutex<Books>,
     /// A file went.
@@ -124,6 +126,15 @@ struct Books {
     open: LruCache<u64, ()>,
     objects: HashMap<u64, Object>,
     by_key: HashMap<ObjectKey, u64>,
+}
+
+/// What went wrong with the file system that the cache is on.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// It was said that it is full, and that it fails otherwise.
+    said: [AtomicBool; 2],
+    /// How often something went past the cache because it was full, and because it failed.
+    bypassed: [AtomicU64; 2],
 }
 
 /// A file with changes that an earlier program has not stored.
@@ -234,6 +245,12 @@ impl DataCache {
     /// What was set aside.
     pub(crate) fn asides(&self) -> Vec<Aside> {
         self.0.shared.asides.lock().clone()
+    }
+
+    /// How often something went past the cache: because its file system was full, and because that failed otherwise.
+    pub(crate) fn bypassed(&self) -> [u64; 2] {
+        let bypassed = &self.0.shared.trouble.bypassed;
+        bypassed.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Writes down what there is, and gives the directory up. Nothing of it is used any more afterwards.
@@ -383,6 +400,7 @@ impl Shared {
             asides: Mutex::default(),
             cells: Mutex::default(),
             closed: AtomicBool::new(false),
+            trouble: Trouble::default(),
             books: Mutex::new(Books::new()),
             gone: Condvar::new(),
         }
@@ -494,7 +512,15 @@ impl Shared {
                 return;
             }
         };
-        let is_doubtful = entry.is_doubtful;
+        let why = if entry.is_doubtful {
+            Some(
+                "the machine went down before it was stored: what was written in its last moments may be missing",
+            )
+        } else if entry.author.is_nameless() {
+            Some("it was written with a token of a group or scope that only the program knew which died")
+        } else {
+            None
+        };
         file.listed(|allocated, chunks| {
             let mut books = self.books.lock();
             books.used += allocated;
@@ -508,8 +534,7 @@ impl Shared {
         if let Some(journal) = &self.journal {
             journal.lock().keep(id, entry);
         }
-        if is_doubtful {
-            let why = "the machine went down before it was stored: what was written in its last moments may be missing";
+        if let Some(why) = why {
             match file.set_aside(why) {
                 Some(Ok(_)) => return file.discard(),
                 Some(Err(error)) => tracing::error!(%error, "data cannot be set aside: it is kept"),
@@ -597,7 +622,32 @@ impl Shared {
             }
             Err(_) => ours,
         };
-        self.limit.store(limit, Ordering::Relaxed);
+        // With less nothing works. If there is not even so much, it goes past the cache.
+        self.limit.store(limit.max(MIN_BYTES), Ordering::Relaxed);
+        drop(self.reserve(0));
+    }
+
+    /// The file system that the cache is on has refused something, which goes past the cache. That is said once.
+    fn bypass(self: &Arc<Self>, error: &io::Error) {
+        let is_full = is_full(error) || error.kind() == io::ErrorKind::StorageFull;
+        let kind = usize::from(!is_full);
+        if let Some(count) = self.trouble.bypassed.get(kind) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let said = self.trouble.said.get(kind);
+        if said.is_some_and(|said| !said.swap(true, Ordering::Relaxed)) {
+            tracing::error!(%error, "the cache cannot be used as it should: what it cannot take goes past it, and is slower");
+        }
+        if self::is_full(error) {
+            self.shrink();
+        }
+    }
+
+    /// Others have filled the file system: gives something back, so that there is room for what comes next.
+    fn shrink(self: &Arc<Self>) {
+        let used = self.books.lock().used;
+        let limit = used.saturating_sub((used / 16).max(CHUNK));
+        self.limit.store(limit.max(MIN_BYTES), Ordering::Relaxed);
         drop(self.reserve(0));
     }
 
@@ -768,6 +818,12 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         self.shared.freed(self.bytes);
     }
+}
+
+/// Has the file system no room, as against the bound of the cache?
+fn is_full(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NOSPC.raw_os_error())
+        || error.raw_os_error() == Some(Errno::DQUOT.raw_os_error())
 }
 
 /// A file in memory.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::Rule;
+use crate::keeper::Keeper;
 use crate::pagsh::Pagsh;
 use crate::protection::Protection;
 use crate::size::Size;
@@ -36,6 +37,13 @@ pub enum Command {
     /// Unmount MOUNTPOINT: unsaved data is stored first, then the program that serves it ends
     #[command(after_help = EXIT_STATUSES)]
     Umount(Umount),
+    /// Mount at MOUNTPOINT and hold the mount, for another process to serve it: `afs serve'. That one may be killed and
+    /// replaced while programs use the mount; needs root
+    #[command(after_help = EXIT_STATUSES)]
+    Keeper(Keeper),
+    /// Serve the mount that a keeper holds, from where the process before stopped. Needs no privileges
+    #[command(after_help = EXIT_STATUSES)]
+    Serve(Serve),
     /// Start a cell of its own, mount it, and let you play until Ctrl-C; leaves nothing behind
     #[command(after_help = EXIT_STATUSES)]
     Demo(Demo),
@@ -49,9 +57,9 @@ pub enum Command {
     Pagsh(Pagsh),
 }
 
-/// Options of `afs mount`.
+/// Options of all that serves a mount.
 #[derive(Args, Clone, Debug)]
-pub struct Mount {
+pub struct Client {
     /// Home cell [default: from ThisCell]
     #[arg(long, env = "AFS_CELL", value_name = "NAME")]
     pub cell: Option<String>,
@@ -95,10 +103,6 @@ pub struct Mount {
     #[arg(long, env = "AFS_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
 
-    /// Let other users than the one who mounts use it (as root: yes; else needs user_allow_other in /etc/fuse.conf)
-    #[arg(long, env = "AFS_ALLOW_OTHER", action = ArgAction::SetTrue)]
-    pub allow_other: bool,
-
     /// Whose tokens a request is made with: those of the user who makes it, of the user in the same control group
     /// (containers), or of the mount, whoever makes it
     #[arg(long, env = "AFS_IDENTITY", value_name = "RULE", value_enum, default_value_t)]
@@ -126,6 +130,18 @@ pub struct Mount {
     /// $XDG_STATE_HOME/afs-fuse/NAME.log, else nowhere (AFS_LOG sets the level, e.g. AFS_LOG=debug)
     #[arg(long, env = "AFS_LOG_FILE", value_name = "FILE")]
     pub log_file: Option<PathBuf>,
+}
+
+/// Options of `afs mount`.
+#[derive(Args, Clone, Debug)]
+pub struct Mount {
+    /// How it is served.
+    #[command(flatten)]
+    pub client: Client,
+
+    /// Let other users than the one who mounts use it (as root: yes; else needs user_allow_other in /etc/fuse.conf)
+    #[arg(long, env = "AFS_ALLOW_OTHER", action = ArgAction::SetTrue)]
+    pub allow_other: bool,
 
     /// Stay in the foreground [default: return once the mount answers]
     #[arg(short, long)]
@@ -140,7 +156,7 @@ pub struct Mount {
     pub mount_point: PathBuf,
 }
 
-impl Mount {
+impl Client {
     /// The limit of one operation.
     pub const fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline)
@@ -151,6 +167,18 @@ impl Mount {
         let idle = Duration::from_secs(self.connection_expiry.into());
         (idle, idle * 5)
     }
+}
+
+/// Options of `afs serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// How it is served.
+    #[command(flatten)]
+    pub client: Client,
+
+    /// The socket of the keeper that holds the mount
+    #[arg(long, env = "AFS_FD_SOCKET", value_name = "SOCKET")]
+    pub fd_socket: PathBuf,
 }
 
 /// Options of `afs umount`.
@@ -225,12 +253,16 @@ mod tests {
     fn defaults() {
         let mount = mount(&["/afs"]).unwrap();
         assert_eq!(mount.mount_point, PathBuf::from("/afs"));
-        assert_eq!(mount.deadline(), Duration::from_secs(60));
+        assert_eq!(mount.client.deadline(), Duration::from_secs(60));
         let minutes = (Duration::from_mins(2), Duration::from_mins(10));
-        assert_eq!(mount.connection_idle(), minutes);
-        assert_eq!(mount.cache_size, Size(1 << 30));
-        assert_eq!((mount.cell, mount.port, mount.cache_memory), (None, None, None));
-        assert!(!mount.foreground && !mount.read_only && !mount.allow_other && !mount.report_on_stdout);
+        let client = mount.client;
+        assert_eq!(client.connection_idle(), minutes);
+        assert_eq!(client.cache_size, Size(1 << 30));
+        assert_eq!(
+            (client.cell, client.port, client.cache_memory),
+            (None, None, None)
+        );
+        assert!(!mount.foreground && !client.read_only && !mount.allow_other && !mount.report_on_stdout);
     }
 
     #[test]
@@ -238,11 +270,12 @@ mod tests {
         let line = "--cell a.b --cellservdb /c --cache-dir /d --cache-size 2G --port 7009 --address 10.0.0.1 \
                     --metrics 127.0.0.1:9465 --allow-other --read-only --deadline 5 --log-file /l -f /afs";
         let mount = mount(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
-        assert_eq!(mount.cell.as_deref(), Some("a.b"));
-        assert_eq!(mount.cache_size, Size(2 << 30));
-        assert_eq!(mount.port, Some(7009));
-        assert_eq!(mount.metrics, Some(SocketAddr::from(([127, 0, 0, 1], 9465))));
-        assert!(mount.foreground && mount.read_only && mount.allow_other);
+        let client = mount.client;
+        assert_eq!(client.cell.as_deref(), Some("a.b"));
+        assert_eq!(client.cache_size, Size(2 << 30));
+        assert_eq!(client.port, Some(7009));
+        assert_eq!(client.metrics, Some(SocketAddr::from(([127, 0, 0, 1], 9465))));
+        assert!(mount.foreground && client.read_only && mount.allow_other);
     }
 
     #[test]

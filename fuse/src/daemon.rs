@@ -95,8 +95,7 @@ pub struct Caller {
 
 impl Caller {
     /// Takes its place: as a child, leaves the caller's session. To be called before there are threads.
-    pub fn new(options: &cli::Mount) -> io::Result<Self> {
-        let waiting = options.report_on_stdout;
+    pub fn new(options: &cli::Client, waiting: bool) -> io::Result<Self> {
         if waiting {
             rustix::process::setsid()?;
         }

@@ -73,11 +73,11 @@ fn serve(
         .unwrap_or_else(|| SocketAddr::from((address, METRICS_PORT)));
     let log = folder.path("log");
     let mount = mount_options(&servers, &log, address, metrics, folder.mount_point())?;
-    let mut caller =
-        Caller::new(&mount).map_err(|error| Failure::new(Kind::Other, format!("cannot start: {error}")))?;
+    let mut caller = Caller::new(&mount.client, false)
+        .map_err(|error| Failure::new(Kind::Other, format!("cannot start: {error}")))?;
     let told = Told::keep(&log);
     let mut live = None;
-    let served = program::serve(&mount, &mut caller, &mut |fs, counted| {
+    let served = program::mount_and_serve(&mount, &mut caller, &mut |fs, counted| {
         let banner = banner(folder.mount_point(), metrics);
         // Without a terminal there is nobody to tell.
         let _ = std::io::stdout().write_all(banner.as_bytes());
@@ -299,7 +299,11 @@ mod tests {
         let paths = ["/d/CellServDB", "/d/log", "/d/mnt"].map(Path::new);
         let metrics = SocketAddr::from((address, 9465));
         let mount = mount_options(paths[0], paths[1], address, metrics, paths[2]).unwrap();
-        assert!(mount.foreground && mount.address == Some(address) && mount.metrics == Some(metrics));
+        assert!(
+            mount.foreground
+                && mount.client.address == Some(address)
+                && mount.client.metrics == Some(metrics)
+        );
         assert_eq!(mount.mount_point, paths[2]);
     }
 }

@@ -125,6 +125,15 @@ impl InodeTable {
         }
     }
 
+    /// The kernel holds an object, and learned of it from an earlier process.
+    pub fn adopt(&self, id: u64, fid: Fid, lookups: u64) {
+        let mut nodes = self.nodes.write();
+        if id != (self.hash)(fid) {
+            nodes.displaced.insert(fid, id);
+        }
+        nodes.by_id.insert(id, Node { fid, lookups });
+    }
+
     /// Nothing is true any more: every object that the kernel knows beside the root.
     pub fn doubt_all(&self) -> Vec<u64> {
         self.doubts.fetch_add(1, Ordering::SeqCst);
@@ -204,6 +213,13 @@ impl Names {
             directories.total += 1;
         }
         Remembered { version, kept: room }
+    }
+
+    /// Is it one of those that the kernel may believe in?
+    pub fn knows(&self, directory: u64, name: &[u8]) -> bool {
+        let directories = self.directories.lock();
+        let known = directories.by_id.get(&directory);
+        known.is_some_and(|known| known.names.contains(name))
     }
 
     /// May the kernel believe in the name, given what was seen when it was remembered?

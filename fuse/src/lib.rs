@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod adapter;
+pub mod attach;
 pub mod cli;
 pub mod ctl;
 pub mod daemon;
@@ -12,6 +13,8 @@ pub mod demo;
 pub mod failure;
 pub mod identity;
 pub mod inode;
+pub mod keeper;
+pub mod kept;
 pub mod kernel;
 pub mod mount;
 pub mod notify;
@@ -20,8 +23,10 @@ pub mod pagsh;
 pub mod process;
 pub mod program;
 pub mod protection;
+pub mod restore;
 pub mod scope;
 pub mod secret;
+pub mod serve;
 pub mod session;
 pub mod size;
 pub mod telemetry;

@@ -24,6 +24,8 @@ pub struct Mounted {
     pub fs_type: String,
     /// Source of the mount.
     pub source: String,
+    /// Minor number of its device.
+    pub minor: u32,
 }
 
 /// Checks that FUSE can be used by this process.
@@ -222,21 +224,30 @@ fn parse_mountinfo(table: &[u8], path: &Path) -> Option<Mounted> {
     let mut last = None;
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
-        let Some(at) = fields.nth(4) else { continue };
+        let (Some(device), Some(at)) = (fields.nth(2), fields.nth(1)) else {
+            continue;
+        };
         if unescape(at) != path.as_os_str().as_bytes() {
             continue;
         }
         // Optional fields end at a lone dash.
         let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-        let (Some(fs_type), Some(source)) = (rest.next(), rest.next()) else {
+        let (Some(fs_type), Some(source), Some(minor)) = (rest.next(), rest.next(), minor(device)) else {
             continue;
         };
         last = Some(Mounted {
             fs_type: String::from_utf8_lossy(fs_type).into_owned(),
             source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+            minor,
         });
     }
     last
+}
+
+/// Of `major:minor`.
+fn minor(device: &[u8]) -> Option<u32> {
+    let (_, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
+    minor.parse().ok()
 }
 
 /// Undoes the `\ooo` escapes of the kernel's mount tables.
@@ -279,7 +290,8 @@ mod tests {
             mounted,
             Mounted {
                 fs_type: "fuse.afs".into(),
-                source: "afs".into()
+                source: "afs".into(),
+                minor: 41
             }
         );
         assert_eq!(parse_mountinfo(table, Path::new("/a")), None);

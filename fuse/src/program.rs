@@ -18,17 +18,19 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapter::Shared;
-use crate::cli::{Cli, Command, Mount};
+use crate::cli::{Cli, Client, Command, Mount};
 use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
 use crate::failure::{Failure, Kind};
 use crate::identity::Identities;
+use crate::keeper;
 use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
 };
 use crate::pagsh;
 use crate::secret;
+use crate::serve;
 use crate::session::{Ended, Options, Session};
 use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
@@ -40,6 +42,8 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Mount(options) if !options.foreground && !options.report_on_stdout => daemon::start(),
         Command::Mount(options) => mount(&options),
+        Command::Keeper(options) => keeper::run(&options),
+        Command::Serve(options) => serve::run(&options),
         Command::Aklog(options) => token::aklog(&options),
         Command::Tokens(options) => token::tokens(&options),
         Command::Unlog(options) => token::unlog(&options),
@@ -59,11 +63,11 @@ pub fn run() -> ExitCode {
 pub(crate) type Ready<'a> = &'a mut dyn FnMut(&AfsFs, &Arc<Metrics>);
 
 fn mount(options: &Mount) -> ExitCode {
-    let mut caller = match Caller::new(options) {
+    let mut caller = match Caller::new(&options.client, options.report_on_stdout) {
         Ok(caller) => caller,
         Err(error) => return Failure::new(Kind::Other, format!("cannot start: {error}")).show(),
     };
-    match serve(options, &mut caller, &mut |_, _| {}) {
+    match mount_and_serve(options, &mut caller, &mut |_, _| {}) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!("{failure}");
@@ -73,28 +77,46 @@ fn mount(options: &Mount) -> ExitCode {
 }
 
 /// From the checks to the end of the mount.
-pub(crate) fn serve(options: &Mount, caller: &mut Caller, ready: Ready<'_>) -> Result<(), Failure> {
+pub(crate) fn mount_and_serve(options: &Mount, caller: &mut Caller, ready: Ready<'_>) -> Result<(), Failure> {
     let at = check_mount_point(&options.mount_point)?;
     check_fuse(allows_others(options))?;
-    let cells = Arc::new(load_cells(options)?);
-    let cache = match (&options.cache_dir, options.cache_memory) {
-        (Some(dir), _) => CacheConfig::Dir {
-            path: absolute(dir)?,
-            max_bytes: options.cache_size.0,
-        },
-        (None, size) => CacheConfig::Memory {
-            max_bytes: size.map_or(CACHE_MEMORY, |size| size.0),
-        },
-    };
+    let setup = Setup::read(&options.client)?;
     secret::keep()?;
     caller.leave(&at)?;
+    on_runtime(|runtime| serve_on(runtime, options, caller, ready, &at, setup))
+}
+
+/// What the options name, checked.
+pub(crate) struct Setup {
+    cells: Arc<Cells>,
+    cache: CacheConfig,
+}
+
+impl Setup {
+    pub(crate) fn read(options: &Client) -> Result<Self, Failure> {
+        let cells = Arc::new(load_cells(options)?);
+        let cache = match (&options.cache_dir, options.cache_memory) {
+            (Some(dir), _) => CacheConfig::Dir {
+                path: absolute(dir)?,
+                max_bytes: options.cache_size.0,
+            },
+            (None, size) => CacheConfig::Memory {
+                max_bytes: size.map_or(CACHE_MEMORY, |size| size.0),
+            },
+        };
+        Ok(Self { cells, cache })
+    }
+}
+
+/// Runs with threads and tracing.
+pub(crate) fn on_runtime(serve: impl FnOnce(&Runtime) -> Result<(), Failure>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("afs")
         .build()
         .map_err(|error| Failure::new(Kind::Other, format!("cannot start threads: {error}")))?;
     let tracing = runtime.block_on(async { trace::start() });
-    let result = serve_on(&runtime, options, caller, ready, &at, cells, cache);
+    let result = serve(&runtime);
     tracing.flush();
     // Tasks that wait for nothing but time are not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -112,49 +134,23 @@ fn serve_on(
     caller: &mut Caller,
     ready: Ready<'_>,
     at: &Path,
-    cells: Arc<Cells>,
-    cache: CacheConfig,
+    setup: Setup,
 ) -> Result<(), Failure> {
-    let metrics = Arc::new(
-        Metrics::new().map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?,
-    );
-    let healthy = Arc::new(AtomicBool::new(false));
-    if let Some(address) = options.metrics {
-        let pages = Pages {
-            metrics: Arc::clone(&metrics),
-            healthy: Arc::clone(&healthy),
-        };
-        let (bound, _) = runtime.block_on(http::serve(address, pages))?;
-        tracing::info!("metrics at http://{bound}/metrics");
-    }
-    let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
-    metrics.watch(fs.clone());
-    if let Err(error) = runtime.block_on(fs.check_home()) {
-        runtime.block_on(fs.shutdown());
-        return Err(if error.errno() == rustix::io::Errno::TIMEDOUT.raw_os_error() {
-            Failure::new(Kind::NoServer, format!("{error}"))
-                .cure("check that the servers run and that UDP 7000 to 7003 reaches them")
-        } else {
-            Failure::new(Kind::Cell, format!("{error}"))
-        });
-    }
-    let signals = runtime.block_on(async { Signals::new() });
-    let signals =
-        signals.map_err(|error| Failure::new(Kind::Other, format!("cannot take signals: {error}")))?;
-
-    let identities = Arc::new(Identities::new(options.identity));
-    let shared = Shared::new(
-        fs.clone(),
-        runtime.handle().clone(),
-        options.deadline(),
-        Arc::clone(&metrics),
-        Arc::clone(&identities),
-    );
+    let started = Started::start(runtime, &options.client, setup)?;
+    started.check_home(runtime)?;
+    let Started {
+        fs,
+        metrics,
+        healthy,
+        signals,
+        identities,
+        shared,
+    } = started;
     let session = Session::mount(
         shared,
         at,
         Options {
-            read_only: options.read_only,
+            read_only: options.client.read_only,
             allow_other: allows_others(options),
         },
     )?;
@@ -183,8 +179,73 @@ fn serve_on(
     Ok(())
 }
 
+/// A file system whose home cell answers, and what serves it; no session with the kernel yet.
+pub(crate) struct Started {
+    pub(crate) fs: AfsFs,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) healthy: Arc<AtomicBool>,
+    pub(crate) signals: Signals,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Started {
+    pub(crate) fn start(runtime: &Runtime, options: &Client, setup: Setup) -> Result<Self, Failure> {
+        let Setup { cells, cache } = setup;
+        let metrics = Arc::new(
+            Metrics::new()
+                .map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?,
+        );
+        let healthy = Arc::new(AtomicBool::new(false));
+        if let Some(address) = options.metrics {
+            let pages = Pages {
+                metrics: Arc::clone(&metrics),
+                healthy: Arc::clone(&healthy),
+            };
+            let (bound, _) = runtime.block_on(http::serve(address, pages))?;
+            tracing::info!("metrics at http://{bound}/metrics");
+        }
+        let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
+        metrics.watch(fs.clone());
+        let signals = runtime.block_on(async { Signals::new() });
+        let signals =
+            signals.map_err(|error| Failure::new(Kind::Other, format!("cannot take signals: {error}")))?;
+
+        let identities = Arc::new(Identities::new(options.identity));
+        let shared = Shared::new(
+            fs.clone(),
+            runtime.handle().clone(),
+            options.deadline(),
+            Arc::clone(&metrics),
+            Arc::clone(&identities),
+        );
+        Ok(Self {
+            fs,
+            metrics,
+            healthy,
+            signals,
+            identities,
+            shared,
+        })
+    }
+
+    /// Does the home cell answer?
+    pub(crate) fn check_home(&self, runtime: &Runtime) -> Result<(), Failure> {
+        let Err(error) = runtime.block_on(self.fs.check_home()) else {
+            return Ok(());
+        };
+        runtime.block_on(self.fs.shutdown());
+        Err(if error.errno() == rustix::io::Errno::TIMEDOUT.raw_os_error() {
+            Failure::new(Kind::NoServer, format!("{error}"))
+                .cure("check that the servers run and that UDP 7000 to 7003 reaches them")
+        } else {
+            Failure::new(Kind::Cell, format!("{error}"))
+        })
+    }
+}
+
 /// Opens the control socket. Without it the mount works, as nobody.
-fn listen(fs: &AfsFs, at: &Path, identities: Arc<Identities>) -> Option<Socket> {
+pub(crate) fn listen(fs: &AfsFs, at: &Path, identities: Arc<Identities>) -> Option<Socket> {
     let owner = rustix::process::geteuid().as_raw();
     let socket = Socket::listen(&daemon::name_of(at), fs.clone(), Policy { owner, identities });
     socket
@@ -193,7 +254,7 @@ fn listen(fs: &AfsFs, at: &Path, identities: Arc<Identities>) -> Option<Socket> 
 }
 
 async fn start(
-    options: &Mount,
+    options: &Client,
     cells: Arc<Cells>,
     cache: CacheConfig,
     metrics: &Arc<Metrics>,
@@ -241,7 +302,7 @@ async fn start(
     })
 }
 
-fn load_cells(options: &Mount) -> Result<Cells, Failure> {
+fn load_cells(options: &Client) -> Result<Cells, Failure> {
     let home = match &options.cell {
         Some(name) => Some(CellName::new(name).map_err(|_| {
             Failure::new(Kind::Cell, format!("{name:?} is not the name of a cell"))
@@ -287,7 +348,7 @@ async fn wait(mut ended: Ended, mut signals: Signals, at: &Path, fs: &AfsFs) {
 }
 
 /// SIGTERM, SIGINT and SIGHUP.
-struct Signals([Signal; 3]);
+pub(crate) struct Signals([Signal; 3]);
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
@@ -298,7 +359,7 @@ impl Signals {
         ]))
     }
 
-    async fn one(&mut self) {
+    pub(crate) async fn one(&mut self) {
         let [terminate, interrupt, hang_up] = &mut self.0;
         tokio::select! {
             _ = terminate.recv() => {}

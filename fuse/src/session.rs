@@ -19,7 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use afs_client::fs::Invalidation;
 
 use crate::adapter::{Adapter, Shared};
+use crate::attach::{Seat, attach, resend};
 use crate::failure::{Failure, Kind};
+use crate::kept::Init;
 use crate::kernel::Device;
 use crate::mount::{FS_TYPE, SOURCE};
 use crate::notify::Notify;
@@ -63,6 +65,35 @@ impl Session {
             inner: inner.map_err(|error| refused(at, &error))?,
             shared,
         })
+    }
+
+    /// Serves a mount that somebody else keeps: `first` is what was agreed on with the kernel, if it was.
+    pub fn attach(
+        shared: Arc<Shared>,
+        seat: Seat,
+        device: OwnedFd,
+        first: Option<&Init>,
+        options: Options,
+    ) -> io::Result<Self> {
+        let adapter = Adapter::new(Arc::clone(&shared));
+        let mut config = config(options);
+        // What was read through a clone would end with the process.
+        config.clone_fd = false;
+        let inner = attach(
+            seat,
+            device.as_fd(),
+            first,
+            |seat| fuser::Session::from_fd(adapter, seat, SessionACL::All, config),
+            |init| {
+                if let Some(kept) = shared.kept() {
+                    kept.begin(init);
+                }
+            },
+        )?;
+        if first.is_some() {
+            resend(device.as_fd())?;
+        }
+        Ok(Self { inner, shared })
     }
 
     /// Answers from now on, and passes invalidations on.
@@ -113,7 +144,7 @@ fn config(options: Options) -> Config {
 }
 
 /// mount(2) without a helper.
-fn mount_direct(at: &Path, options: Options) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn mount_direct(at: &Path, options: Options) -> rustix::io::Result<OwnedFd> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -141,7 +172,7 @@ fn mount_data(fd: i32, options: Options) -> rustix::io::Result<CString> {
     CString::new(text).map_err(|_| Errno::INVAL)
 }
 
-fn refused(at: &Path, error: &io::Error) -> Failure {
+pub(crate) fn refused(at: &Path, error: &io::Error) -> Failure {
     let failure = Failure::new(Kind::Fuse, format!("mounting {} failed: {error}", at.display()));
     match error.kind() {
         ErrorKind::PermissionDenied => {

@@ -7,7 +7,17 @@
 
 #![allow(missing_docs, clippy::cast_precision_loss, clippy::disallowed_methods)]
 
-use std::net::SocketAddrV4;
+#[path = "../tests/common/peer.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "written for tests, which ask it for more"
+)]
+mod peer;
+#[path = "common/work.rs"]
+mod work;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,49 +27,21 @@ use afs_client::auth::keytab::Keytab;
 use afs_client::auth::krb5_conf::Krb5Conf;
 use afs_client::auth::{Principal, Token};
 use afs_client::cell::CellName;
-use afs_client::rpc::cb::{self, CallbackServer};
 use afs_client::rpc::client::{RpcError, call, fetch_data, store_data};
 use afs_client::rpc::fs::{CreateFile, FetchDataArgs, StoreDataArgs};
-use afs_client::rpc::serve::{Callbacks, RequestCounts};
-use afs_client::rpc::types::{AfsFid, AfsUuid, InterfaceAddr};
+use afs_client::rpc::types::AfsFid;
 use afs_client::rpc::vl::GetEntryByName;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use rxrpc::events::NullSink;
-use rxrpc::net::{Endpoint, EndpointConfig, Target};
-use rxrpc::proto::{AbortCode, Level, ServiceId};
+use rxrpc::net::{Endpoint, Target};
+use rxrpc::proto::{Level, ServiceId};
 use rxrpc::security::Security;
 use testcell::Cell;
 use tokio::task::JoinSet;
 
-/// As much of a cache manager as a file server asks for.
-struct Manager(AfsUuid);
-
-impl CallbackServer for Manager {
-    fn init_callback_state_3(
-        &self,
-        _: SocketAddrV4,
-        _: cb::InitCallBackState3,
-    ) -> Result<cb::InitCallBackState3Reply, AbortCode> {
-        Ok(cb::InitCallBackState3Reply {})
-    }
-
-    fn probe_uuid(&self, _: SocketAddrV4, _: cb::ProbeUuid) -> Result<cb::ProbeUuidReply, AbortCode> {
-        Ok(cb::ProbeUuidReply {})
-    }
-
-    fn call_back(&self, _: SocketAddrV4, _: cb::CallBack) -> Result<cb::CallBackReply, AbortCode> {
-        Ok(cb::CallBackReply {})
-    }
-
-    fn who_are_you(&self, _: SocketAddrV4, _: cb::WhoAreYou) -> Result<cb::WhoAreYouReply, AbortCode> {
-        let interface = InterfaceAddr {
-            uuid: self.0,
-            ..InterfaceAddr::default()
-        };
-        Ok(cb::WhoAreYouReply { interface })
-    }
-}
+use self::peer::Peer;
+use self::work::{TICK, they_worked, we_worked};
 
 /// Alice's file on the server, and how it is called.
 #[derive(Clone)]
@@ -157,12 +139,10 @@ async fn token(cell: &Cell) -> Result<Token> {
 }
 
 async fn file(cell: &Cell) -> Result<File> {
-    let endpoint = Endpoint::bind(EndpointConfig::default(), Arc::new(NullSink)).await?;
-    let callbacks = Callbacks {
-        server: Arc::new(Manager(AfsUuid([7; 16]))),
-        counts: Arc::<RequestCounts>::default(),
-    };
-    endpoint.serve(ServiceId(1), Arc::new(callbacks));
+    let server = SocketAddrV4::new(cell.server_address(1)?, 7000);
+    let anywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    let peer = Peer::at(anywhere, server, 2, Arc::new(NullSink)).await;
+    let endpoint = peer.endpoint.clone();
     let locations = SocketAddrV4::new(cell.database_address()?, 7003);
     let asked = GetEntryByName {
         name: b"home.alice"[..].into(),
@@ -176,7 +156,7 @@ async fn file(cell: &Cell) -> Result<File> {
             token: Arc::new(token(cell).await?.rxkad()?),
             level: Level::Clear,
         },
-        ..Target::new(SocketAddrV4::new(cell.server_address(1)?, 7000), ServiceId(1))
+        ..peer.target()
     };
     let create = CreateFile {
         dir: AfsFid {
@@ -217,34 +197,6 @@ impl Cost {
         let mib = SIZE as f64 / f64::from(1 << 20) * self.seconds.len() as f64;
         ticks as f64 * TICK.as_secs_f64() * 1000.0 / mib
     }
-}
-
-/// The processor time of all processes that are called so, in ticks (proc_pid_stat(5), fields 14 and 15).
-fn worked(is_it: impl Fn(&str) -> bool) -> Result<u64> {
-    let mut all = 0;
-    for entry in std::fs::read_dir("/proc")? {
-        // Those that end meanwhile are of no interest.
-        let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else {
-            continue;
-        };
-        let Some((head, fields)) = stat.rsplit_once(") ") else {
-            continue;
-        };
-        if is_it(head) {
-            let times = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
-            all += times.sum::<Result<u64, _>>()?;
-        }
-    }
-    Ok(all)
-}
-
-fn we_worked() -> Result<u64> {
-    let head = format!("{} (", std::process::id());
-    worked(|process| process.starts_with(&head))
-}
-
-fn they_worked() -> Result<u64> {
-    worked(|process| process.ends_with("(dafileserver"))
 }
 
 async fn measure(cell: &Cell) -> Result<[Cost; 3]> {
@@ -309,5 +261,3 @@ const AT_ONCE: usize = 4;
 const PERIOD: u64 = 1_000_003;
 const ROUNDS: usize = 5;
 const WANTED: f64 = 0.75;
-/// Linux tells processor time in hundredths of a second, whatever its own clock.
-const TICK: Duration = Duration::from_millis(10);

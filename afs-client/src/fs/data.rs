@@ -20,7 +20,7 @@ use crate::auth::tokens::{Identity, ProofId};
 use crate::clock;
 use crate::error::Error;
 use crate::op::Class;
-use crate::rpc::client::{fetch_data, store_data};
+use crate::rpc::client::{RpcError, fetch_data, store_data};
 use crate::rpc::fs::{FetchDataArgs, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::{Attempt as StoreAttempt, Author, CacheFile, Fill, Mark, StoreCall, checksum_of};
@@ -37,6 +37,17 @@ pub(crate) struct Handle {
     pub(crate) who: Identity,
     /// Where a sequential reader goes on.
     next: Arc<Mutex<u64>>,
+}
+
+impl Handle {
+    pub(super) fn new(vnode: Arc<Vnode>, flags: OpenFlags, who: Identity) -> Self {
+        Self {
+            vnode,
+            flags,
+            who,
+            next: Arc::default(),
+        }
+    }
 }
 
 impl Caller {
@@ -74,12 +85,7 @@ impl Caller {
         let keep_cache = vnode.shown.lock().replace(status.version) == Some(status.version);
         vnode.opens.fetch_add(1, Ordering::AcqRel);
         let id = HandleId(self.next_handle.fetch_add(1, Ordering::Relaxed));
-        let handle = Handle {
-            vnode: Arc::clone(vnode),
-            flags,
-            who: self.who,
-            next: Arc::default(),
-        };
+        let handle = Handle::new(Arc::clone(vnode), flags, self.who);
         self.handles.lock().insert(id, handle);
         Ok(Opened {
             handle: id,
@@ -169,7 +175,11 @@ impl Caller {
                 (range.clone(), SMALL)
             };
             opener.begin_fetch(vnode, want, unit, deadline);
-            self.fetched(vnode, &range, deadline).await?;
+            if !self.fetched(vnode, &range, deadline).await?
+                && let Some(bytes) = opener.read_past(vnode, &range).await?
+            {
+                return Ok(bytes);
+            }
         }
         // Somebody changes it all the time.
         Err(Errno::AGAIN.into())
@@ -183,14 +193,20 @@ impl Caller {
         }
     }
 
-    /// Waits until nothing of `range` is under way.
-    async fn fetched(&self, vnode: &Vnode, range: &Range<u64>, deadline: Instant) -> Result<(), Error> {
+    /// Reads past the cache, which does not do its work; `None` if the file has changed meanwhile.
+    async fn read_past(&self, vnode: &Arc<Vnode>, range: &Range<u64>) -> Result<Option<Bytes>, Error> {
+        let (version, sent) = self.fetch_range(vnode, range.clone()).await?;
+        Ok(vnode.data.patched(range, version, &sent)?.map(Bytes::from))
+    }
+
+    /// Waits until nothing of `range` is under way. False if something of it can only be had past the cache.
+    async fn fetched(&self, vnode: &Vnode, range: &Range<u64>, deadline: Instant) -> Result<bool, Error> {
         loop {
             let mut changed = pin!(vnode.data.changed());
             changed.as_mut().enable();
             let filling = vnode.data.filling(range);
             if filling.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             if tokio::time::timeout_at((deadline + SLACK).into(), changed)
                 .await
@@ -198,8 +214,10 @@ impl Caller {
             {
                 return Err(Errno::TIMEDOUT.into());
             }
-            if let Some(error) = filling.iter().find_map(|filling| filling.failure()) {
-                return Err(error.clone());
+            match filling.iter().find_map(|filling| filling.failure()) {
+                Some(Some(error)) => return Err(error.clone()),
+                Some(None) => return Ok(false),
+                None => {}
             }
         }
     }
@@ -207,7 +225,7 @@ impl Caller {
     /// Fetches one piece.
     async fn fetch(&self, vnode: &Vnode, fill: Fill, deadline: Instant) {
         if let Err(error) = fill.prepare() {
-            return fill.fail(error.into());
+            return fill.fail_here(&error);
         }
         let range = fill.range().clone();
         let request = FetchDataArgs {
@@ -235,6 +253,7 @@ impl Caller {
                     }
                     return;
                 }
+                Err(RpcError::Cache(error)) => return fill.fail_here(&error),
                 Err(error) => {
                     self.on_error(vnode, &error);
                     if let Err(error) = rotation.failed(&attempt, error).await {

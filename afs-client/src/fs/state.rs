@@ -75,6 +75,8 @@ pub struct CacheState {
     pub limit: u64,
     /// What only we have.
     pub dirty: u64,
+    /// How often data went past the cache because its file system was full, and because that failed otherwise.
+    pub bypassed: [u64; 2],
 }
 
 impl AfsFs {
@@ -128,6 +130,7 @@ impl Core {
                 used: self.cache.used_bytes(),
                 limit: self.cache.max_bytes(),
                 dirty: self.cache.dirty_bytes(),
+                bypassed: self.cache.bypassed(),
             },
             kept: self.kept(),
         }

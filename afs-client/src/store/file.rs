@@ -38,6 +38,8 @@ pub(crate) struct CacheFile {
     filled: Notify,
     /// The index is told of it.
     marked: AtomicBool,
+    /// Changes that an earlier program has left were taken over, and not set aside or given up since.
+    saved: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +74,8 @@ pub(crate) struct Filling {
     range: Range<u64>,
     /// Some local change made what is fetched useless.
     overtaken: AtomicBool,
-    failure: OnceLock<Error>,
+    /// Why it failed; `None` if it was the cache, past which it can be had.
+    failure: OnceLock<Option<Error>>,
 }
 
 /// The right to put fetched bytes into a range. Dropped without `commit`, the range stays absent.
@@ -130,6 +133,7 @@ impl CacheFile {
         };
         let file = Self::with(id, shared, Some(entry.key), state);
         file.state.write().clear_around(&dirty)?;
+        file.saved.store(true, Ordering::Relaxed);
         Ok(file)
     }
 
@@ -143,6 +147,7 @@ impl CacheFile {
             state: RwLock::new(state),
             filled: Notify::new(),
             marked: AtomicBool::new(false),
+            saved: AtomicBool::new(false),
         })
     }
 
@@ -156,6 +161,11 @@ impl CacheFile {
         let (bytes, chunks) = (state.allocated.bytes(), state.listed.iter().flatten().collect());
         drop(state);
         tell(bytes, chunks);
+    }
+
+    /// Was what an earlier program has left of it taken over, and stored or kept?
+    pub(crate) fn is_saved(&self) -> bool {
+        self.saved.load(Ordering::Relaxed)
     }
 
     /// Does it outlive the program?
@@ -232,6 +242,10 @@ impl CacheFile {
         let (Some(key), Some(journal)) = (self.key, &self.shared.journal) else {
             return;
         };
+        if state.path.is_none() {
+            // It is in memory.
+            return;
+        }
         let mut journal = journal.lock();
         if !journal.has(self.id) {
             if !matches!(step, Step::Write(_) | Step::Truncate(_)) {
@@ -396,8 +410,118 @@ impl CacheFile {
         Ok(())
     }
 
-    /// Writes local bytes.
+    /// Writes local bytes. What the disk does not take is kept in memory until it is stored.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull`: so much is dirty that there is no room. Others: bytes that only we have cannot be read.
     pub(crate) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let Err(error) = self.write_here(offset, data) else {
+            return Ok(());
+        };
+        // An error without a number is not the disk's.
+        if error.raw_os_error().is_none() || self.state.read().path.is_none() {
+            return Err(error);
+        }
+        self.shared.bypass(&error);
+        if super::is_full(&error) && self.write_here(offset, data).is_ok() {
+            return Ok(());
+        }
+        self.move_to_memory()?;
+        self.write_here(offset, data)
+    }
+
+    /// The disk does not do its work: what is dirty moves into memory.
+    fn move_to_memory(&self) -> io::Result<()> {
+        let memory = super::open_memory()?;
+        let mut state = self.state.write();
+        let Some(path) = state.path.clone() else {
+            return Ok(());
+        };
+        let dirty = state.content.dirty();
+        if !dirty.is_empty() {
+            let file = state.existing()?.ok_or(io::ErrorKind::NotFound)?;
+            let mut buffer = vec![0; SUM_STEP];
+            for (at, step) in steps(&dirty) {
+                let buffer = buffer.get_mut(..step).unwrap_or_default();
+                read_sparse(&file, buffer, at)?;
+                memory.write_all_at(buffer, at)?;
+            }
+        }
+        if let Some(journal) = &self.shared.journal {
+            // It is not on the disk any more.
+            journal.lock().forget(self.id);
+        }
+        state.content.evict(0..u64::MAX);
+        state.sums.clear();
+        state.unverified.clear();
+        let before = state.allocated.bytes();
+        state.allocated = state.dirty_pages.clone();
+        let freed = before - state.allocated.bytes();
+        state.path = None;
+        state.backing = Some(Arc::new(memory));
+        // If that fails, the next start removes it.
+        let _ = place::remove_file(&path);
+        drop(state);
+        self.shared.freed(freed);
+        self.mark();
+        Ok(())
+    }
+
+    /// Nothing is dirty any more of what was moved into memory: the disk may be tried again.
+    fn leave_memory(&self) {
+        let Some((key, place)) = self.key.zip(self.shared.place.as_ref()) else {
+            return;
+        };
+        let mut state = self.state.write();
+        if state.path.is_some() || state.content.is_modified() || !state.filling.is_empty() {
+            return;
+        }
+        state.content.evict(0..u64::MAX);
+        let freed = std::mem::take(&mut state.allocated).bytes();
+        state.backing = None;
+        state.path = Some(place.data(key));
+        drop(state);
+        self.shared.freed(freed);
+    }
+
+    /// The bytes of `range` as they are seen here, made of those that a server has sent of `version`; `None` if local
+    /// changes are based on another one.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that only we have cannot be read.
+    pub(crate) fn patched(
+        &self,
+        range: &Range<u64>,
+        version: DataVersion,
+        sent: &[u8],
+    ) -> io::Result<Option<Vec<u8>>> {
+        let state = self.state.read();
+        if state.content.is_modified() && state.content.version() != Some(version) {
+            return Ok(None);
+        }
+        if !state.content.is_modified() {
+            return Ok(Some(sent.to_vec()));
+        }
+        let len = state.content.len().min(range.end).saturating_sub(range.start);
+        let visible = state.content.base_len().saturating_sub(range.start);
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut out = sent.to_vec();
+        out.truncate(size(visible));
+        out.resize(size(len), 0);
+        let dirty: RangeSet = state.content.dirty().overlapping(range.clone()).collect();
+        if !dirty.is_empty() {
+            let file = state.existing()?.ok_or(io::ErrorKind::NotFound)?;
+            for (at, step) in steps(&dirty) {
+                let from = size(at - range.start);
+                read_sparse(&file, out.get_mut(from..from + step).unwrap_or_default(), at)?;
+            }
+        }
+        Ok(Some(out))
+    }
+
+    fn write_here(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let end = offset
             .checked_add(data.len() as u64)
             .filter(|end| *end <= i64::MAX as u64)
@@ -589,6 +713,7 @@ impl CacheFile {
         state.count_dirty(&self.shared);
         drop(state);
         self.shared.freed(freed);
+        self.leave_memory();
         self.mark();
     }
 
@@ -603,11 +728,13 @@ impl CacheFile {
     /// Gives local changes up.
     pub(crate) fn discard(&self) {
         let mut state = self.state.write();
+        self.saved.store(false, Ordering::Relaxed);
         self.note(&state, &Step::Discard);
         let freed = state.change(Content::discard);
         state.count_dirty(&self.shared);
         drop(state);
         self.shared.freed(freed);
+        self.leave_memory();
     }
 
     /// Copies what is here to a folder beside the cache, to be looked at by people; `None` if the cache is in memory. What is
@@ -884,6 +1011,7 @@ impl State {
             clean.extend(self.content.clean().overlapping(chunk_range(*chunk)));
         }
         sums.retain(|chunk, _| clean.overlapping(chunk_range(*chunk)).next().is_some());
+        self.path.as_ref()?;
         let version = self.content.version()?;
         let record = Record {
             served: Served {
@@ -1009,9 +1137,9 @@ impl State {
 }
 
 impl Filling {
-    /// Why the fetch failed, if it did.
-    pub(crate) fn failure(&self) -> Option<&Error> {
-        self.failure.get()
+    /// Why the fetch failed, if it did: `Some(None)` if it was for the cache.
+    pub(crate) fn failure(&self) -> Option<Option<&Error>> {
+        self.failure.get().map(Option::as_ref)
     }
 }
 
@@ -1023,6 +1151,9 @@ impl Fill {
 
     /// Takes room for the range. To be called once, before `put`.
     pub(crate) fn prepare(&self) -> io::Result<()> {
+        if self.file.key.is_some() && self.file.state.read().path.is_none() {
+            return Err(io::Error::other("the file is in memory until it is stored"));
+        }
         let cover = pages(&self.filling.range);
         let mut reserved = self.file.reserve(&cover)?;
         self.file.ensure_backing()?;
@@ -1082,7 +1213,13 @@ impl Fill {
 
     /// The fetch failed: tells those who wait for it.
     pub(crate) fn fail(self, error: Error) {
-        let _ = self.filling.failure.set(error);
+        let _ = self.filling.failure.set(Some(error));
+    }
+
+    /// The cache does not take what is fetched: tells those who wait for it to have it past the cache.
+    pub(crate) fn fail_here(self, error: &io::Error) {
+        self.file.shared.bypass(error);
+        let _ = self.filling.failure.set(None);
     }
 
     fn is_overtaken(&self) -> bool {
@@ -1101,6 +1238,19 @@ impl Drop for Fill {
         self.file.shared.freed(freed);
         self.file.filled.notify_waiters();
     }
+}
+
+/// All bytes of a set, in pieces of a size that can be copied at once.
+fn steps(set: &RangeSet) -> impl Iterator<Item = (u64, usize)> + '_ {
+    set.iter().flat_map(|part| {
+        let starts = (part.start..part.end).step_by(SUM_STEP);
+        starts.map(move |at| {
+            (
+                at,
+                usize::try_from(part.end - at).map_or(SUM_STEP, |rest| rest.min(SUM_STEP)),
+            )
+        })
+    })
 }
 
 /// The chunks that `range`, not empty, touches.

@@ -31,6 +31,14 @@ pub(crate) struct Author {
     pub(crate) is_earlier: bool,
 }
 
+impl Author {
+    /// Had they a token by which a later program cannot know them again?
+    pub(super) fn is_nameless(&self) -> bool {
+        let passing = matches!(self.who, Identity::UserInGroup(..) | Identity::UserInScope(..));
+        passing && self.principal.is_some()
+    }
+}
+
 /// What only we have of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -58,6 +66,8 @@ pub(super) enum Step {
     Stored(DataVersion, u64, bool),
     StoreFailed,
     Discard,
+    /// The file has left the disk: there is no entry any more.
+    Forget,
 }
 
 impl Content {
@@ -77,6 +87,10 @@ impl Content {
             Step::Stored(version, len, false) => self.stored_among_others(*version, *len),
             Step::StoreFailed => self.store_failed(),
             Step::Discard => self.discard(),
+            Step::Forget => {
+                self.store_failed();
+                self.discard();
+            }
         }
     }
 }
@@ -152,6 +166,15 @@ impl Journal {
     /// A file of an earlier program has this number now; to be followed by `rewrite`.
     pub(super) fn keep(&mut self, id: u64, entry: Entry) {
         self.entries.insert(id, entry);
+    }
+
+    /// Nothing of a file is on the disk any more.
+    pub(super) fn forget(&mut self, id: u64) {
+        if self.entries.remove(&id).is_some() {
+            let mut out = Vec::new();
+            frame(&mut out, |out| put_step(out, id, &Step::Forget));
+            self.append(&out);
+        }
     }
 
     /// A file takes a step.
@@ -393,6 +416,7 @@ fn put_step(out: &mut Vec<u8>, id: u64, step: &Step) {
         }
         Step::StoreFailed => head(STORE_FAILED),
         Step::Discard => head(DISCARD),
+        Step::Forget => head(FORGET),
     }
 }
 
@@ -418,6 +442,7 @@ fn take_record(entries: &mut HashMap<u64, Entry>, input: &mut Input<'_>) -> Opti
         STORED => Step::Stored(DataVersion(input.u64()?), input.u64()?, input.u64()? != 0),
         STORE_FAILED => Step::StoreFailed,
         DISCARD => Step::Discard,
+        FORGET => Step::Forget,
         _ => return None,
     };
     if !input.0.is_empty() {
@@ -553,6 +578,7 @@ const PART_STORED: u8 = 6;
 const STORED: u8 = 7;
 const STORE_FAILED: u8 = 8;
 const DISCARD: u8 = 9;
+const FORGET: u8 = 10;
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]

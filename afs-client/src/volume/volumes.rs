@@ -131,7 +131,7 @@ impl Volumes {
     ///
     /// # Errors
     ///
-    /// As those of [`enter`](Self::enter).
+    /// As those of [`enter`](Self::enter); `ENODEV` too if the number is in use again, for another copy.
     pub async fn enter_id(
         &self,
         cell: &Arc<Cell>,
@@ -147,7 +147,12 @@ impl Volumes {
             volume: id.to_string(),
             root: None,
         };
-        self.enter(cell, &target, Parent::Root, deadline).await
+        let entered = self.enter(cell, &target, Parent::Root, deadline).await?;
+        if entered.id == id {
+            Ok(entered)
+        } else {
+            Err(Errno::NODEV.into())
+        }
     }
 
     /// Asks again where a volume is.

@@ -14,9 +14,7 @@ use std::time::Duration;
 use afs_client::error::Error;
 use afs_client::fs::{AfsFs, Kind, ListEntry, Listing, Lookup};
 use afs_client::types::Fid;
-use fuser::{
-    Errno, FileHandle, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen,
-};
+use fuser::{FileHandle, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -36,12 +34,18 @@ pub(super) struct Streams {
 #[derive(Clone)]
 struct Stream {
     dir: Fid,
-    listing: Arc<Listing>,
+    /// None yet of one that an earlier process opened.
+    listing: Option<Arc<Listing>>,
     /// Reading began: at the start again means rewound.
     begun: bool,
 }
 
 impl Streams {
+    /// Handles that are given from now on are these and beyond.
+    pub(super) fn begin_at(&self, first: u64) {
+        self.next.store(first, Ordering::Relaxed);
+    }
+
     /// A new stream, and whether the kernel's copy of an earlier listing is still right.
     fn open(&self, dir: Fid, listing: Arc<Listing>) -> (FileHandle, bool) {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
@@ -57,7 +61,7 @@ impl Streams {
             handle,
             Stream {
                 dir,
-                listing,
+                listing: Some(listing),
                 begun: false,
             },
         );
@@ -68,18 +72,22 @@ impl Streams {
         self.open.lock().remove(&handle);
     }
 
-    /// The stream as it was before this read.
-    fn read(&self, handle: u64) -> Option<Stream> {
+    /// The stream as it was before this read. One that is not known was opened by an earlier process.
+    fn read(&self, handle: u64, dir: Fid) -> Stream {
         let mut open = self.open.lock();
-        let stream = open.get_mut(&handle)?;
+        let stream = open.entry(handle).or_insert(Stream {
+            dir,
+            listing: None,
+            begun: false,
+        });
         let before = stream.clone();
         stream.begun = true;
-        Some(before)
+        before
     }
 
     fn rewind(&self, handle: u64, listing: &Arc<Listing>) {
         if let Some(stream) = self.open.lock().get_mut(&handle) {
-            stream.listing = Arc::clone(listing);
+            stream.listing = Some(Arc::clone(listing));
         }
     }
 }
@@ -104,11 +112,12 @@ impl Adapter {
     }
 
     pub(super) fn do_readdir<P: Page>(&self, asked: Asked<P>, handle: FileHandle, offset: u64) {
-        let Some(stream) = self.shared.streams.read(handle.0) else {
-            return asked.fail(Errno::EBADF);
+        let Some((dir, asked)) = self.object(INodeNo(asked.node()), asked) else {
+            return;
         };
+        let stream = self.shared.streams.read(handle.0, dir);
         let rewound = offset == 0 && stream.begun;
-        let (dir, mut listing) = (stream.dir, Some(stream.listing));
+        let (dir, mut listing) = (stream.dir, stream.listing);
         if rewound {
             listing = match asked.fs().readdir_cached(dir) {
                 Some(Ok(fresh)) => Some(fresh),

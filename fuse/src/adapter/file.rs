@@ -1,13 +1,18 @@
 //! Open files.
 
+use std::sync::Arc;
+
 use afs_client::error::Error;
 use afs_client::fs::{AfsFs, Entry, HandleId, Lookup, OpenFlags, Opened};
 use afs_client::types::Fid;
 use bytes::Bytes;
-use fuser::{FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyData, ReplyEmpty, ReplyOpen, ReplyWrite};
+use fuser::{
+    Errno, FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyData, ReplyEmpty, ReplyOpen, ReplyWrite,
+};
 
-use super::reply::{Asked, errno_of};
-use super::{Adapter, Limit, convert};
+use super::change::Change;
+use super::reply::{Answer, Asked, errno_of};
+use super::{Adapter, Limit, Shared, convert};
 
 impl Adapter {
     pub(super) fn do_open(&self, asked: Asked<ReplyOpen>, node: INodeNo, flags: fuser::OpenFlags) {
@@ -15,15 +20,23 @@ impl Adapter {
             return;
         };
         let flags = convert::open_flags(flags);
+        let before = self
+            .shared
+            .kept()
+            .and_then(|kept| kept.opened_before(asked.unique()));
+        if let Some(handle) = before {
+            let keep_cache = false;
+            return answer_open(asked, flags, Opened { handle, keep_cache });
+        }
         match asked.fs().open_cached(fid, flags) {
-            Some(Ok(opened)) => answer_open(asked, flags, opened),
+            Some(Ok(opened)) => self.shared.answer_open(asked, fid, flags, opened),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 let fs = asked.fs().clone();
                 let work = async move { fs.open(fid, flags).await };
                 self.shared
-                    .wait(Limit::Deadline, asked, work, move |_, asked, opened| {
-                        answer_open(asked, flags, opened);
+                    .wait(Limit::Deadline, asked, work, move |shared, asked, opened| {
+                        shared.answer_open(asked, fid, flags, opened);
                     });
             }
         }
@@ -43,10 +56,12 @@ impl Adapter {
         let place = self.shared.place(parent, name);
         let exclusive = flags.0 & libc::O_EXCL != 0;
         let flags = convert::open_flags(flags);
+        let change = Change::open(dir, name, exclusive);
         let (fs, name) = (asked.fs().clone(), name.to_vec());
-        let asked_name = name.clone();
+        let (asked_name, unique) = (name.clone(), asked.unique());
+        let shared = Arc::clone(&self.shared);
         let work = async move {
-            match fs
+            let made = match fs
                 .create(dir, &asked_name, convert::permissions(mode), flags)
                 .await
             {
@@ -54,13 +69,14 @@ impl Adapter {
                     open_existing(&fs, dir, &asked_name, flags, error).await
                 }
                 other => other,
+            };
+            if let (Ok((entry, opened)), Some(kept)) = (&made, shared.kept()) {
+                kept.opened(unique, opened.handle, entry.fid, flags, fs.identity());
             }
+            made
         };
-        self.shared.wait(
-            Limit::Deadline,
-            asked,
-            work,
-            move |shared, asked, (entry, opened)| {
+        self.shared
+            .change(asked, change, work, move |shared, asked, (entry, opened)| {
                 let told = shared.tell(place, &name, &entry);
                 shared.metrics.inodes(shared.inodes.len());
                 let lifetime = told.attr_lifetime.min(told.entry_lifetime);
@@ -74,11 +90,13 @@ impl Adapter {
                         open_reply(flags, opened),
                     );
                 });
-            },
-        );
+            });
     }
 
     pub(super) fn do_read(&self, asked: Asked<ReplyData>, handle: FileHandle, offset: u64, size: u32) {
+        let Some(asked) = self.unspoiled(handle, asked) else {
+            return;
+        };
         let handle = HandleId(handle.0);
         match asked.fs().read_cached(handle, offset, size) {
             Some(Ok(data)) => asked.ok(|reply| reply.data(&data)),
@@ -95,51 +113,127 @@ impl Adapter {
     }
 
     pub(super) fn do_write(&self, asked: Asked<ReplyWrite>, handle: FileHandle, offset: u64, data: &[u8]) {
+        let Some(asked) = self.unspoiled(handle, asked) else {
+            return;
+        };
         let handle = HandleId(handle.0);
         let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
         match asked.fs().write_cached(handle, offset, data) {
-            Some(Ok(())) => asked.ok(|reply| reply.written(written)),
+            Some(Ok(())) => {
+                self.shared.wrote(asked.node());
+                asked.ok(|reply| reply.written(written));
+            }
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 // The session's buffer is needed for the next request: one copy.
                 let (fs, data) = (asked.fs().clone(), data.to_vec());
                 let work = async move { fs.write(handle, offset, &data).await };
-                self.shared.wait(Limit::Own, asked, work, move |_, asked, ()| {
-                    asked.ok(|reply| reply.written(written));
-                });
+                self.shared
+                    .wait(Limit::Own, asked, work, move |shared, asked, ()| {
+                        shared.wrote(asked.node());
+                        asked.ok(|reply| reply.written(written));
+                    });
             }
         }
     }
 
     pub(super) fn do_flush(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
+        let Some(asked) = self.unspoiled(handle, asked) else {
+            return;
+        };
         let handle = HandleId(handle.0);
+        let storing = self.shared.storing(asked.node());
         match asked.fs().flush_cached(handle) {
-            Some(Ok(())) => asked.ok(ReplyEmpty::ok),
+            Some(Ok(())) => {
+                self.shared.stored(storing);
+                asked.ok(ReplyEmpty::ok);
+            }
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 let fs = asked.fs().clone();
                 let work = async move { fs.flush(handle).await };
                 self.shared
-                    .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+                    .wait(Limit::Own, asked, work, move |shared, asked, ()| {
+                        shared.stored(storing);
+                        asked.ok(ReplyEmpty::ok);
+                    });
             }
         }
     }
 
     pub(super) fn do_fsync(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
+        let Some(asked) = self.unspoiled(handle, asked) else {
+            return;
+        };
         let (fs, handle) = (asked.fs().clone(), HandleId(handle.0));
+        let storing = self.shared.storing(asked.node());
         let work = async move { fs.fsync(handle).await };
         self.shared
-            .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+            .wait(Limit::Own, asked, work, move |shared, asked, ()| {
+                shared.stored(storing);
+                asked.ok(ReplyEmpty::ok);
+            });
     }
 
     pub(super) fn do_release(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
         let (fs, handle) = (asked.fs().clone(), HandleId(handle.0));
+        let storing = self.shared.storing(asked.node());
         let work = async move {
             fs.release(handle).await;
             Ok(())
         };
         self.shared
-            .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+            .wait(Limit::Own, asked, work, move |shared, asked, ()| {
+                // What could not be stored, close has told.
+                shared.stored(storing);
+                if let Some(kept) = shared.kept() {
+                    kept.released(handle);
+                }
+                asked.ok(ReplyEmpty::ok);
+            });
+    }
+
+    /// Says no itself if what was written through the handle was lost with the process before.
+    fn unspoiled<R: Answer>(&self, handle: FileHandle, asked: Asked<R>) -> Option<Asked<R>> {
+        if self.shared.kept().is_some_and(|kept| kept.is_spoiled(handle.0)) {
+            asked.fail(Errno::EIO);
+            return None;
+        }
+        Some(asked)
+    }
+}
+
+/// What was written to a file before it is stored.
+#[derive(Clone, Copy)]
+struct Storing {
+    fid: Fid,
+    written: Option<u64>,
+}
+
+impl Shared {
+    fn answer_open(&self, asked: Asked<ReplyOpen>, fid: Fid, flags: OpenFlags, opened: Opened) {
+        if let Some(kept) = self.kept() {
+            kept.opened(asked.unique(), opened.handle, fid, flags, asked.fs().identity());
+        }
+        answer_open(asked, flags, opened);
+    }
+
+    fn wrote(&self, node: u64) {
+        if let (Some(kept), Some(fid)) = (self.kept(), self.inodes.fid(node)) {
+            kept.wrote(fid);
+        }
+    }
+
+    fn storing(&self, node: u64) -> Option<Storing> {
+        let (kept, fid) = (self.kept()?, self.inodes.fid(node)?);
+        let written = kept.written(fid);
+        Some(Storing { fid, written })
+    }
+
+    fn stored(&self, storing: Option<Storing>) {
+        if let (Some(kept), Some(Storing { fid, written })) = (self.kept(), storing) {
+            kept.stored_all(fid, written);
+        }
     }
 }
 

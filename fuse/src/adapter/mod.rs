@@ -3,6 +3,7 @@
 //! The machine: a request that the file system can answer from memory is answered on the session's own thread. Any other
 //! moves its owned reply into a task, under a deadline; the thread takes the next request. Each reply is counted.
 
+mod change;
 mod convert;
 mod directory;
 mod file;
@@ -47,11 +48,12 @@ impl Adapter {
     }
 
     fn asked<R: Answer>(&self, op: Op, request: &Request, node: INodeNo, reply: R) -> Asked<R> {
+        let part = self.shared.take_part();
         let metrics = Arc::clone(&self.shared.metrics);
         let who = self.shared.identities.of(request.uid(), request.pid());
         Asked::new(
             reply,
-            Ticket::new(op, request.unique().0, node.0, Instant::now(), metrics),
+            Ticket::new(op, request.unique().0, node.0, Instant::now(), metrics, part),
             self.shared.fs.as_identity(who),
         )
     }
@@ -123,6 +125,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
+        let _part = self.shared.take_part();
         guarded(|| self.shared.forget(node.0, count));
         self.shared.metrics.inodes(self.shared.inodes.len());
     }

@@ -7,6 +7,7 @@ use afs_client::fs::{Entry, Kind, Lookup};
 use afs_client::types::Fid;
 use fuser::{Errno, FileAttr, Generation, INodeNo, RenameFlags, ReplyEmpty, ReplyEntry};
 
+use super::change::Change;
 use super::reply::{Answer, Asked, errno_of};
 use super::{Adapter, Limit, Shared, convert};
 use crate::inode::Remembered;
@@ -22,6 +23,11 @@ pub(super) struct Place {
 impl Shared {
     /// To be called before the file system is asked.
     pub(super) fn place(&self, directory: INodeNo, name: &[u8]) -> Place {
+        if let Some(kept) = self.kept()
+            && !self.names.knows(directory.0, name)
+        {
+            kept.named(directory.0, name);
+        }
         Place {
             directory: directory.0,
             seen: self.names.remember(directory.0, name),
@@ -138,8 +144,9 @@ impl Adapter {
             fs.release(opened.handle).await;
             Ok(entry)
         };
+        let change = Change::make(dir, &name);
         self.shared
-            .wait(Limit::Deadline, asked, work, move |shared, asked, entry| {
+            .change(asked, change, work, move |shared, asked, entry| {
                 shared.answer_entry(asked, place, &name, &entry);
             });
     }
@@ -152,8 +159,9 @@ impl Adapter {
         let (fs, name) = (asked.fs().clone(), name.to_vec());
         let asked_name = name.clone();
         let work = async move { fs.mkdir(dir, &asked_name, convert::permissions(mode)).await };
+        let change = Change::make(dir, &name);
         self.shared
-            .wait(Limit::Deadline, asked, work, move |shared, asked, entry| {
+            .change(asked, change, work, move |shared, asked, entry| {
                 shared.answer_entry(asked, place, &name, &entry);
             });
     }
@@ -166,8 +174,9 @@ impl Adapter {
         let (fs, name, target) = (asked.fs().clone(), name.to_vec(), target.to_vec());
         let asked_name = name.clone();
         let work = async move { fs.symlink(dir, &asked_name, &target).await };
+        let change = Change::make(dir, &name);
         self.shared
-            .wait(Limit::Deadline, asked, work, move |shared, asked, entry| {
+            .change(asked, change, work, move |shared, asked, entry| {
                 shared.answer_entry(asked, place, &name, &entry);
             });
     }
@@ -183,8 +192,9 @@ impl Adapter {
         let (fs, name) = (asked.fs().clone(), name.to_vec());
         let asked_name = name.clone();
         let work = async move { fs.link(fid, dir, &asked_name).await };
+        let change = Change::link(fid, dir, &name);
         self.shared
-            .wait(Limit::Deadline, asked, work, move |shared, asked, entry| {
+            .change(asked, change, work, move |shared, asked, entry| {
                 shared.answer_entry(asked, place, &name, &entry);
             });
     }
@@ -193,22 +203,22 @@ impl Adapter {
         let Some((dir, asked)) = self.named(parent, name, asked) else {
             return;
         };
+        let change = Change::remove(dir, name);
         let (fs, name) = (asked.fs().clone(), name.to_vec());
         let work = async move { fs.unlink(dir, &name).await };
-        self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
-            asked.ok(ReplyEmpty::ok)
-        });
+        self.shared
+            .change(asked, change, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
     }
 
     pub(super) fn do_rmdir(&self, asked: Asked<ReplyEmpty>, parent: INodeNo, name: &[u8]) {
         let Some((dir, asked)) = self.named(parent, name, asked) else {
             return;
         };
+        let change = Change::remove(dir, name);
         let (fs, name) = (asked.fs().clone(), name.to_vec());
         let work = async move { fs.rmdir(dir, &name).await };
-        self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
-            asked.ok(ReplyEmpty::ok)
-        });
+        self.shared
+            .change(asked, change, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
     }
 
     pub(super) fn do_rename(
@@ -234,12 +244,12 @@ impl Adapter {
         } else if !flags.is_empty() {
             return asked.fail(Errno::EINVAL);
         }
+        let change = Change::rename((from_dir, from.1), (to_dir, to.1));
         let (fs, from, to) = (asked.fs().clone(), from.1.to_vec(), to.1.to_vec());
         // The kernel keeps the moved entry under its new name without asking.
         let work = async move { fs.rename(from_dir, &from, to_dir, &to).await };
-        self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
-            asked.ok(ReplyEmpty::ok)
-        });
+        self.shared
+            .change(asked, change, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
     }
 
     /// The directory of a name; answers `ESTALE` or `ENAMETOOLONG` itself.

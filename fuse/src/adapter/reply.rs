@@ -10,6 +10,7 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
+use super::shared::{Part, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::op::Op;
 
@@ -40,21 +41,39 @@ pub(super) struct Ticket {
     node: u64,
     start: Instant,
     metrics: Arc<Metrics>,
+    /// Where it is written down that the kernel has the answer.
+    settles: Option<Arc<Shared>>,
+    _part: Option<Part>,
 }
 
 impl Ticket {
-    pub(super) fn new(op: Op, unique: u64, node: u64, start: Instant, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        op: Op,
+        unique: u64,
+        node: u64,
+        start: Instant,
+        metrics: Arc<Metrics>,
+        part: Option<Part>,
+    ) -> Self {
         Self {
             op,
             unique,
             node,
             start,
             metrics,
+            settles: None,
+            _part: part,
         }
     }
 
     fn done(&self, result: Result<(), i32>) {
         self.metrics.fuse_done(self.op, result, self.start.elapsed());
+    }
+
+    fn answered(&self) {
+        if let Some(kept) = self.settles.as_ref().and_then(|shared| shared.kept()) {
+            kept.answered(self.unique);
+        }
     }
 }
 
@@ -69,6 +88,11 @@ impl<R: Answer> Asked<R> {
     /// `fs` is the file system as whoever asks sees it.
     pub(super) fn new(reply: R, ticket: Ticket, fs: AfsFs) -> Self {
         Self { reply, ticket, fs }
+    }
+
+    /// Has it written down when the kernel has the answer.
+    pub(super) fn settles(&mut self, shared: &Arc<Shared>) {
+        self.ticket.settles = Some(Arc::clone(shared));
     }
 
     /// The file system as whoever asks sees it.
@@ -92,12 +116,14 @@ impl<R: Answer> Asked<R> {
     pub(super) fn ok(self, answer: impl FnOnce(R)) {
         self.ticket.done(Ok(()));
         answer(self.reply);
+        self.ticket.answered();
     }
 
     /// Says no.
     pub(super) fn fail(self, errno: Errno) {
         self.ticket.done(Err(errno.code()));
         self.reply.fail(errno);
+        self.ticket.answered();
     }
 
     /// Says no in a way that is not an error reply.

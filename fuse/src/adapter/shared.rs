@@ -1,8 +1,8 @@
 //! What requests have in common, and the tasks of those that wait.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use afs_client::error::Error;
@@ -16,7 +16,8 @@ use super::convert;
 use super::directory::Streams;
 use super::reply::{Answer, Asked, errno_of};
 use crate::identity::Identities;
-use crate::inode::{InodeTable, Names};
+use crate::inode::{InodeTable, Names, ROOT};
+use crate::kept::{Image, Kept, Log};
 use crate::owners::Owners;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
@@ -32,9 +33,17 @@ pub struct Shared {
     owners: Owners,
     runtime: Handle,
     deadline: Duration,
+    /// Requests that are not answered yet, if another process may take the mount over.
+    under_way: AtomicUsize,
     /// The kernel can doubt names without dropping them.
     pub(super) expires: AtomicBool,
+    kept: OnceLock<Kept>,
+    /// Requests are left to the next process.
+    resting: AtomicBool,
 }
+
+/// How often it is looked whether requests are under way still.
+const LOOKED_AT: Duration = Duration::from_millis(20);
 
 /// How long a request may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +72,58 @@ impl Shared {
             // The file system's own error, which says more, is to come first.
             deadline: deadline + Duration::from_secs(1),
             expires: AtomicBool::new(false),
+            under_way: AtomicUsize::new(0),
+            kept: OnceLock::new(),
+            resting: AtomicBool::new(false),
             fs,
             metrics,
             runtime,
         })
+    }
+
+    /// Writes down from now on what another process needs to go on from here. To be called once, before the session begins.
+    pub fn keep(&self, log: Log, image: &Image) -> &Kept {
+        self.streams.begin_at(image.attached << 40);
+        self.kept
+            .get_or_init(|| Kept::new(log, image, Arc::clone(&self.names), self.fs.clone()))
+    }
+
+    /// What is written down, if anything is.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.get()
+    }
+
+    /// The file system.
+    pub fn fs(&self) -> &AfsFs {
+        &self.fs
+    }
+
+    /// Leaves requests to the next process: those that come are not answered any more, and the kernel will send them to it.
+    pub fn rest(&self) {
+        self.resting.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until no request is under way.
+    pub async fn at_rest(&self) {
+        while self.under_way.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(LOOKED_AT).await;
+        }
+    }
+
+    /// Counts a request until what this gives is dropped. If requests are left to the next process, the thread that has just
+    /// taken one is kept for ever, and with it the request.
+    pub(super) fn take_part(self: &Arc<Self>) -> Option<Part> {
+        self.kept()?;
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        let part = Part(Arc::clone(self));
+        // Counted first: who waits for rest either sees the count, or is seen here.
+        if self.resting.load(Ordering::SeqCst) {
+            drop(part);
+            loop {
+                std::thread::park();
+            }
+        }
+        Some(part)
     }
 
     /// Attributes as the kernel takes them.
@@ -91,10 +148,21 @@ impl Shared {
 
     /// The kernel learns of an object.
     pub(super) fn retain(&self, fid: Fid) -> u64 {
-        self.inodes.retain(fid, || self.fs.retain(fid))
+        let id = self.inodes.retain(fid, || self.fs.retain(fid));
+        if let Some(kept) = self.kept()
+            && id != ROOT
+        {
+            kept.looked(id, fid);
+        }
+        id
     }
 
     pub(super) fn forget(&self, id: u64, count: u64) {
+        if let Some(kept) = self.kept()
+            && id != ROOT
+        {
+            kept.forgot(id, count);
+        }
         self.inodes.forget(id, count, |fid| {
             self.fs.forget(fid);
             self.names.forget(id);
@@ -130,6 +198,15 @@ impl Shared {
             }
         };
         self.runtime.spawn(task.instrument(span));
+    }
+}
+
+/// A request of a mount that others may take over, until it is answered.
+pub(super) struct Part(Arc<Shared>);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -216,6 +216,12 @@ families! {
         "Things that a cache knows.";
     dirty_bytes: Gauge, "afs_dirty_bytes", [], Stable,
         "Bytes written here and not stored on a server yet.";
+    unstored: Gauge, "afs_unstored_files", ["state"], Stable,
+        "Files whose data is not in its place: left by an earlier program and waiting, or set aside in the cache directory.";
+    write_conflicts: Counter, "afs_write_conflicts_total", [], Stable,
+        "Files that were written here while somebody else changed them.";
+    cache_bypasses: Counter, "afs_cache_bypasses_total", ["reason"], Stable,
+        "Times that data went past the cache because its file system was full, or failed.";
     fuse_requests: Counter, "afs_fuse_requests_total", ["op", "result"], Stable,
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,

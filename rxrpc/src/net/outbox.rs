@@ -2,6 +2,10 @@
 //!
 //! The machine: a queue in the order in which the runs were made. A small run joins the one before it if both go to the
 //! same peer in datagrams of one size, so that what many calls have to say leaves in one system call.
+//!
+//! What waits has somebody who comes for it: while small runs are gathered, the one who gathers them; else the task that
+//! waits for room, which is told after a run was queued because there was none. A run that is queued behind others
+//! relies on that, so to see that others wait and to queue up is one step: between two, the last of them might leave.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -37,14 +41,24 @@ impl Outbox {
         }
     }
 
-    /// True if a run has to wait. While small ones are gathered only these do: a large one may overtake them, as it may
-    /// in the network.
-    pub(super) fn holds_back(&self, bytes: &[u8]) -> bool {
-        if self.gathers {
+    /// Queues a run if it has to wait; false if it may leave now. While small ones are gathered only these wait: a large one
+    /// may overtake them, as it may in the network.
+    pub(super) fn keeps_back(
+        &mut self,
+        peer: SocketAddrV4,
+        segment: usize,
+        bytes: &[u8],
+        most: usize,
+    ) -> bool {
+        let waits = if self.gathers {
             is_small(bytes)
         } else {
             !self.runs.is_empty()
+        };
+        if waits {
+            self.push(peer, segment, bytes, most);
         }
+        waits
     }
 
     /// Small runs wait from now on, although the socket may have room, until nothing is left.
@@ -111,20 +125,25 @@ mod tests {
     }
 
     #[test]
-    fn small_runs_are_held_back_until_nothing_is_left() {
+    fn small_runs_are_kept_back_until_nothing_is_left() {
         let peer = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1);
+        let small = |outbox: &mut Outbox| outbox.keeps_back(peer, 40, &[0; 40], 64);
+        let large = |outbox: &mut Outbox| outbox.keeps_back(peer, 1444, &[0; 1444], 44);
         let mut outbox = Outbox::default();
-        assert!(!outbox.holds_back(&[0; 40]));
+        assert!(!small(&mut outbox) && !large(&mut outbox));
         outbox.gather();
-        assert!(outbox.holds_back(&[0; 40]) && !outbox.holds_back(&[0; 1444]));
-        outbox.push(peer, 40, &[0; 40], 64);
+        assert!(small(&mut outbox) && !large(&mut outbox));
         let run = outbox.pop().unwrap();
-        assert!(outbox.holds_back(&[0; 40]), "they leave in order");
+        assert!(small(&mut outbox), "they leave in order");
         outbox.put_back(run);
-        assert!(outbox.pop().is_some() && outbox.pop().is_none());
-        assert!(!outbox.holds_back(&[0; 40]));
+        assert!(outbox.pop().is_some() && outbox.pop().is_some() && outbox.pop().is_none());
+        assert!(
+            !small(&mut outbox),
+            "nothing is left, so nobody would come for it"
+        );
+        assert!(outbox.pop().is_none());
         outbox.push(peer, 1444, &[0; 1444], 44);
-        assert!(outbox.holds_back(&[0; 40]), "the socket was full");
+        assert!(small(&mut outbox), "the socket was full");
     }
 
     #[test]

@@ -188,17 +188,21 @@ impl Socket {
     }
 
     fn send_run(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Result<(), SendError> {
-        if !self.outbox.lock().holds_back(bytes) {
-            match self.try_send(peer, segment, bytes) {
-                Sent::Gone => return Ok(()),
-                Sent::TooLarge => return Err(SendError::TooLarge),
-                Sent::Unreachable(errno) => return Err(SendError::Unreachable(errno)),
-                Sent::Full => self.outbox_filled.notify_one(),
+        let most = self.segments(segment);
+        if self.outbox.lock().keeps_back(peer, segment, bytes, most) {
+            return Ok(());
+        }
+        match self.try_send(peer, segment, bytes) {
+            Sent::Gone => Ok(()),
+            Sent::TooLarge => Err(SendError::TooLarge),
+            Sent::Unreachable(errno) => Err(SendError::Unreachable(errno)),
+            Sent::Full => {
+                self.outbox.lock().push(peer, segment, bytes, most);
+                // Afterwards, so that the one who is told finds it.
+                self.outbox_filled.notify_one();
+                Ok(())
             }
         }
-        let most = self.segments(segment);
-        self.outbox.lock().push(peer, segment, bytes, most);
-        Ok(())
     }
 
     /// Has small runs wait from now on, until [`send_waiting`](Self::send_waiting) has sent them together.

@@ -5,6 +5,7 @@
 REGISTRY=/run/afs-testcell
 CELL=lab.example
 REALM=LAB.EXAMPLE
+OTHER_REALM=OTHER.EXAMPLE
 CLIENTS=3
 
 say() { printf 'cell: %s\n' "$*" >&2; }

@@ -16,11 +16,12 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::content::Sum;
+use super::kept::Kept;
 use super::metrics::Metrics;
 use super::mount::{METRICS, Mount, MountOptions};
 use super::site::Site;
 use super::watch::{Clients, Watch, locked};
-use crate::embedded::faults::Memory;
+use crate::embedded::faults::{self, Memory};
 use crate::embedded::{Cell, Settings};
 
 /// An embedded cell with clients.
@@ -74,6 +75,13 @@ impl LocalCell {
         Ok(held)
     }
 
+    /// What the file server holds of a volume, by path.
+    pub fn contents(&self, volume: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+        let paths = self.cell.paths(volume)?;
+        let read = |path: String| Ok((path.clone(), self.cell.read(volume, &path)?));
+        paths.into_iter().map(read).collect()
+    }
+
     /// Has file server I die, with all that it knows of its clients, and start again.
     pub fn kill_server(&self, i: u8) -> Result<()> {
         Ok(self.runtime.block_on(self.cell.restart(i.into(), Memory::Lost))?)
@@ -97,6 +105,30 @@ impl LocalCell {
     /// Mounts as client K.
     pub fn mount_with(&self, k: u8, options: &MountOptions) -> Result<Mount<'_>> {
         Mount::start(self, k, options)
+    }
+
+    /// Mounts as client K with a keeper, which is given these arguments, and a server.
+    pub fn keep(&self, k: u8, keeper: &[&str]) -> Result<Kept<'_>> {
+        Kept::start(self, k, keeper)
+    }
+
+    /// Has the servers fail as a script says (`testcell/src/embedded/faults/script.rs`).
+    pub fn fail(&self, script: &str) -> Result<()> {
+        faults::parse(script)?
+            .into_iter()
+            .for_each(|rule| self.cell.faults().add(rule));
+        Ok(())
+    }
+
+    /// How often a procedure of file server 1 was called.
+    ///
+    /// # Panics
+    /// If there is no such procedure.
+    pub fn calls(&self, procedure: &str) -> u64 {
+        let mut known = afs_client::rpc::fs::PROCEDURES.iter();
+        let found = known.find(|(_, name)| *name == procedure);
+        let (opcode, _) = found.unwrap_or_else(|| panic!("{procedure} is no procedure"));
+        self.cell.calls(1, *opcode).unwrap_or(0)
     }
 
     fn address(&self, k: u8) -> Ipv4Addr {
@@ -154,10 +186,18 @@ pub struct LocalShared {
 /// # Panics
 /// If the cell does not start.
 pub fn local() -> LocalShared {
+    local_for(LIMIT)
+}
+
+/// The same, for a test that may take so long before its clients are killed.
+///
+/// # Panics
+/// If the cell does not start.
+pub fn local_for(limit: Duration) -> LocalShared {
     let turn = locked(&TURN);
     let cell = LocalCell::up().unwrap_or_else(|error| panic!("{error:?}"));
     LocalShared {
-        _watch: Watch::start(Arc::clone(&cell.clients), LIMIT),
+        _watch: Watch::start(Arc::clone(&cell.clients), limit),
         _turn: turn,
         cell,
     }

@@ -16,6 +16,7 @@
 mod cell;
 mod command;
 mod content;
+mod kept;
 mod local;
 mod metrics;
 mod mount;
@@ -28,7 +29,8 @@ mod watch;
 pub use cell::Cell;
 pub use command::{Finished, run, run_in, tail};
 pub use content::{Random, Sum, fill, sha256, write_and_close};
-pub use local::{LocalCell, LocalShared, local};
+pub use kept::Kept;
+pub use local::{LocalCell, LocalShared, local, local_for};
 pub use metrics::{Metrics, get};
 pub use mount::{Mount, MountOptions, afs_program};
 pub use shared::{Shared, shared, shared_for};

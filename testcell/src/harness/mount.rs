@@ -164,6 +164,11 @@ impl<'c> Mount<'c> {
         self.ended(END)
     }
 
+    /// Takes what a client that died has left of its mount away: whoever waits for it fails.
+    pub fn detach(&self) {
+        let _ = rustix::mount::unmount(self.point(), UnmountFlags::FORCE | UnmountFlags::DETACH);
+    }
+
     /// Whether something is mounted at its mount point.
     pub fn mounted(&self) -> bool {
         mounted(&self.point())
@@ -227,7 +232,7 @@ pub fn afs_program() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn mounted(point: &Path) -> bool {
+pub(crate) fn mounted(point: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table.lines().any(|line| {
         let mut fields = line.split(' ');

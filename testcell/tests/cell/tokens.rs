@@ -89,6 +89,11 @@ fn nobody_gets_the_rights_of_another() {
         "{all}"
     );
 
+    // Two users who are one number each in a namespace of their own are two.
+    let as_thousand = "unshare --user --map-user=1000 sh -c 'test $(id -u) = 1000 && ls $home'";
+    stage.well(ALICE, as_thousand);
+    stage.denied(BOB, as_thousand);
+
     // A right goes with the token, for what is cached too.
     stage.well(ALICE, "$afs unlog");
     stage.denied(ALICE, "cat $home/box/file");
@@ -319,4 +324,24 @@ fn a_key_of_the_servers_makes_a_token() {
     );
     stage.well(0, "ls $work");
     stage.denied(0, "ls $home");
+}
+
+/// A user of another realm, to whom the realm of the cell gives tickets by a key that both realms have.
+#[test]
+fn a_user_of_another_realm_gets_a_token() {
+    let cell = shared();
+    let stage = Stage::new(&cell, &MountOptions::default(), 1);
+    let key = stage.give_key(STRANGER, "carol").unwrap();
+    let line = format!(
+        "$afs aklog -d -c lab.example --keytab {} --principal carol@OTHER.EXAMPLE",
+        key.display()
+    );
+    stage.well(STRANGER, &line);
+    let tokens = stage.well(STRANGER, "$afs tokens");
+    assert!(
+        tokens.contains("carol@OTHER.EXAMPLE's tokens for afs@lab.example [Expires "),
+        "{tokens}"
+    );
+    stage.well(STRANGER, "ls $work");
+    stage.denied(STRANGER, "ls $home");
 }

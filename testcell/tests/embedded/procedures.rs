@@ -473,3 +473,48 @@ fn the_servers_say_what_those_of_openafs_say() {
         cell.shutdown().await;
     });
 }
+
+/// Many callers at once, each in a directory of its own: each call is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_never_pause_are_all_answered() {
+    let cell = cell(1).await;
+    let client = Arc::new(Peer::new(&cell, 2).await);
+    let root = root(&cell, "work");
+    let callers: Vec<_> = (0..8)
+        .map(|number| {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move {
+                let target = Target {
+                    scope: Arc::from(format!("callers-{}", number / 4)),
+                    ..client.target()
+                };
+                let make = MakeDir {
+                    dir: root,
+                    name: format!("of-{number}").as_bytes().into(),
+                    ..MakeDir::default()
+                };
+                let dir = call(&client.endpoint, &target, &make).await.unwrap().fid;
+                for _ in 0..ROUNDS {
+                    let name = b"file"[..].into();
+                    let create = CreateFile {
+                        dir,
+                        name,
+                        ..CreateFile::default()
+                    };
+                    call(&client.endpoint, &target, &create).await.unwrap();
+                    let remove = RemoveFile {
+                        dir,
+                        name: b"file"[..].into(),
+                    };
+                    call(&client.endpoint, &target, &remove).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
+
+/// Of one caller. With fifty times as many, servers that forgot what waited to leave fell silent each time.
+const ROUNDS: u32 = 3000;

@@ -14,6 +14,7 @@ use testcell::local as shared;
 mod access;
 #[path = "../cell/coherence.rs"]
 mod coherence;
+mod crash;
 mod demo;
 #[path = "../cell/git.rs"]
 mod git;
@@ -22,6 +23,7 @@ mod identity;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;
+mod reattach;
 #[path = "../cell/recovery.rs"]
 mod recovery;
 #[path = "../cell/stop.rs"]

@@ -1,0 +1,252 @@
+//! A mount that `afs keeper` holds, with one `afs serve` after the other.
+
+use std::cell::{Cell, RefCell};
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::mount::UnmountFlags;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::harness::command::{kill_group, tail};
+use crate::harness::metrics::get;
+use crate::harness::mount::{afs_program, mounted};
+use crate::harness::site::Site;
+use crate::harness::watch::{Process, locked, status};
+use crate::harness::{LocalCell, eventually};
+
+/// The mount, its keeper and its server. Its drop ends them and unmounts.
+#[derive(Debug)]
+pub struct Kept<'c> {
+    cell: &'c LocalCell,
+    k: u8,
+    folder: TempDir,
+    arguments: Vec<String>,
+    keeper: RefCell<Process>,
+    server: RefCell<Process>,
+    started: Cell<u32>,
+}
+
+impl<'c> Kept<'c> {
+    pub(crate) fn start(cell: &'c LocalCell, k: u8, arguments: &[&str]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("afs-kept-").tempdir()?;
+        fs::create_dir(folder.path().join("mnt"))?;
+        let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let keeper = start_keeper(cell, folder.path(), &arguments)?;
+        let server = start_server(cell, k, folder.path(), 1)?;
+        let kept = Self {
+            cell,
+            k,
+            folder,
+            arguments,
+            keeper: RefCell::new(keeper),
+            server: RefCell::new(server),
+            started: Cell::new(1),
+        };
+        kept.served()?;
+        Ok(kept)
+    }
+
+    /// The mount point.
+    pub fn point(&self) -> PathBuf {
+        self.folder.path().join("mnt")
+    }
+
+    /// `PATH` below the home cell.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.point().join(self.cell.name()).join(path)
+    }
+
+    /// A new folder in the volume that anyone may write.
+    pub fn work(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.path("work").join(name);
+        fs::create_dir(&folder).with_context(|| format!("mkdir {}\n{}", folder.display(), self.said()))?;
+        Ok(folder)
+    }
+
+    /// Process id of the server.
+    pub fn server_pid(&self) -> u32 {
+        locked(&self.server.borrow()).id()
+    }
+
+    /// Kills the server with SIGKILL, as a crash would.
+    pub fn kill_server(&self) -> Result<()> {
+        self.end(&self.server, Signal::KILL, END).map(drop)
+    }
+
+    /// Has the server retire.
+    pub fn terminate_server(&self) -> Result<ExitStatus> {
+        self.end(&self.server, Signal::TERM, END)
+    }
+
+    /// Starts another server, and waits until it serves. One that runs still is told to retire by the keeper.
+    pub fn serve(&self) -> Result<()> {
+        let number = self.started.get() + 1;
+        self.started.set(number);
+        let next = start_server(self.cell, self.k, self.folder.path(), number)?;
+        let before = self.server.replace(next);
+        if !eventually(END, || !matches!(status(&before), Ok(None))) {
+            bail!("the server before does not end\n{}", self.said());
+        }
+        self.cell.clients().forget(&before);
+        self.served()
+    }
+
+    /// Kills the keeper with SIGKILL, as a crash would.
+    pub fn kill_keeper(&self) -> Result<()> {
+        self.end(&self.keeper, Signal::KILL, END).map(drop)
+    }
+
+    /// Ends the keeper in order.
+    pub fn terminate_keeper(&self) -> Result<ExitStatus> {
+        self.end(&self.keeper, Signal::TERM, END)
+    }
+
+    /// How the keeper ended, when it has.
+    pub fn keeper_ended(&self, limit: Duration) -> Result<ExitStatus> {
+        self.ended(&self.keeper, limit)
+    }
+
+    /// Starts a keeper in the place of one that was killed, and waits until it has the mount.
+    pub fn start_keeper(&self) -> Result<()> {
+        let said = self.keeper_said();
+        let next = start_keeper(self.cell, self.folder.path(), &self.arguments)?;
+        self.cell.clients().forget(&self.keeper.replace(next));
+        self.keeper_says("the mount answers", said)
+    }
+
+    /// Waits until the keeper has said something more often than it had.
+    fn keeper_says(&self, what: &str, before: usize) -> Result<()> {
+        if eventually(READY, || count(&self.log("keeper"), what) > before) {
+            return Ok(());
+        }
+        bail!("the keeper does not say `{what}'\n{}", self.said())
+    }
+
+    fn keeper_said(&self) -> usize {
+        count(&self.log("keeper"), "the mount answers")
+    }
+
+    fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+
+    /// Whether something is mounted at its mount point.
+    pub fn mounted(&self) -> bool {
+        mounted(&self.point())
+    }
+
+    /// What its processes wrote.
+    pub fn said(&self) -> String {
+        let mut said = format!(
+            "--- the keeper said\n{}",
+            tail(&self.folder.path().join("keeper"), 40)
+        );
+        for number in 1..=self.started.get() {
+            let log = tail(&self.folder.path().join(format!("server-{number}")), 20);
+            said.push_str(&format!("\n--- server {number} said\n{log}"));
+        }
+        said
+    }
+
+    fn served(&self) -> Result<()> {
+        let number = self.started.get();
+        let address = self.cell.metrics_address(self.k);
+        let answers = eventually(READY, || {
+            let serving = self.log(&format!("server-{number}")).contains("serving /");
+            let ended = !matches!(status(&self.server.borrow()), Ok(None));
+            ended || serving && get(address, "/healthz").is_ok_and(|page| page.contains("ok"))
+        });
+        match status(&self.server.borrow())? {
+            Some(status) => bail!("afs serve ended with {status}\n{}", self.said()),
+            None if !answers => bail!("afs serve is not ready\n{}", self.said()),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&self, process: &RefCell<Process>, signal: Signal, limit: Duration) -> Result<ExitStatus> {
+        kill_group(&locked(&process.borrow()), signal);
+        self.ended(process, limit)
+    }
+
+    fn ended(&self, process: &RefCell<Process>, limit: Duration) -> Result<ExitStatus> {
+        let process = process.borrow();
+        if !eventually(limit, || !matches!(status(&process), Ok(None))) {
+            bail!("it did not end within {limit:?}\n{}", self.said());
+        }
+        status(&process)?.context("an exit status")
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.said());
+        }
+        for process in [&self.keeper, &self.server] {
+            if matches!(status(&process.borrow()), Ok(None)) && self.end(process, Signal::TERM, END).is_err()
+            {
+                let _ = self.end(process, Signal::KILL, END);
+            }
+            self.cell.clients().forget(&process.borrow());
+        }
+        if self.mounted() {
+            let _ = rustix::mount::unmount(self.point(), UnmountFlags::DETACH);
+        }
+    }
+}
+
+fn count(log: &str, what: &str) -> usize {
+    log.matches(what).count()
+}
+
+fn start_keeper(cell: &LocalCell, folder: &Path, arguments: &[String]) -> Result<Process> {
+    let said = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("keeper"))?;
+    let child = cell
+        .client(1, afs_program()?.as_os_str())
+        .arg("keeper")
+        .arg("--socket")
+        .arg(folder.join("socket"))
+        .args(arguments)
+        .arg(folder.join("mnt"))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said)
+        .process_group(0)
+        .spawn()
+        .context("cannot start the keeper")?;
+    Ok(cell.clients().add(child))
+}
+
+fn start_server(cell: &LocalCell, k: u8, folder: &Path, number: u32) -> Result<Process> {
+    let said = File::create(folder.join(format!("server-{number}")))?;
+    let child = cell
+        .client(k, afs_program()?.as_os_str())
+        .args(["serve", "--cell", cell.name()])
+        .arg("--fd-socket")
+        .arg(folder.join("socket"))
+        .args(cell.mount_arguments(k))
+        .arg("--cellservdb")
+        .arg(cell.cellservdb())
+        .args(["--metrics", &cell.metrics_address(k).to_string()])
+        .args(["--deadline", "10"])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said)
+        .process_group(0)
+        .spawn()
+        .context("cannot start a server")?;
+    Ok(cell.clients().add(child))
+}
+
+const READY: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(20);

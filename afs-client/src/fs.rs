@@ -48,13 +48,14 @@ use crate::rpc::serve::{Callbacks, RequestCounts};
 use crate::rpc::types::AfsUuid;
 use crate::rpc::vl::ProbeServer;
 use crate::server::Servers;
-use crate::store::DataCache;
+use crate::store::{DataCache, Left, Writer};
 use crate::types::Fid;
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
+pub use crate::store::{Aside, CacheError, fuzz_records};
 pub use inspect::{Inspection, Known};
-pub use state::{CacheState, CountState, PromiseState, ServerState, State, VolumeState};
+pub use state::{CacheState, CountState, KeptState, PromiseState, ServerState, State, VolumeState, Waiting};
 pub use types::{
     Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
     Opened, SetAttr, StatFs,
@@ -72,7 +73,7 @@ pub enum StartError {
     Bind(#[from] rxrpc::net::BindError),
     /// The cache cannot be used.
     #[error("cache: {0}")]
-    Cache(#[source] std::io::Error),
+    Cache(#[from] CacheError),
     /// There is no randomness to be had.
     #[error("no random numbers: {0}")]
     Random(getrandom::Error),
@@ -97,9 +98,7 @@ impl AfsFs {
     /// The port is taken, or the cache cannot be used.
     pub async fn start(config: Config, sink: Arc<dyn Sink>) -> Result<Self, StartError> {
         let cache = match &config.cache {
-            CacheConfig::Dir { path, max_bytes } => {
-                DataCache::in_dir(path, *max_bytes).map_err(StartError::Cache)?
-            }
+            CacheConfig::Dir { path, max_bytes } => DataCache::in_dir(path, *max_bytes)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
         let mut random = [0; 20];
@@ -141,7 +140,9 @@ impl AfsFs {
                 counts: Arc::clone(&core.requests),
             }),
         );
+        let left = core.cache.take_left();
         let tasks = [
+            tokio::spawn(left_behind(Caller::nobody(&core), left)).abort_handle(),
             tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
             tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
@@ -317,6 +318,12 @@ impl AfsFs {
         core.release_locks().await;
         core.give_up_promises().await;
         core.endpoint.shutdown().await;
+        for vnode in core.vnodes.all() {
+            vnode.keep_contents();
+        }
+        let cache = core.cache.clone();
+        // Bounded by what the disk takes to write the index.
+        let _ = tokio::task::spawn_blocking(move || cache.close()).await;
     }
 
     /// Looks a name up without waiting.
@@ -381,6 +388,9 @@ impl AfsFs {
         }
         let vnode = self.0.vnodes.get(fid)?;
         let (status, _) = self.0.valid(&vnode)?;
+        if vnode.is_left_behind(&status) {
+            return None;
+        }
         Some(self.0.open_valid(&vnode, &status, flags))
     }
 
@@ -426,7 +436,10 @@ impl AfsFs {
     /// Is there nothing that `flush` would have to do?
     pub fn flush_cached(&self, handle: HandleId) -> Option<Result<(), Error>> {
         match self.0.handle(handle) {
-            Ok(handle) => (!handle.vnode.data.is_modified()).then_some(Ok(())),
+            Ok(handle) => {
+                let nothing = !handle.vnode.data.is_modified() && !handle.vnode.owes();
+                nothing.then_some(Ok(()))
+            }
             Err(error) => Some(Err(error)),
         }
     }
@@ -437,13 +450,13 @@ impl AfsFs {
         if vnode.doomed.lock().is_some() {
             return Ok(());
         }
-        self.0.store_patiently(&vnode, false).await
+        self.0.store_and_tell(&vnode, false).await
     }
 
     /// `fsync()`: as `flush`, and the server writes to its disk.
     pub async fn fsync(&self, handle: HandleId) -> Result<(), Error> {
         let vnode = self.0.handle(handle)?.vnode;
-        self.0.store_patiently(&vnode, true).await
+        self.0.store_and_tell(&vnode, true).await
     }
 
     /// The handle is gone. Stores what is still dirty; a file unlinked while open is removed at its last release.
@@ -662,6 +675,33 @@ async fn store_leftovers(core: Caller) {
             if vnode.data.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
                 core.store_late(&vnode).await;
             }
+        }
+    }
+}
+
+/// Brings to the servers what an earlier program has not stored. Ends when all of it has a vnode: with that it waits for a
+/// server or a token, if it has to.
+async fn left_behind(core: Caller, mut left: Vec<Left>) {
+    for left in &left {
+        tracing::warn!(
+            cell = %left.cell, volume = %left.volume, vnode = %left.vnode,
+            owner = %Writer(&left.file.author()), "data of an earlier program is not stored yet"
+        );
+    }
+    while !left.is_empty() {
+        let mut later = Vec::new();
+        for left in left {
+            match core.vnode_of_left(&left).await {
+                Ok(vnode) => core.store_late(&vnode).await,
+                Err(error) => {
+                    tracing::debug!(cell = %left.cell, volume = %left.volume, %error, "data of an earlier program waits");
+                    later.push(left);
+                }
+            }
+        }
+        left = later;
+        if !left.is_empty() {
+            clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
         }
     }
 }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::fs::HandleId;
+
 /// Who holds a lock: a number that the kernel gives to a process, or to an opening of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LockOwner(pub u64);
@@ -89,7 +91,9 @@ impl Span {
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) asked: LockAsked,
-    /// Of the handle it was taken through: whether the server has lost it.
+    /// What it was taken through.
+    pub(crate) handle: HandleId,
+    /// Of that: whether the server has lost a lock.
     pub(crate) lost: Arc<AtomicBool>,
 }
 
@@ -128,11 +132,18 @@ impl LockTable {
                 };
                 rest.push(Held {
                     asked,
-                    lost: Arc::clone(&held.lost),
+                    ..held.clone()
                 });
             }
         }
         self.0 = rest;
+    }
+
+    /// Takes away what was taken through a handle; false if there was nothing.
+    pub(crate) fn clear_handle(&mut self, handle: HandleId) -> bool {
+        let before = self.0.len();
+        self.0.retain(|held| held.handle != handle);
+        self.0.len() < before
     }
 
     /// The lock that the server must hold for us.
@@ -176,8 +187,11 @@ mod tests {
     }
 
     fn enter(table: &mut LockTable, asked: LockAsked) {
-        let lost = Arc::default();
-        table.set(Held { asked, lost });
+        table.set(Held {
+            asked,
+            handle: HandleId(asked.owner.0),
+            lost: Arc::default(),
+        });
     }
 
     #[test]
@@ -204,7 +218,7 @@ mod tests {
         table.clear(LockOwner(2), Span::WHOLE);
         assert_eq!(table.need(LockScope::Whole), None);
         assert_eq!(table.need(LockScope::Local), None);
-        table.clear(LockOwner(1), Span::WHOLE);
+        assert!(table.clear_handle(HandleId(1)) && !table.clear_handle(HandleId(1)));
         assert!(table.is_empty());
     }
 

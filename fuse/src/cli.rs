@@ -103,7 +103,7 @@ pub struct Client {
     #[arg(long, env = "AFS_CELLSERVDB", value_name = "FILE")]
     pub cellservdb: Option<PathBuf>,
 
-    /// Keep cached data in this directory
+    /// Keep cached data in this directory, over restarts; each mount needs one of its own
     #[arg(
         long,
         env = "AFS_CACHE_DIR",
@@ -112,7 +112,7 @@ pub struct Client {
     )]
     pub cache_dir: Option<PathBuf>,
 
-    /// How much data --cache-dir may hold
+    /// How much --cache-dir may hold; a fiftieth of its file system, at most 1 GiB, is left free in any case
     #[arg(
         long,
         env = "AFS_CACHE_SIZE",

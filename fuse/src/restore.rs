@@ -140,6 +140,7 @@ impl Left {
         };
         for (file, lost) in self.files {
             let fid = here(file.fid);
+            let lost = lost && !shared.fs().is_saved(fid);
             let opener = shared.fs().as_identity(still(file.who));
             if opener
                 .adopt_handle(HandleId(file.handle), fid, file.flags)

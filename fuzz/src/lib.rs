@@ -15,6 +15,7 @@ mod directory;
 mod input;
 mod kerberos;
 mod packet;
+mod records;
 mod rpc;
 mod server;
 mod text;
@@ -73,6 +74,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "packet",
         run: packet::run,
+    },
+    Target {
+        name: "records",
+        run: records::run,
     },
     Target {
         name: "rpc",

@@ -274,6 +274,16 @@ impl Tokens {
         self.changed.notify_waiters();
     }
 
+    /// Who `who` is in a cell; `None` without a token.
+    pub(crate) fn principal(&self, who: Identity, cell: &CellName) -> Option<Arc<str>> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let held = self.held.read();
+        let held = held.get(&(who, cell.clone()))?;
+        Some(held.token.client.to_string().into())
+    }
+
     /// The number of the token that calls which change something are made with; `None` if there is none that is good.
     pub(crate) fn number(&self, who: Identity, cell: &CellName) -> Option<ProofId> {
         self.proof(who, cell, Class::Idempotent)

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::io::Errno;
-
 use super::AfsFs;
 use super::data::Handle;
 use super::types::{HandleId, Invalidation, OpenFlags};
@@ -13,9 +11,7 @@ use super::walk::ROOT;
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::error::Error;
-use crate::mount_point::{MountKind, MountTarget};
 use crate::types::{CellId, Fid, VolumeId};
-use crate::volume::Parent;
 
 impl AfsFs {
     /// The name of a cell that was entered.
@@ -52,22 +48,14 @@ impl AfsFs {
     pub async fn enter_volume(&self, cell: &CellName, volume: VolumeId) -> Result<CellId, Error> {
         let core = &self.0;
         let cell = core.cells.resolve(cell).await?;
-        let target = MountTarget {
-            kind: MountKind::ForceReadWrite,
-            cell: None,
-            volume: volume.to_string(),
-            root: None,
-        };
-        let entered = core
-            .volumes
-            .enter(&cell, &target, Parent::Root, core.until())
-            .await?;
-        // The number is in use again, for another copy.
-        if entered.id == volume {
-            Ok(cell.id)
-        } else {
-            Err(Errno::NODEV.into())
-        }
+        core.volumes.enter_id(&cell, volume, core.until()).await?;
+        Ok(cell.id)
+    }
+
+    /// Has a cache directory saved what an earlier process had written to a file and no server had?
+    #[must_use]
+    pub fn is_saved(&self, fid: Fid) -> bool {
+        self.0.vnodes.peek(fid).is_some_and(|vnode| vnode.data.is_saved())
     }
 
     /// The kernel holds an object of a volume that was entered.

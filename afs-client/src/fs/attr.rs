@@ -107,7 +107,7 @@ impl Caller {
     pub(crate) async fn cut(&self, vnode: &Arc<Vnode>, size: u64) -> Result<(), Error> {
         for _ in 0..ROUNDS {
             let storing = vnode.storing.lock().await;
-            if vnode.write_as(self.who, |data| data.truncate(size)).is_some() {
+            if self.change_data(vnode, |data| data.truncate(size)).is_some() {
                 return Ok(());
             }
             drop(storing);

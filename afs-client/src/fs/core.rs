@@ -28,7 +28,7 @@ use crate::rpc::client::{RpcError, call};
 use crate::rpc::fs::FetchStatusOf;
 use crate::rpc::types::{AfsUuid, CallBack, FetchStatus};
 use crate::server::Servers;
-use crate::store::DataCache;
+use crate::store::{DataCache, Left};
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
 use crate::vnode::status::{LOOKUP, OWNER, Status};
@@ -126,8 +126,13 @@ impl Core {
 
     /// The vnode of a FID in this volume.
     pub(crate) fn vnode_in(&self, fid: Fid, volume: &Arc<Volume>) -> Arc<Vnode> {
+        if let Some(vnode) = self.vnodes.get(fid) {
+            return vnode;
+        }
+        // Outside of the lock of the table: it may have to be looked for on the disk.
+        let data = self.cache.file(&volume.cell.name, fid);
         self.vnodes
-            .get_or_make(fid, || Vnode::new(fid, Arc::clone(volume), self.cache.file()))
+            .get_or_make(fid, || Vnode::new(fid, Arc::clone(volume), data))
     }
 
     pub(crate) fn invalidate(&self, what: Invalidation) {
@@ -142,6 +147,18 @@ impl Caller {
         let core = Arc::clone(core);
         let who = Identity::Nobody;
         Self { core, who }
+    }
+
+    /// The vnode of a file that an earlier program has left changes of.
+    pub(crate) async fn vnode_of_left(&self, left: &Left) -> Result<Arc<Vnode>, Error> {
+        let cell = self.cells.resolve(&left.cell).await?;
+        let volume = self.volumes.enter_id(&cell, left.volume, self.until()).await?;
+        let fid = Fid {
+            vnode: left.vnode,
+            unique: left.unique,
+            ..volume.root()
+        };
+        Ok(self.vnode_in(fid, &volume))
     }
 
     /// The same file system, as somebody else sees it.
@@ -261,7 +278,7 @@ impl Caller {
         vnode.learn(status, promise, (noted.proof, current), clock::now(), &self.all);
         if !vnode.data.is_modified() {
             let now = vnode.status().unwrap_or(status);
-            vnode.data.set_server(now.version, now.size);
+            vnode.data.set_server(now.served());
         }
         Ok(status)
     }
@@ -301,7 +318,7 @@ impl Caller {
         }
     }
 
-    async fn fetch_status(&self, vnode: &Arc<Vnode>) -> Result<Status, Error> {
+    pub(super) async fn fetch_status(&self, vnode: &Arc<Vnode>) -> Result<Status, Error> {
         let deadline = self.until();
         let _one = tokio::time::timeout_at(deadline.into(), vnode.fetching.lock())
             .await

@@ -16,6 +16,7 @@ pub(crate) struct Counts {
     pub(crate) data_misses: AtomicU32,
     pub(crate) scopes: Tally<Scope>,
     pub(crate) flows: Tally<Flow>,
+    pub(crate) conflicts: AtomicU32,
     /// Stores that failed, by errno.
     store_errors: Mutex<BTreeMap<i32, u64>>,
 }
@@ -40,6 +41,11 @@ impl Counts {
     /// Objects and volumes that breaks have named.
     pub(crate) fn breaks(&self) -> u64 {
         self.scopes.get(Scope::File) + self.scopes.get(Scope::Volume)
+    }
+
+    /// A file that was written here was changed by somebody else.
+    pub(crate) fn conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn store_failed(&self, errno: i32) {

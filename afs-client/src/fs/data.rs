@@ -22,11 +22,12 @@ use crate::clock;
 use crate::error::Error;
 use crate::events::Flow;
 use crate::op::Class;
-use crate::rpc::client::{fetch_data, store_data};
+use crate::rpc::client::{RpcError, fetch_data, store_data};
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, STORE_DATA_NAME, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
-use crate::store::Fill;
+use crate::store::{Attempt as StoreAttempt, Author, CacheFile, Fill, Mark, StoreCall, checksum_of};
 use crate::trace::child;
+use crate::types::DataVersion;
 use crate::vnode::Vnode;
 use crate::vnode::status::{INSERT, Status, WRITE, to_seconds};
 
@@ -114,7 +115,12 @@ impl Caller {
     }
 
     pub(crate) async fn open(&self, vnode: &Arc<Vnode>, flags: OpenFlags) -> Result<Opened, Error> {
-        let (status, _) = self.status(vnode).await?;
+        let (mut status, _) = self.status(vnode).await?;
+        if vnode.is_left_behind(&status) {
+            // Written before, and overtaken: who opens it now begins with what there is.
+            let _ = self.store(vnode, false).await;
+            (status, _) = self.status(vnode).await?;
+        }
         let opened = self.open_valid(vnode, &status, flags)?;
         if flags.truncate && vnode.data.len() > 0 {
             self.cut(vnode, 0).await?;
@@ -175,6 +181,11 @@ impl Caller {
             if vnode.data.read(range.clone(), &mut out)? {
                 return Ok(out.into());
             }
+            if vnode.data.is_modified() && vnode.data.version() != Some(status.version) {
+                // What is missing beside the changes cannot be had any more, or a store is about to end.
+                self.store(vnode, false).await?;
+                continue;
+            }
             self.counts.data_miss();
             let (want, unit) = if sequential {
                 (offset..range.end + AHEAD, LARGE)
@@ -182,9 +193,13 @@ impl Caller {
                 (range.clone(), SMALL)
             };
             opener.begin_fetch(vnode, want, unit, deadline);
-            self.fetched(vnode, &range, deadline)
+            let fetched = self
+                .fetched(vnode, &range, deadline)
                 .instrument(child!("cache.wait"))
                 .await?;
+            if !fetched && let Some(bytes) = opener.read_past(vnode, &range).await? {
+                return Ok(bytes);
+            }
         }
         // Somebody changes it all the time.
         Err(Errno::AGAIN.into())
@@ -199,14 +214,20 @@ impl Caller {
         }
     }
 
-    /// Waits until nothing of `range` is under way.
-    async fn fetched(&self, vnode: &Vnode, range: &Range<u64>, deadline: Instant) -> Result<(), Error> {
+    /// Reads past the cache, which does not do its work; `None` if the file has changed meanwhile.
+    async fn read_past(&self, vnode: &Arc<Vnode>, range: &Range<u64>) -> Result<Option<Bytes>, Error> {
+        let (version, sent) = self.fetch_range(vnode, range.clone()).await?;
+        Ok(vnode.data.patched(range, version, &sent)?.map(Bytes::from))
+    }
+
+    /// Waits until nothing of `range` is under way. False if something of it can only be had past the cache.
+    async fn fetched(&self, vnode: &Vnode, range: &Range<u64>, deadline: Instant) -> Result<bool, Error> {
         loop {
             let mut changed = pin!(vnode.data.changed());
             changed.as_mut().enable();
             let filling = vnode.data.filling(range);
             if filling.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             if tokio::time::timeout_at((deadline + SLACK).into(), changed)
                 .await
@@ -214,8 +235,10 @@ impl Caller {
             {
                 return Err(Errno::TIMEDOUT.into());
             }
-            if let Some(error) = filling.iter().find_map(|filling| filling.failure()) {
-                return Err(error.clone());
+            match filling.iter().find_map(|filling| filling.failure()) {
+                Some(Some(error)) => return Err(error.clone()),
+                Some(None) => return Ok(false),
+                None => {}
             }
         }
     }
@@ -223,7 +246,7 @@ impl Caller {
     /// Fetches one piece.
     async fn fetch(&self, vnode: &Vnode, fill: Fill, deadline: Instant) {
         if let Err(error) = fill.prepare() {
-            return fill.fail(error.into());
+            return fill.fail_here(&error);
         }
         let range = fill.range().clone();
         let request = FetchDataArgs {
@@ -252,6 +275,7 @@ impl Caller {
                     }
                     return;
                 }
+                Err(RpcError::Cache(error)) => return fill.fail_here(&error),
                 Err(error) => {
                     self.on_error(vnode, &error);
                     if let Err(error) = rotation.failed(&attempt, error).await {
@@ -277,8 +301,28 @@ impl Caller {
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
             return None;
         }
+        let vnode = &handle.vnode;
+        if !vnode.data.is_modified() && vnode.stands(clock::now(), &self.all).is_none() {
+            // What is written now is to be based on what the server has now.
+            return None;
+        }
+        self.write_here(&handle, offset, data)
+    }
+
+    /// Changes the data of a file in the caller's name; `None` if somebody else's is in it that is not stored yet.
+    pub(crate) fn change_data<T>(&self, vnode: &Vnode, change: impl FnOnce(&CacheFile) -> T) -> Option<T> {
+        let author = || Author {
+            who: self.who,
+            principal: self.tokens.principal(self.who, &vnode.volume.cell.name),
+            is_earlier: false,
+        };
+        vnode.write_as(self.who, author, change)
+    }
+
+    /// Writes into the cache; `None` if something else must be stored first.
+    fn write_here(&self, handle: &Handle, offset: u64, data: &[u8]) -> Option<Result<(), Error>> {
         let append = handle.flags.append;
-        let written = handle.vnode.write_as(handle.who, |file| {
+        let written = self.as_identity(handle.who).change_data(&handle.vnode, |file| {
             file.write(if append { file.len() } else { offset }, data)
         });
         match written? {
@@ -291,9 +335,21 @@ impl Caller {
     /// Writes into the cache; stores first what is dirty there, if that is too much.
     pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         let handle = self.handle(id)?;
+        if !handle.vnode.data.is_modified() {
+            // If that fails the store will tell.
+            let _ = self.as_identity(handle.who).status(&handle.vnode).await;
+        }
         for _ in 0..ROUNDS {
-            if let Some(written) = self.write_cached(id, offset, data) {
+            let is_full =
+                self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit();
+            if handle.flags.write
+                && !is_full
+                && let Some(written) = self.write_here(&handle, offset, data)
+            {
                 return written;
+            }
+            if !handle.flags.write {
+                return Err(Errno::BADF.into());
             }
             self.store_patiently(&handle.vnode, false).await?;
             if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
@@ -339,18 +395,29 @@ impl Caller {
     }
 
     /// Stores what is dirty of a file, as who wrote it last. With `sync` the server writes to its disk before it answers.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`: somebody else has changed the file since; what was written here is set aside, if there is a place for that,
+    /// and theirs stays. Others: those of the way and of the server; the data is dirty as before.
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
         let _one = vnode.storing.lock().await;
         if !vnode.data.is_modified() {
             return Ok(());
         }
-        let writer = self.as_identity(vnode.writer());
-        let before = vnode.status().map(|status| status.version);
+        let author = vnode.data.author();
+        let writer = self.as_identity(author.who);
+        writer.may_store(vnode, &author)?;
+        writer.check_base(vnode).await?;
+        if !vnode.data.is_modified() {
+            return Ok(());
+        }
+        let before = vnode.data.version();
         let plan = vnode.data.begin_store();
-        let mut alone = true;
-        let mut version = before;
+        let mut left = plan.calls.iter();
+        let (mut base, mut alone, mut ours) = (before, true, true);
         let mut last = None;
-        for part in &plan.calls {
+        while let Some(part) = left.next() {
             let mask = StoreStatus::SET_MTIME | if sync { StoreStatus::FSYNC } else { 0 };
             let request = StoreDataArgs {
                 fid: vnode.fid.into(),
@@ -363,30 +430,50 @@ impl Caller {
                 length: part.range.end - part.range.start,
                 file_length: part.file_length,
             };
-            match writer.store_part(vnode, &request).await {
-                Ok(status) => {
-                    alone &= version.is_some_and(|version| version.next() == status.version);
-                    version = Some(status.version);
-                    last = Some(status);
-                }
+            let (status, sent) = match writer.store_part(vnode, part, &request).await {
+                Ok(done) => done,
                 Err(error) => {
                     self.counts.store_failed(error.errno());
                     vnode.data.store_failed();
                     vnode.distrust();
                     return Err(error);
                 }
+            };
+            let steps = base.map_or(1, |base| status.version.0.wrapping_sub(base.0));
+            alone &= steps == 1;
+            // Whatever we have sent may have been executed.
+            ours = (1..=sent).contains(&steps);
+            if left.len() > 0 {
+                if !ours {
+                    vnode.data.store_failed();
+                    return Err(self.conflict(vnode, status.version));
+                }
+                if steps == 1 {
+                    vnode.data.part_stored(status.served());
+                } else {
+                    vnode.data.rebase(status.served());
+                }
             }
+            base = Some(status.version);
+            last = Some(status);
         }
         let Some(status) = last else {
             vnode.data.discard();
             return Ok(());
         };
-        vnode.data.end_store(status.version, status.size, alone);
+        vnode.data.end_store(status.served(), alone);
         {
             let mut shown = vnode.shown.lock();
             if alone && *shown == before {
                 *shown = Some(status.version);
             }
+        }
+        if !ours {
+            self.counts.conflict();
+            tracing::warn!(
+                fid = %vnode.fid, version = %status.version,
+                "somebody else has changed the file in the very moment in which it was stored: of the same bytes ours are left"
+            );
         }
         if !alone {
             self.invalidate(Invalidation::Data(vnode.fid));
@@ -394,19 +481,35 @@ impl Caller {
         Ok(())
     }
 
-    async fn store_part(&self, vnode: &Arc<Vnode>, request: &StoreDataArgs) -> Result<Status, Error> {
+    /// One call of a store; gives how often it was sent.
+    async fn store_part(
+        &self,
+        vnode: &Arc<Vnode>,
+        part: &StoreCall,
+        request: &StoreDataArgs,
+    ) -> Result<(Status, u64), Error> {
         let mut rotation = self
             .rotation(vnode, STORE_DATA_NAME, Class::Idempotent, self.until())?
             .bulk();
+        let sample = part.sample();
+        let len = usize::try_from(sample.end - sample.start).unwrap_or_default();
+        let mark = Mark {
+            mtime: request.status.client_mod_time,
+            sum: checksum_of(&vnode.data.read_for_store(sample.start, len)?),
+        };
+        let mut sent = 0;
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
+            sent += 1;
+            vnode.data.sending(part, mark);
             let mut source = |at, len| vnode.data.read_for_store(at, len);
             match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
                 Ok(reply) => {
                     rotation.succeeded(&attempt);
                     self.counts.flows.add(Flow::Stored, request.length);
-                    return self.learn(vnode, &reply.status, None, &noted);
+                    let status = self.learn(vnode, &reply.status, None, &noted)?;
+                    return Ok((status, sent));
                 }
                 Err(error) => {
                     self.on_error(vnode, &error);
@@ -416,14 +519,156 @@ impl Caller {
         }
     }
 
+    /// May the caller store what an earlier program took from its author? Only who they were then may, in the cell too.
+    fn may_store(&self, vnode: &Vnode, author: &Author) -> Result<(), Error> {
+        let cell = &vnode.volume.cell.name;
+        match &author.principal {
+            Some(principal)
+                if author.is_earlier && self.tokens.principal(self.who, cell).as_ref() != Some(principal) =>
+            {
+                Err(Error::new(
+                    Errno::NOKEY,
+                    format!("data waits for a token of {principal}: run afs aklog"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sees that the server has what local changes are based on.
+    async fn check_base(&self, vnode: &Arc<Vnode>) -> Result<(), Error> {
+        if vnode.stands(clock::now(), &self.all).is_none()
+            && let Err(error) = self.fetch_status(vnode).await
+        {
+            if error.errno() == Errno::ACCESS.raw_os_error() {
+                // Who may put something there need not be one who may look. The reply to the store tells.
+                return Ok(());
+            }
+            return Err(error);
+        }
+        let (Some(status), Some(base)) = (vnode.status(), vnode.data.version()) else {
+            return Ok(());
+        };
+        if status.version == base {
+            return Ok(());
+        }
+        if let Some(attempt) = vnode.data.attempt()
+            && self.is_ours(vnode, base, &attempt, &status).await?
+        {
+            vnode.data.rebase(status.served());
+            if self.is_there(vnode, &attempt, &status).await? {
+                // To send it again might take away what somebody else writes meanwhile.
+                vnode.data.begin_store();
+                vnode.data.end_store(status.served(), true);
+            }
+            return Ok(());
+        }
+        Err(self.conflict(vnode, status.version))
+    }
+
+    /// Was it a call of ours, of which we did not hear what became, that made the file what it is? The time of its last
+    /// modification is then the one that we sent, its version is as many higher as we have sent calls, and what we sent is
+    /// there, or its first packet: a call that was cut off leaves as much as had arrived.
+    async fn is_ours(
+        &self,
+        vnode: &Arc<Vnode>,
+        base: DataVersion,
+        attempt: &StoreAttempt,
+        status: &Status,
+    ) -> Result<bool, Error> {
+        let steps = status.version.0.wrapping_sub(base.0);
+        if steps > attempt.tries.into() || status.modified != attempt.mark.mtime {
+            return Ok(false);
+        }
+        let range = &attempt.call.range;
+        if range.is_empty() {
+            return Ok(status.size == range.end);
+        }
+        match self.fetch_range(vnode, attempt.call.sample()).await {
+            Ok((_, theirs)) => Ok(checksum_of(&theirs) == attempt.mark.sum),
+            // Who may write need not be one who may read.
+            Err(error) if error.errno() == Errno::ACCESS.raw_os_error() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the server all that is dirty, by a call of ours of which we did not hear?
+    async fn is_there(
+        &self,
+        vnode: &Arc<Vnode>,
+        attempt: &StoreAttempt,
+        status: &Status,
+    ) -> Result<bool, Error> {
+        let range = &attempt.call.range;
+        let len = range.end - range.start;
+        if status.size != vnode.data.len() || !vnode.data.is_dirty_within(range) || len > COMPARED {
+            return Ok(false);
+        }
+        let ours = vnode
+            .data
+            .read_for_store(range.start, usize::try_from(len).unwrap_or_default())?;
+        match self.fetch_range(vnode, range.clone()).await {
+            Ok((version, theirs)) => Ok(version == status.version && ours == theirs),
+            Err(error) if error.errno() == Errno::ACCESS.raw_os_error() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Somebody else has changed the file since what is dirty of it was written: sets that aside.
+    fn conflict(&self, vnode: &Arc<Vnode>, version: DataVersion) -> Error {
+        self.counts.conflict();
+        let base = vnode.data.version().unwrap_or_default();
+        let reason =
+            format!("somebody else has changed the file: version {base} here, {version} on the server");
+        let error = self.set_aside(vnode, &reason);
+        if vnode.opens.load(Ordering::Acquire) > 0 {
+            vnode.owe(error.clone());
+        }
+        error
+    }
+
+    /// Takes what is dirty of a file out of the way. Without a place for it it stays, until the file is closed.
+    fn set_aside(&self, vnode: &Arc<Vnode>, reason: &str) -> Error {
+        let why = match vnode.data.set_aside(reason) {
+            Some(Ok(path)) => {
+                self.give_up(vnode);
+                format!("{reason}; what was written here is in {}", path.display())
+            }
+            Some(Err(error)) => {
+                tracing::error!(fid = %vnode.fid, %error, "data cannot be set aside");
+                format!("{reason}; what was written here cannot be set aside: {error}")
+            }
+            None => {
+                if vnode.opens.load(Ordering::Acquire) == 0 {
+                    self.give_up(vnode);
+                }
+                reason.to_owned()
+            }
+        };
+        Error::new(Errno::STALE, why)
+    }
+
+    /// Stores for `close` or `fsync`: what is owed of errors is told, once.
+    ///
+    /// # Errors
+    ///
+    /// As [`store_patiently`](Self::store_patiently).
+    pub(crate) async fn store_and_tell(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let stored = self.store_patiently(vnode, sync).await;
+        match vnode.take_owed() {
+            Some(owed) => stored.and(Err(owed)),
+            None => stored,
+        }
+    }
+
     /// The handle is gone; the last one takes a file with it that was removed meanwhile.
     pub(crate) async fn release(&self, id: HandleId) {
         let Some(handle) = self.handles.lock().remove(&id) else {
             return;
         };
         let vnode = handle.vnode;
+        self.as_identity(handle.who).unlock_handle(id, &vnode).await;
         let doomed = if vnode.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.unlock_all(&vnode).await;
             vnode.doomed.lock().take()
         } else {
             None
@@ -438,20 +683,36 @@ impl Caller {
         }
     }
 
-    /// Stores what `close` could not. What a server has refused is given up: `close` has said so. What did not reach a
-    /// server is kept for a later try.
+    /// Stores what `close` could not. What a server has refused is given up: `close` has said so; or set aside, if an
+    /// earlier program took it. What did not reach a server, or waits for a token, is kept for a later try.
     pub(crate) async fn store_late(&self, vnode: &Arc<Vnode>) {
+        let is_earlier = vnode.data.author().is_earlier;
         let Err(error) = self.store(vnode, false).await else {
+            if is_earlier {
+                tracing::info!(fid = %vnode.fid, "what an earlier program had not stored is stored");
+            }
             return;
         };
-        if error.errno() == Errno::TIMEDOUT.raw_os_error() || is_expiry(&error) {
-            tracing::warn!(fid = %vnode.fid, %error, "data is kept until a server takes it");
+        let waits = [Errno::TIMEDOUT, Errno::KEYEXPIRED].map(Errno::raw_os_error);
+        if !vnode.data.is_modified() {
+            // It was set aside.
+        } else if error.errno() == Errno::NOKEY.raw_os_error() {
+            tracing::debug!(fid = %vnode.fid, %error, "data is kept");
+        } else if waits.contains(&error.errno()) {
+            tracing::warn!(fid = %vnode.fid, %error, "data is kept until it can be stored");
+        } else if is_earlier {
+            self.set_aside(vnode, &format!("the server refused it: {error}"));
         } else if vnode.opens.load(Ordering::Acquire) == 0 {
             tracing::error!(fid = %vnode.fid, %error, "data that the server refused is given up");
-            vnode.data.discard();
-            vnode.distrust();
-            self.invalidate(Invalidation::Node(vnode.fid));
+            self.give_up(vnode);
         }
+    }
+
+    /// What is dirty of a file counts no more.
+    fn give_up(&self, vnode: &Vnode) {
+        vnode.data.discard();
+        vnode.distrust();
+        self.invalidate(Invalidation::Node(vnode.fid));
     }
 }
 
@@ -467,5 +728,7 @@ const SMALL: u64 = 128 << 10;
 const AHEAD: u64 = 3 << 20;
 /// A file that changes more often while it is being read is given up.
 pub(super) const ROUNDS: usize = 8;
+/// As much is fetched to see whether it is what we have sent.
+const COMPARED: u64 = 8 << 20;
 /// The fetch has the deadline itself; the wait for it gives it time to say so.
 const SLACK: std::time::Duration = std::time::Duration::from_secs(2);

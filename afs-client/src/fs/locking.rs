@@ -112,15 +112,22 @@ impl Caller {
     pub(crate) async fn lock(&self, id: HandleId, asked: LockAsked) -> Result<(), Error> {
         let handle = self.handle(id)?;
         let file = self.locks.of(&handle.vnode);
-        let result = self.try_lock(&handle, &file, asked).await;
+        let result = self.try_lock(id, &handle, &file, asked).await;
         self.locks.tidy(&file);
         result
     }
 
-    async fn try_lock(&self, handle: &Handle, file: &Arc<FileLocks>, asked: LockAsked) -> Result<(), Error> {
+    async fn try_lock(
+        &self,
+        id: HandleId,
+        handle: &Handle,
+        file: &Arc<FileLocks>,
+        asked: LockAsked,
+    ) -> Result<(), Error> {
         let mut server = self.server_of(file).await?;
         let held = Held {
             asked,
+            handle: id,
             lost: Arc::clone(&handle.lost),
         };
         let need = {
@@ -174,17 +181,21 @@ impl Caller {
         file.is_some_and(|file| file.table.lock().has(owner))
     }
 
-    /// Nobody has the file open any more.
-    pub(super) async fn unlock_all(&self, vnode: &Vnode) {
+    /// A handle is gone, and with it what was locked through it.
+    pub(super) async fn unlock_handle(&self, id: HandleId, vnode: &Vnode) {
         let Some(file) = self.locks.known(vnode.fid) else {
             return;
         };
         if let Ok(mut server) = self.server_of(&file).await {
-            *file.table.lock() = LockTable::default();
-            if let Err(error) = self.bring(&file, &mut server, None).await {
+            let (had, need) = {
+                let mut table = file.table.lock();
+                (table.clear_handle(id), table.need(self.locks.scope))
+            };
+            if had && let Err(error) = self.bring(&file, &mut server, need).await {
                 tracing::warn!(fid = %vnode.fid, %error, "a lock is left to end by itself");
             }
         }
+        file.changed.notify_waiters();
         self.locks.tidy(&file);
     }
 
@@ -248,6 +259,7 @@ impl Caller {
         let mut table = LockTable::default();
         table.set(Held {
             asked: *asked,
+            handle: HandleId(0),
             lost: Arc::default(),
         });
         // Nobody writes there, so nobody is excluded.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rxrpc::proto::debug::PeerSnapshot;
@@ -12,6 +13,7 @@ use super::core::Core;
 use crate::cell::{Cell, CellName};
 use crate::clock;
 use crate::server::{Server, ServerId, State as Reached};
+use crate::store::{Aside, Writer};
 use crate::types::VolumeId;
 use crate::volume::{Volume, VolumeKind};
 
@@ -30,6 +32,32 @@ pub struct State {
     pub cache: CacheState,
     /// Its counts.
     pub counts: CountState,
+    /// What was written and is not in its place.
+    pub kept: KeptState,
+}
+
+/// Data that was written and is not in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptState {
+    /// What an earlier program has left, and waits for its server or for a token.
+    pub waiting: Vec<Waiting>,
+    /// What was set aside, in this run or before, and not removed from there by somebody.
+    pub set_aside: Vec<Aside>,
+    /// Files that were written here and changed by somebody else at the same time, in this run.
+    pub conflicts: u64,
+}
+
+/// Changes to a file that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The cell.
+    pub cell: CellName,
+    /// `volume:vnode:uniquifier`.
+    pub fid: String,
+    /// Who wrote them.
+    pub owner: String,
+    /// Since when, in unix seconds.
+    pub since: u32,
 }
 
 /// What happened from the start.
@@ -100,6 +128,8 @@ pub struct CacheState {
     pub dirty_files: usize,
     /// For how long the first of them has had some.
     pub dirty_for: Option<Duration>,
+    /// How often data went past the cache because its file system was full, and because that failed otherwise.
+    pub bypassed: [u64; 2],
 }
 
 impl AfsFs {
@@ -237,6 +267,21 @@ impl Core {
         }
     }
 
+    /// What was written and is not in its place.
+    pub(super) fn kept(&self) -> KeptState {
+        let waiting = self.cache.waiting().into_iter().map(|entry| Waiting {
+            fid: format!("{}:{}:{}", entry.key.volume, entry.key.vnode, entry.key.unique),
+            owner: Writer(&entry.author).to_string(),
+            since: entry.since,
+            cell: entry.cell,
+        });
+        KeptState {
+            waiting: waiting.collect(),
+            set_aside: self.cache.asides(),
+            conflicts: self.counts.conflicts.load(Ordering::Relaxed).into(),
+        }
+    }
+
     fn state(&self) -> State {
         let now = clock::now();
         let mut seen = HashSet::new();
@@ -265,10 +310,12 @@ impl Core {
                 used: self.cache.used_bytes(),
                 limit: self.cache.max_bytes(),
                 dirty: self.cache.dirty_bytes(),
+                bypassed: self.cache.bypassed(),
                 dirty_files,
                 dirty_for: dirty_since.map(|since| now.saturating_duration_since(since)),
             },
             counts: self.count_state(),
+            kept: self.kept(),
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct Config {
 pub enum CacheConfig {
     /// In files under a directory of our own.
     Dir {
-        /// The directory; made if missing. What an earlier run left there is removed.
+        /// The directory; made if missing. What an earlier run left there is used where servers say that it still is so.
         path: PathBuf,
         /// The most data kept.
         max_bytes: u64,

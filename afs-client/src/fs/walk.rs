@@ -1,5 +1,6 @@
 //! Names: the synthetic root, directories, links and mount points.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -300,8 +301,12 @@ impl Caller {
         if let Some(text) = link.link(status.version) {
             return Ok(text);
         }
-        let (version, text) = self.whole(link, MAX_LINK).await?;
+        let (version, text) = match link.data.whole(status.version) {
+            Some(text) => (status.version, text.into()),
+            None => self.whole(link, MAX_LINK).await?,
+        };
         link.set_link(version, text.clone());
+        link.keep_contents();
         Ok(text)
     }
 
@@ -316,12 +321,18 @@ impl Caller {
             if let Some(directory) = dir.directory(status.version) {
                 return Ok((status, ttl, directory));
             }
+            let kept = dir.data.whole(status.version).map(Bytes::from);
+            if let Some(directory) = kept.and_then(|blob| Directory::parse(blob).ok()) {
+                dir.set_directory(status.version, directory.clone());
+                return Ok((status, ttl, directory));
+            }
             let (version, blob) = self.whole(dir, MAX_DIRECTORY).await?;
             let directory = Directory::parse(blob).map_err(|bad| {
                 tracing::warn!(fid = %dir.fid, %bad, "server sent a damaged directory");
                 Error::new(Errno::IO, format!("directory {}: {bad}", dir.fid))
             })?;
             dir.set_directory(version, directory.clone());
+            dir.keep_contents();
             if version == status.version {
                 return Ok((status, ttl, directory));
             }
@@ -332,13 +343,22 @@ impl Caller {
 
     /// The whole contents of a directory or link, with their version.
     async fn whole(&self, vnode: &Arc<Vnode>, max: u64) -> Result<(DataVersion, Bytes), Error> {
+        self.fetch_range(vnode, 0..max).await
+    }
+
+    /// A part of the contents, past the cache, with their version. Shorter than asked at the end.
+    pub(super) async fn fetch_range(
+        &self,
+        vnode: &Arc<Vnode>,
+        range: Range<u64>,
+    ) -> Result<(DataVersion, Bytes), Error> {
         let mut rotation = self
             .rotation(vnode, FETCH_DATA_NAME, Class::Reading, self.until())?
             .bulk();
         let request = FetchDataArgs {
             fid: vnode.fid.into(),
-            position: 0,
-            length: max,
+            position: range.start,
+            length: range.end - range.start,
         };
         loop {
             let attempt = rotation.next().await?;

@@ -1,8 +1,8 @@
 //! What is known of one file's contents: which bytes are here, which of them only here, and how long the file is.
 //!
 //! The machine: `version` and `server_len` say what the server has. Local changes stand beside them: `cut` is the
-//! smallest length the file was truncated to, `grow` the length that writes and extensions ask for. Bytes of the server
-//! are visible up to `base_len = min(server_len, cut)`; behind it everything that is not dirty reads as zeros and is
+//! smallest length the file was truncated to, `grow` the length that writes and extensions ask for. While there are some,
+//! `version` is what they are based on, whatever the server has since. Bytes of the server are visible up to `base_len = min(server_len, cut)`; behind it everything that is not dirty reads as zeros and is
 //! never fetched. A store takes the dirty ranges away as `storing`; they become clean when the server has them, or
 //! dirty again.
 
@@ -11,6 +11,8 @@ use std::ops::Range;
 use super::ranges::RangeSet;
 use crate::types::DataVersion;
 
+/// No packet of a store is smaller, but the last.
+const SAMPLE: u64 = 1024;
 /// Size of the pages that backing files are made of.
 pub(crate) const PAGE: u64 = PAGE_BYTES as u64;
 /// The same, for buffers.
@@ -23,7 +25,7 @@ pub(crate) fn pages(range: &Range<u64>) -> Range<u64> {
 }
 
 /// The contents of one file, without the bytes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
     version: Option<DataVersion>,
     server_len: u64,
@@ -32,6 +34,44 @@ pub(crate) struct Content {
     clean: RangeSet,
     dirty: RangeSet,
     storing: RangeSet,
+    attempt: Option<Attempt>,
+}
+
+/// A StoreData call of which we do not know what became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) call: StoreCall,
+    /// By what it is known again.
+    pub(crate) mark: Mark,
+    /// How often it was sent.
+    pub(crate) tries: u32,
+}
+
+/// What a StoreData call leaves behind on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The time of modification that it sets, in unix seconds.
+    pub(crate) mtime: u32,
+    /// The checksum of its first bytes, as many as `sample` says.
+    pub(crate) sum: u64,
+}
+
+impl StoreCall {
+    /// The first bytes of it: no more than a server has got if it has got anything.
+    pub(crate) fn sample(&self) -> Range<u64> {
+        self.range.start..self.range.end.min(self.range.start + SAMPLE)
+    }
+}
+
+/// What differs from the server's, part by part.
+pub(super) struct Parts<'a> {
+    pub(super) version: Option<DataVersion>,
+    pub(super) server_len: u64,
+    pub(super) cut: Option<u64>,
+    pub(super) grow: u64,
+    pub(super) dirty: &'a RangeSet,
+    pub(super) storing: &'a RangeSet,
+    pub(super) attempt: Option<&'a Attempt>,
 }
 
 /// What a store has to send: see `Content::begin_store`.
@@ -61,6 +101,11 @@ impl Content {
         self.server_len.min(self.cut.unwrap_or(u64::MAX))
     }
 
+    /// Length on the server.
+    pub(crate) fn server_len(&self) -> u64 {
+        self.server_len
+    }
+
     /// The version of the clean bytes.
     pub(crate) fn version(&self) -> Option<DataVersion> {
         self.version
@@ -82,11 +127,12 @@ impl Content {
 
     /// Pages that may not be evicted because only we have bytes in them.
     pub(crate) fn dirty_pages(&self) -> RangeSet {
-        self.dirty
-            .iter()
-            .chain(self.storing.iter())
-            .map(|range| pages(&range))
-            .collect()
+        self.dirty().covering(PAGE)
+    }
+
+    /// Fetched bytes that are here.
+    pub(crate) fn clean(&self) -> &RangeSet {
+        &self.clean
     }
 
     /// Pages with fetched bytes in them.
@@ -94,23 +140,108 @@ impl Content {
         self.clean.iter().map(|range| pages(&range))
     }
 
-    /// Takes over what a status says. False if clean bytes were thrown away because they are of another version.
-    pub(crate) fn set_server(&mut self, version: DataVersion, server_len: u64) -> bool {
-        let modified = self.is_modified();
+    /// Takes over what a status says; nothing may be modified. Clean bytes of another version are thrown away.
+    pub(crate) fn set_server(&mut self, version: DataVersion, server_len: u64) {
+        debug_assert!(!self.is_modified(), "what local changes are based on stays");
         self.server_len = server_len;
-        if !modified {
-            self.cut = None;
-            self.grow = 0;
-        }
+        self.cut = None;
+        self.grow = 0;
         if self.version == Some(version) {
             // Same version, so same bytes; a length that differs all the same is the server's to decide.
             self.clean.remove(server_len..u64::MAX);
-            return true;
+        } else {
+            self.version = Some(version);
+            self.clean = RangeSet::default();
         }
-        let kept = self.clean.is_empty();
+    }
+
+    /// Takes over what is left from earlier times.
+    pub(super) fn restored(version: DataVersion, server_len: u64, clean: RangeSet) -> Self {
+        Self {
+            version: Some(version),
+            server_len,
+            clean,
+            ..Self::default()
+        }
+    }
+
+    /// Contents that differ from the server's: the server's length, where they were cut and to what they are to grow, what
+    /// is dirty and what is being stored.
+    pub(super) fn local(
+        version: Option<DataVersion>,
+        (server_len, cut, grow): (u64, Option<u64>, u64),
+        [dirty, storing]: [RangeSet; 2],
+        attempt: Option<Attempt>,
+    ) -> Self {
+        Self {
+            version,
+            server_len,
+            cut,
+            grow,
+            clean: RangeSet::default(),
+            dirty,
+            storing,
+            attempt,
+        }
+    }
+
+    pub(super) fn parts(&self) -> Parts<'_> {
+        Parts {
+            version: self.version,
+            server_len: self.server_len,
+            cut: self.cut,
+            grow: self.grow,
+            dirty: &self.dirty,
+            storing: &self.storing,
+            attempt: self.attempt.as_ref(),
+        }
+    }
+
+    /// Without what is clean.
+    pub(super) fn without_clean(&self) -> Self {
+        Self {
+            version: self.version,
+            server_len: self.server_len,
+            cut: self.cut,
+            grow: self.grow,
+            clean: RangeSet::default(),
+            dirty: self.dirty.clone(),
+            storing: self.storing.clone(),
+            attempt: self.attempt.clone(),
+        }
+    }
+
+    /// Bytes that only we have.
+    pub(crate) fn dirty(&self) -> RangeSet {
+        let mut all = self.dirty.clone();
+        all.extend(self.storing.iter());
+        all
+    }
+
+    /// The call of which we do not know what became.
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
+    }
+
+    /// A call is sent.
+    pub(crate) fn sending(&mut self, call: &StoreCall, mark: Mark) {
+        match &mut self.attempt {
+            Some(attempt) if attempt.call == *call && attempt.mark == mark => attempt.tries += 1,
+            attempt => {
+                *attempt = Some(Attempt {
+                    call: call.clone(),
+                    mark,
+                    tries: 1,
+                });
+            }
+        }
+    }
+
+    /// The server has executed the last call that was sent. The store goes on.
+    pub(crate) fn part_stored(&mut self, version: DataVersion, server_len: u64) {
         self.version = Some(version);
-        self.clean = RangeSet::default();
-        kept
+        self.server_len = server_len;
+        self.attempt = None;
     }
 
     /// Is every byte of `range` here? `range` must lie within `len`.
@@ -209,6 +340,7 @@ impl Content {
     /// `version`.
     pub(crate) fn stored(&mut self, version: DataVersion, server_len: u64) {
         let storing = std::mem::take(&mut self.storing);
+        self.attempt = None;
         let base = self.base_len();
         self.settle(server_len);
         self.version = Some(version);
@@ -223,6 +355,7 @@ impl Content {
     pub(crate) fn stored_among_others(&mut self, version: DataVersion, server_len: u64) {
         self.storing = RangeSet::default();
         self.clean = RangeSet::default();
+        self.attempt = None;
         self.settle(server_len);
         self.version = Some(version);
     }
@@ -246,6 +379,7 @@ impl Content {
         self.dirty = RangeSet::default();
         self.cut = None;
         self.grow = 0;
+        self.attempt = None;
     }
 }
 
@@ -305,21 +439,6 @@ mod tests {
     }
 
     #[test]
-    fn writes_in_the_middle_keep_what_others_appended() {
-        let mut content = fresh(100);
-        content.write(10..20);
-        content.set_server(DataVersion(2), 400);
-        assert_eq!(content.len(), 400);
-        assert_eq!(
-            content.begin_store().calls,
-            [StoreCall {
-                range: 10..20,
-                file_length: 400
-            }]
-        );
-    }
-
-    #[test]
     fn writes_during_a_store_stay_dirty() {
         let mut content = fresh(0);
         content.write(0..100);
@@ -328,8 +447,6 @@ mod tests {
         content.stored(DataVersion(2), 100);
         assert_eq!(content.dirty.bytes(), 10);
         assert!(content.is_present(&(0..100)));
-        content.set_server(DataVersion(3), 100);
-        assert_eq!(content.missing(&(0..100)).collect::<Vec<_>>(), [0..50, 60..100]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! The cached data of one vnode.
+//! The cached data of one object.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -12,28 +14,51 @@ use parking_lot::RwLock;
 use rustix::fs::FallocateFlags;
 use tokio::sync::Notify;
 
-use super::content::{Content, PAGE, PAGE_BYTES, StorePlan, pages};
+use super::aside::{self, About};
+use super::content::{Attempt, Content, Mark, PAGE, PAGE_BYTES, StoreCall, StorePlan, pages};
+use super::journal::{Author, Entry, Step};
+use super::place;
 use super::ranges::RangeSet;
+use super::record::{Checksum, ObjectKey, Record, Served, chunk_range};
 use super::{CHUNK, Shared};
 use crate::error::Error;
 use crate::types::DataVersion;
 
-/// The cached data of one vnode: a sparse file and what is known of its contents.
+/// The cached data of one object: a sparse file and what is known of its contents.
 #[derive(Debug)]
 pub(crate) struct CacheFile {
     id: u64,
+    /// Its name in the cache directory, if there is one.
+    key: Option<ObjectKey>,
     me: Weak<Self>,
     shared: Arc<Shared>,
     /// Held for reading during a `pread`, so that nothing is punched out under it; for writing during a `pwrite`.
     state: RwLock<State>,
     /// A fill ended, well or not.
     filled: Notify,
+    /// The index is told of it.
+    marked: AtomicBool,
+    /// Changes that an earlier program has left were taken over, and not set aside or given up since.
+    saved: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     content: Content,
-    backing: Option<File>,
+    /// Who wrote what is modified.
+    author: Author,
+    /// When the server saw the last change of this version.
+    changed: u32,
+    /// What is clean was found in the cache directory, and no server has said yet that it is so.
+    is_hearsay: bool,
+    /// Checksums of clean bytes, by chunk, where nothing has changed since they were taken.
+    sums: BTreeMap<u64, u64>,
+    /// Checksums of what was found in the cache directory and not looked at yet.
+    unverified: BTreeMap<u64, u64>,
+    /// Where the file lies, if it has a name.
+    path: Option<PathBuf>,
+    /// Without one the contents are gone, or closed for a while if the file has a name.
+    backing: Option<Arc<File>>,
     /// Pages of the backing file in use, whether what is in them counts or not.
     allocated: RangeSet,
     /// Chunks that ever had pages: those that the books may list, whether anything is left of them or not.
@@ -49,7 +74,8 @@ pub(crate) struct Filling {
     range: Range<u64>,
     /// Some local change made what is fetched useless.
     overtaken: AtomicBool,
-    failure: OnceLock<Error>,
+    /// Why it failed; `None` if it was the cache, past which it can be had.
+    failure: OnceLock<Option<Error>>,
 }
 
 /// The right to put fetched bytes into a range. Dropped without `commit`, the range stays absent.
@@ -70,14 +96,104 @@ pub(super) struct Evicted {
 }
 
 impl CacheFile {
-    pub(super) fn new(id: u64, shared: Arc<Shared>) -> Arc<Self> {
+    pub(super) fn new(id: u64, shared: Arc<Shared>, key: Option<ObjectKey>) -> Arc<Self> {
+        Self::with(id, shared, key, State::default())
+    }
+
+    /// A file that lies in the cache directory.
+    pub(super) fn restored(id: u64, shared: Arc<Shared>, key: ObjectKey, record: &[u8]) -> Arc<Self> {
+        // It was read before. If it cannot be read again the file is of no use, and its pages go at once.
+        let record = Record::decode(record).unwrap_or_default();
+        let allocated = record.clean.covering(PAGE);
+        let listed = record.sums.keys().map(|chunk| *chunk..chunk + 1).collect();
+        let state = State {
+            content: Content::restored(record.served.version, record.served.len, record.clean),
+            changed: record.served.changed,
+            is_hearsay: true,
+            unverified: record.sums,
+            allocated,
+            listed,
+            ..State::default()
+        };
+        Self::with(id, shared, Some(key), state)
+    }
+
+    /// A file of which an earlier program has left changes. Whatever else is in it is cleared.
+    pub(super) fn left(id: u64, shared: Arc<Shared>, entry: &Entry) -> io::Result<Arc<Self>> {
+        let dirty = entry.content.dirty();
+        let allocated = dirty.covering(PAGE);
+        let listed = allocated.iter().map(|range| chunks(&range));
+        let state = State {
+            content: entry.content.clone(),
+            author: entry.author.clone(),
+            listed: listed.map(|chunks| *chunks.start()..chunks.end() + 1).collect(),
+            dirty_pages: allocated.clone(),
+            allocated,
+            ..State::default()
+        };
+        let file = Self::with(id, shared, Some(entry.key), state);
+        file.state.write().clear_around(&dirty)?;
+        file.saved.store(true, Ordering::Relaxed);
+        Ok(file)
+    }
+
+    fn with(id: u64, shared: Arc<Shared>, key: Option<ObjectKey>, mut state: State) -> Arc<Self> {
+        state.path = key.zip(shared.place.as_ref()).map(|(key, place)| place.data(key));
         Arc::new_cyclic(|me| Self {
             id,
+            key,
             me: Weak::clone(me),
             shared,
-            state: RwLock::default(),
+            state: RwLock::new(state),
             filled: Notify::new(),
+            marked: AtomicBool::new(false),
+            saved: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn key(&self) -> Option<ObjectKey> {
+        self.key
+    }
+
+    /// Tells the bytes of its pages and the chunks they are in.
+    pub(super) fn listed(&self, tell: impl FnOnce(u64, Vec<u64>)) {
+        let state = self.state.read();
+        let (bytes, chunks) = (state.allocated.bytes(), state.listed.iter().flatten().collect());
+        drop(state);
+        tell(bytes, chunks);
+    }
+
+    /// Was what an earlier program has left of it taken over, and stored or kept?
+    pub(crate) fn is_saved(&self) -> bool {
+        self.saved.load(Ordering::Relaxed)
+    }
+
+    /// Does it outlive the program?
+    pub(crate) fn is_kept(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// The record in the index is to follow.
+    fn mark(&self) {
+        if self.key.is_some() && !self.marked.swap(true, Ordering::AcqRel) {
+            self.shared.ledger.mark(Weak::clone(&self.me));
+        }
+    }
+
+    /// What the index is to hold of it; no record if nothing is here. Takes the checksums that are missing.
+    pub(super) fn recorded(&self) -> Option<(ObjectKey, Option<Box<[u8]>>)> {
+        let key = self.key?;
+        self.marked.store(false, Ordering::Release);
+        let mut from = 0;
+        loop {
+            // One at a time, so that nobody waits long.
+            let mut state = self.state.write();
+            let Some(chunk) = state.next_without_sum(from) else {
+                return Some((key, state.record()));
+            };
+            state.take_sum(chunk);
+            from = chunk + 1;
+        }
     }
 
     /// Length as seen here.
@@ -96,43 +212,322 @@ impl CacheFile {
         (state.allocated.bytes(), state.dirty_pages.bytes())
     }
 
+    /// Who wrote what is modified, or wrote last.
+    pub(crate) fn author(&self) -> Author {
+        self.state.read().author.clone()
+    }
+
+    /// Somebody is about to write.
+    pub(crate) fn set_author(&self, author: Author) {
+        let mut state = self.state.write();
+        if state.author != author {
+            state.author = author;
+        }
+    }
+
+    /// The version that the contents have, or that changes are based on.
+    pub(crate) fn version(&self) -> Option<DataVersion> {
+        self.state.read().content.version()
+    }
+
+    /// The call of a store of which we do not know what became.
+    pub(crate) fn attempt(&self) -> Option<Attempt> {
+        self.state.read().content.attempt().cloned()
+    }
+
+    /// Is all that only we have within `range`?
+    pub(crate) fn is_dirty_within(&self, range: &Range<u64>) -> bool {
+        let dirty = self.state.read().content.dirty();
+        dirty
+            .iter()
+            .all(|part| range.start <= part.start && part.end <= range.end)
+    }
+
+    /// Tells the journal of a step: before it, if it takes something away.
+    fn note(&self, state: &State, step: &Step) {
+        let (Some(key), Some(journal)) = (self.key, &self.shared.journal) else {
+            return;
+        };
+        if state.path.is_none() {
+            // It is in memory.
+            return;
+        }
+        let mut journal = journal.lock();
+        if !journal.has(self.id) {
+            if !matches!(step, Step::Write(_) | Step::Truncate(_)) {
+                return;
+            }
+            let Some(cell) = self.shared.cell_name(key.cell) else {
+                return;
+            };
+            let entry = Entry {
+                key,
+                cell,
+                author: state.author.clone(),
+                since: super::seconds(),
+                content: state.content.without_clean(),
+                is_doubtful: false,
+            };
+            journal.begin(self.id, entry);
+        }
+        journal.step(self.id, step);
+    }
+
     /// Takes over what a status says; what is cached of another version is thrown away.
-    pub(crate) fn set_server(&self, version: DataVersion, len: u64) {
+    pub(crate) fn set_server(&self, served: Served) {
         {
             let state = self.state.read();
-            if state.content.version() == Some(version) && state.content.base_len() == len {
+            let is_known = state.content.version() == Some(served.version)
+                && state.content.base_len() == served.len
+                && state.changed == served.changed;
+            if is_known && !state.is_hearsay {
                 return;
             }
         }
         let mut state = self.state.write();
-        let freed = state.change(|content| content.set_server(version, len));
+        if state.content.is_modified() {
+            return;
+        }
+        let mut freed = 0;
+        if state.is_hearsay {
+            let found = (state.content.version(), state.content.base_len(), state.changed);
+            if found != (Some(served.version), served.len, served.changed) {
+                // Of an older version, or of something else under the same numbers.
+                freed += state.change(|content| content.evict(0..u64::MAX));
+            }
+            state.is_hearsay = false;
+        }
+        state.changed = served.changed;
+        freed += state.change(|content| content.set_server(served.version, served.len));
+        drop(state);
+        self.shared.freed(freed);
+        self.mark();
+    }
+
+    /// The whole contents, if they are here and of this version.
+    pub(crate) fn whole(&self, version: DataVersion) -> Option<Vec<u8>> {
+        let len = {
+            let state = self.state.read();
+            if state.content.version() != Some(version) || state.is_hearsay {
+                return None;
+            }
+            state.content.len()
+        };
+        let mut out = Vec::new();
+        let here = self.read(0..len, &mut out).ok()? && out.len() as u64 == len;
+        let is_same = self.state.read().content.version() == Some(version);
+        (here && is_same).then_some(out)
+    }
+
+    /// Keeps the whole contents, which are of this version, unless they are here or the version is not current. That they
+    /// are not kept costs a fetch.
+    pub(crate) fn keep(&self, version: DataVersion, contents: Bytes) {
+        let len = contents.len() as u64;
+        {
+            let state = self.state.read();
+            let fits = state.content.version() == Some(version) && state.content.base_len() == len;
+            if !fits || state.is_hearsay || state.content.is_present(&(0..len)) {
+                return;
+            }
+        }
+        for fill in self.begin_fills(0..len, CHUNK) {
+            let range = fill.range().clone();
+            let bounds = usize::try_from(range.start)
+                .ok()
+                .zip(usize::try_from(range.end).ok());
+            let Some((start, end)) = bounds else { return };
+            let part = contents.slice(start..end.min(contents.len()));
+            let kept = fill.prepare().and_then(|()| fill.put(range.start, &[part]));
+            if let Err(error) = kept {
+                tracing::debug!(%error, "contents are not kept");
+                return;
+            }
+            fill.commit(len, version);
+        }
+    }
+
+    /// Appends the bytes of `range` to `out`. `Ok(false)`: some are not here. `range` is cut to the length.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that only we have cannot be read. Others that cannot are forgotten.
+    pub(crate) fn read(&self, range: Range<u64>, out: &mut Vec<u8>) -> io::Result<bool> {
+        loop {
+            let state = self.state.read();
+            let range = range.start..range.end.min(state.content.len());
+            if range.is_empty() {
+                return Ok(true);
+            }
+            if !state.content.is_present(&range) {
+                return Ok(false);
+            }
+            if state.has_unverified(&range) {
+                drop(state);
+                self.verify(&range);
+                continue;
+            }
+            let is_closed = state.backing.is_none() && state.path.is_some();
+            if is_closed && overlap(&state.allocated, &range) > 0 {
+                drop(state);
+                if let Err(error) = self.ensure_backing() {
+                    self.lose(&range, error)?;
+                }
+                continue;
+            }
+            let len = usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let start = out.len();
+            out.resize(start + len, 0);
+            if let (Some(file), Some(buffer)) = (&state.backing, out.get_mut(start..))
+                && let Err(error) = read_sparse(file, buffer, range.start)
+            {
+                drop(state);
+                out.truncate(start);
+                self.lose(&range, error)?;
+                continue;
+            }
+            drop(state);
+            self.shared.touch_read(self.id, chunks(&range));
+            return Ok(true);
+        }
+    }
+
+    /// Looks at what was found in the cache directory. What is not as it was written is forgotten.
+    fn verify(&self, range: &Range<u64>) {
+        let mut freed = 0;
+        for chunk in chunks(range) {
+            freed += self.state.write().verify(chunk);
+        }
+        self.shared.freed(freed);
+        self.mark();
+    }
+
+    /// The cache cannot be read there: what servers have is forgotten.
+    fn lose(&self, range: &Range<u64>, error: io::Error) -> io::Result<()> {
+        let mut state = self.state.write();
+        if overlap(&state.content.dirty_pages(), range) > 0 {
+            return Err(error);
+        }
+        tracing::warn!(%error, "a cache file cannot be read: its data is fetched again");
+        let all = range.start - range.start % CHUNK..range.end.next_multiple_of(CHUNK);
+        let freed = state.change(|content| content.evict(all));
+        drop(state);
+        self.shared.freed(freed);
+        self.mark();
+        Ok(())
+    }
+
+    /// Writes local bytes. What the disk does not take is kept in memory until it is stored.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull`: so much is dirty that there is no room. Others: bytes that only we have cannot be read.
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let Err(error) = self.write_here(offset, data) else {
+            return Ok(());
+        };
+        // An error without a number is not the disk's.
+        if error.raw_os_error().is_none() || self.state.read().path.is_none() {
+            return Err(error);
+        }
+        self.shared.bypass(&error);
+        if super::is_full(&error) && self.write_here(offset, data).is_ok() {
+            return Ok(());
+        }
+        self.move_to_memory()?;
+        self.write_here(offset, data)
+    }
+
+    /// The disk does not do its work: what is dirty moves into memory.
+    fn move_to_memory(&self) -> io::Result<()> {
+        let memory = super::open_memory()?;
+        let mut state = self.state.write();
+        let Some(path) = state.path.clone() else {
+            return Ok(());
+        };
+        let dirty = state.content.dirty();
+        if !dirty.is_empty() {
+            let file = state.existing()?.ok_or(io::ErrorKind::NotFound)?;
+            let mut buffer = vec![0; SUM_STEP];
+            for (at, step) in steps(&dirty) {
+                let buffer = buffer.get_mut(..step).unwrap_or_default();
+                read_sparse(&file, buffer, at)?;
+                memory.write_all_at(buffer, at)?;
+            }
+        }
+        if let Some(journal) = &self.shared.journal {
+            // It is not on the disk any more.
+            journal.lock().forget(self.id);
+        }
+        state.content.evict(0..u64::MAX);
+        state.sums.clear();
+        state.unverified.clear();
+        let before = state.allocated.bytes();
+        state.allocated = state.dirty_pages.clone();
+        let freed = before - state.allocated.bytes();
+        state.path = None;
+        state.backing = Some(Arc::new(memory));
+        // If that fails, the next start removes it.
+        let _ = place::remove_file(&path);
+        drop(state);
+        self.shared.freed(freed);
+        self.mark();
+        Ok(())
+    }
+
+    /// Nothing is dirty any more of what was moved into memory: the disk may be tried again.
+    fn leave_memory(&self) {
+        let Some((key, place)) = self.key.zip(self.shared.place.as_ref()) else {
+            return;
+        };
+        let mut state = self.state.write();
+        if state.path.is_some() || state.content.is_modified() || !state.filling.is_empty() {
+            return;
+        }
+        state.content.evict(0..u64::MAX);
+        let freed = std::mem::take(&mut state.allocated).bytes();
+        state.backing = None;
+        state.path = Some(place.data(key));
         drop(state);
         self.shared.freed(freed);
     }
 
-    /// Appends the bytes of `range` to `out`. `Ok(false)`: some are not here. `range` is cut to the length.
-    pub(crate) fn read(&self, range: Range<u64>, out: &mut Vec<u8>) -> io::Result<bool> {
+    /// The bytes of `range` as they are seen here, made of those that a server has sent of `version`; `None` if local
+    /// changes are based on another one.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that only we have cannot be read.
+    pub(crate) fn patched(
+        &self,
+        range: &Range<u64>,
+        version: DataVersion,
+        sent: &[u8],
+    ) -> io::Result<Option<Vec<u8>>> {
         let state = self.state.read();
-        let range = range.start..range.end.min(state.content.len());
-        if range.is_empty() {
-            return Ok(true);
+        if state.content.is_modified() && state.content.version() != Some(version) {
+            return Ok(None);
         }
-        if !state.content.is_present(&range) {
-            return Ok(false);
+        if !state.content.is_modified() {
+            return Ok(Some(sent.to_vec()));
         }
-        let len = usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let start = out.len();
-        out.resize(start + len, 0);
-        if let (Some(file), Some(buffer)) = (&state.backing, out.get_mut(start..)) {
-            read_sparse(file, buffer, range.start)?;
+        let len = state.content.len().min(range.end).saturating_sub(range.start);
+        let visible = state.content.base_len().saturating_sub(range.start);
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut out = sent.to_vec();
+        out.truncate(size(visible));
+        out.resize(size(len), 0);
+        let dirty: RangeSet = state.content.dirty().overlapping(range.clone()).collect();
+        if !dirty.is_empty() {
+            let file = state.existing()?.ok_or(io::ErrorKind::NotFound)?;
+            for (at, step) in steps(&dirty) {
+                let from = size(at - range.start);
+                read_sparse(&file, out.get_mut(from..from + step).unwrap_or_default(), at)?;
+            }
         }
-        drop(state);
-        self.shared.touch_read(self.id, chunks(&range));
-        Ok(true)
+        Ok(Some(out))
     }
 
-    /// Writes local bytes.
-    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+    fn write_here(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let end = offset
             .checked_add(data.len() as u64)
             .filter(|end| *end <= i64::MAX as u64)
@@ -143,9 +538,15 @@ impl CacheFile {
         }
         let cover = pages(&range);
         let mut reserved = self.reserve(&cover)?;
-        loop {
+        let len = loop {
             self.ensure_backing()?;
             let mut state = self.state.write();
+            if state.has_unverified(&range) {
+                drop(state);
+                self.verify(&range);
+                continue;
+            }
+            state.forget_sums(&range);
             // Eviction may have closed it in between.
             let Some(file) = &state.backing else { continue };
             let wanted = cover.end - cover.start - overlap(&state.allocated, &cover);
@@ -161,15 +562,16 @@ impl CacheFile {
                 state.content.evict(range);
                 return Err(error);
             }
+            self.note(&state, &Step::Write(range.clone()));
             state.content.write(range.clone());
             if state.dirty_pages.is_empty() {
                 self.shared.became_dirty(self.id);
             }
             let added = state.dirty_pages.insert(cover);
             self.shared.dirty_changed(0, added);
-            break;
-        }
-        self.shared.touch(self.id, chunks(&range), &self.me);
+            break state.content.len();
+        };
+        self.shared.touch(self.id, chunks(&range), len);
         Ok(())
     }
 
@@ -177,12 +579,22 @@ impl CacheFile {
     pub(crate) fn truncate(&self, len: u64) {
         let mut state = self.state.write();
         let before = state.content.len();
+        let mut freed = 0;
+        if len < before {
+            let cut = len - len % CHUNK..before;
+            freed += chunks(&cut).map(|chunk| state.verify(chunk)).sum::<u64>();
+            state.forget_sums(&cut);
+        }
+        self.note(&state, &Step::Truncate(len));
         state.content.truncate(len);
-        let freed = if len < before { state.cut(len) } else { 0 };
+        if len < before {
+            freed += state.cut(len);
+        }
         state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.filled.notify_waiters();
+        self.mark();
     }
 
     /// Marks what of `want` must be fetched as being fetched, in aligned pieces of `unit`, and gives the pieces. What
@@ -240,36 +652,84 @@ impl CacheFile {
 
     /// Takes the dirty bytes for a store.
     pub(crate) fn begin_store(&self) -> StorePlan {
-        self.state.write().content.begin_store()
+        let mut state = self.state.write();
+        self.note(&state, &Step::BeginStore);
+        state.content.begin_store()
+    }
+
+    /// One of the calls of a store is sent.
+    pub(crate) fn sending(&self, call: &StoreCall, mark: Mark) {
+        let mut state = self.state.write();
+        self.note(&state, &Step::Sending(call.clone(), mark));
+        state.content.sending(call, mark);
+    }
+
+    /// The server has executed the call that was sent last, and nothing of the base changed but by it. The store goes on.
+    pub(crate) fn part_stored(&self, served: Served) {
+        let mut state = self.state.write();
+        self.note(&state, &Step::PartStored(served.version, served.len));
+        state.content.part_stored(served.version, served.len);
+        state.changed = served.changed;
+    }
+
+    /// What was sent before arrived after all, and made the server's file what it is now: that is what local changes are
+    /// based on. Only what they touched is known to be as it was.
+    pub(crate) fn rebase(&self, served: Served) {
+        let mut state = self.state.write();
+        self.note(&state, &Step::PartStored(served.version, served.len));
+        let freed = state.change(|content| {
+            content.evict(0..u64::MAX);
+            content.part_stored(served.version, served.len);
+        });
+        state.changed = served.changed;
+        drop(state);
+        self.shared.freed(freed);
     }
 
     /// Bytes for a store, which are here as long as the store is.
     pub(crate) fn read_for_store(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut buffer = vec![0; len];
-        if let Some(file) = &self.state.read().backing {
-            read_sparse(file, &mut buffer, offset)?;
+        let end = offset.saturating_add(len as u64);
+        loop {
+            let state = self.state.read();
+            if let Some(file) = &state.backing {
+                read_sparse(file, &mut buffer, offset)?;
+                return Ok(buffer.into());
+            }
+            if overlap(&state.allocated, &(offset..end)) == 0 {
+                return Ok(buffer.into());
+            }
+            drop(state);
+            self.ensure_backing()?;
         }
-        Ok(buffer.into())
     }
 
     /// The store is done. `alone`: nobody else wrote in between.
-    pub(crate) fn end_store(&self, version: DataVersion, len: u64, alone: bool) {
+    pub(crate) fn end_store(&self, served: Served, alone: bool) {
         let mut state = self.state.write();
+        let base = state.content.base_len();
+        self.note(&state, &Step::Stored(served.version, served.len, alone));
         let freed = state.change(|content| {
             if alone {
-                content.stored(version, len);
+                content.stored(served.version, served.len);
             } else {
-                content.stored_among_others(version, len);
+                content.stored_among_others(served.version, served.len);
             }
         });
+        state.changed = served.changed;
+        // What lies between the ends counts as clean now.
+        state.forget_sums(&(base..served.len.max(base)));
         state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
+        self.leave_memory();
+        self.mark();
     }
 
     /// The store failed: what it took is dirty again.
     pub(crate) fn store_failed(&self) {
         let mut state = self.state.write();
+        self.note(&state, &Step::StoreFailed);
         state.content.store_failed();
         state.count_dirty(&self.shared, self.id);
     }
@@ -277,28 +737,103 @@ impl CacheFile {
     /// Gives local changes up.
     pub(crate) fn discard(&self) {
         let mut state = self.state.write();
+        self.saved.store(false, Ordering::Relaxed);
+        self.note(&state, &Step::Discard);
         let freed = state.change(Content::discard);
         state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
+        self.leave_memory();
+    }
+
+    /// Copies what is here to a folder beside the cache, to be looked at by people; `None` if the cache is in memory. What is
+    /// modified stays so.
+    pub(crate) fn set_aside(&self, reason: &str) -> Option<io::Result<PathBuf>> {
+        let (key, place) = self.key.zip(self.shared.place.as_ref())?;
+        let cell = self.shared.cell_name(key.cell)?;
+        let state = self.state.read();
+        let dirty = state.content.dirty();
+        let mut all = dirty.clone();
+        let is_known = !state.is_hearsay && state.unverified.is_empty();
+        if is_known && state.content.clean().bytes() <= ASIDE_MAX {
+            all.extend(state.content.clean().iter());
+        }
+        let copy = |to: &File| {
+            to.set_len(state.content.len())?;
+            let Some(from) = state.existing()? else {
+                return Ok(());
+            };
+            let mut buffer = vec![0; SUM_STEP];
+            for part in all.iter() {
+                let mut at = part.start;
+                while at < part.end {
+                    let step = usize::try_from(part.end - at).map_or(SUM_STEP, |rest| rest.min(SUM_STEP));
+                    let buffer = buffer.get_mut(..step).unwrap_or_default();
+                    read_sparse(&from, buffer, at)?;
+                    to.write_all_at(buffer, at)?;
+                    at += step as u64;
+                }
+            }
+            Ok(())
+        };
+        let ranges: Vec<_> = dirty
+            .iter()
+            .map(|range| format!("{}-{}", range.start, range.end))
+            .collect();
+        let about = About {
+            cell,
+            key,
+            author: state.author.clone(),
+            reason: reason.to_owned(),
+            base: state.content.version().unwrap_or_default(),
+            len: state.content.len(),
+            ranges: ranges.join(" "),
+        };
+        Some(
+            aside::put(place, &about, copy)
+                .inspect(|aside| self.shared.asides.lock().push(aside.clone()))
+                .map(|aside| aside.path),
+        )
     }
 
     /// Forgets what is clean in a chunk and gives its pages back. Accounting is the caller's.
     pub(super) fn evict_chunk(&self, chunk: u64) -> Evicted {
-        let start = chunk.saturating_mul(CHUNK);
-        let range = start..start.saturating_add(CHUNK);
+        let range = chunk_range(chunk);
         let mut state = self.state.write();
         state.content.evict(range.clone());
-        let freed = state.punch(range.clone(), false);
-        let empty = state.allocated.overlapping(range).next().is_none();
-        let closed = state.allocated.is_empty() && state.filling.is_empty() && state.backing.take().is_some();
+        state.sums.remove(&chunk);
+        state.unverified.remove(&chunk);
+        let is_all = state.allocated.bytes() == overlap(&state.allocated, &range)
+            && state.dirty_pages.is_empty()
+            && state.filling.is_empty();
+        let freed = if is_all && state.path.is_some() {
+            // The whole file goes.
+            std::mem::take(&mut state.allocated).bytes()
+        } else {
+            state.punch(range.clone(), false)
+        };
+        let empty = overlap(&state.allocated, &range) == 0;
+        let is_unused = state.allocated.is_empty() && state.filling.is_empty();
+        let closed = is_unused && state.backing.take().is_some();
+        if is_unused {
+            state.unlink();
+        }
+        drop(state);
+        self.mark();
         Evicted { freed, empty, closed }
     }
 
-    /// Closes the descriptor if nothing is lost by it; gives the bytes of its pages. Accounting is the caller's.
+    /// Closes the descriptor if nothing is lost by it; gives the bytes of its pages if they are. Accounting is the caller's.
     pub(super) fn drop_backing(&self) -> Option<u64> {
         let mut state = self.state.write();
-        if !state.dirty_pages.is_empty() || !state.filling.is_empty() {
+        if !state.filling.is_empty() {
+            return None;
+        }
+        if state.path.is_some() {
+            state.backing = None;
+            return Some(0);
+        }
+        if !state.dirty_pages.is_empty() {
             return None;
         }
         state.content.evict(0..u64::MAX);
@@ -315,12 +850,15 @@ impl CacheFile {
         if self.state.read().backing.is_some() {
             return Ok(());
         }
-        let file = self.shared.open_backing()?;
+        self.shared.close_some();
         let mut state = self.state.write();
         if state.backing.is_none() {
-            state.backing = Some(file);
+            if state.path.is_some() && self.shared.is_closed() {
+                return Err(io::Error::other("the cache is closed"));
+            }
+            state.backing = Some(Arc::new(state.open()?));
             drop(state);
-            self.shared.opened(self.id, Weak::clone(&self.me));
+            self.shared.opened(self.id);
         }
         Ok(())
     }
@@ -328,11 +866,26 @@ impl CacheFile {
 
 impl Drop for CacheFile {
     fn drop(&mut self) {
+        let is_closed = self.shared.is_closed();
+        if self.is_modified() && !is_closed {
+            self.store_failed();
+            self.discard();
+        }
+        let recorded = if is_closed { None } else { self.recorded() };
         let state = self.state.get_mut();
-        self.shared.dirty_changed(state.dirty_pages.bytes(), 0);
-        self.shared.became_clean(self.id);
+        if let Some((key, Some(record))) = recorded {
+            self.shared.sleeps(self.id, key, record);
+            return;
+        }
+        if is_closed {
+            self.shared.dirty_changed(state.dirty_pages.bytes(), 0);
+            self.shared.became_clean(self.id);
+        } else {
+            state.unlink();
+        }
         let listed = state.listed.iter().flatten();
-        self.shared.closed(self.id, state.allocated.bytes(), listed);
+        self.shared
+            .closed(self.id, self.key, state.allocated.bytes(), listed);
     }
 }
 
@@ -348,8 +901,17 @@ impl State {
     /// any more must not come to light again, so it is overwritten or cut off. Gives the bytes freed.
     fn change<R>(&mut self, change: impl FnOnce(&mut Content) -> R) -> u64 {
         let (base, len) = (self.content.base_len(), self.content.len());
+        let clean = self.content.clean().bytes();
         change(&mut self.content);
         let mut freed = 0;
+        if self.content.clean().bytes() < clean {
+            // Of which chunks it was is not worth knowing.
+            self.sums.clear();
+            self.unverified.retain(|chunk, _| {
+                let clean = &self.content.clean();
+                clean.overlapping(chunk_range(*chunk)).next().is_some()
+            });
+        }
         if self.content.len() < len {
             freed += self.cut(self.content.len());
         }
@@ -359,9 +921,155 @@ impl State {
         freed + self.punch(0..u64::MAX, true)
     }
 
+    /// The file, to be opened or made.
+    fn open(&self) -> io::Result<File> {
+        let Some(path) = &self.path else {
+            return super::open_memory();
+        };
+        if self.allocated.is_empty() {
+            // Whatever was left there does not count.
+            place::remove_file(path)?;
+            return place::open_file(path);
+        }
+        File::options().read(true).write(true).open(path)
+    }
+
+    /// The file, if it has anything in it. One that is closed is opened for the moment.
+    fn existing(&self) -> io::Result<Option<Arc<File>>> {
+        if self.backing.is_some() || self.path.is_none() || self.allocated.is_empty() {
+            return Ok(self.backing.clone());
+        }
+        self.open().map(|file| Some(Arc::new(file)))
+    }
+
+    /// The file takes no place any more.
+    fn unlink(&mut self) {
+        if let Some(path) = &self.path
+            && let Err(error) = place::remove_file(path)
+        {
+            tracing::warn!(%error, "cannot remove a cache file");
+        }
+    }
+
+    fn has_unverified(&self, range: &Range<u64>) -> bool {
+        !self.unverified.is_empty() && self.unverified.range(chunks(range)).next().is_some()
+    }
+
+    fn forget_sums(&mut self, range: &Range<u64>) {
+        if range.is_empty() || self.sums.is_empty() {
+            return;
+        }
+        let touched: Vec<_> = self.sums.range(chunks(range)).map(|(chunk, _)| *chunk).collect();
+        for chunk in touched {
+            self.sums.remove(&chunk);
+        }
+    }
+
+    /// The first chunk from `from` on that has clean bytes and no checksum.
+    fn next_without_sum(&self, from: u64) -> Option<u64> {
+        let start = from.saturating_mul(CHUNK);
+        let mut parts = self.content.clean().overlapping(start..u64::MAX);
+        let mut all = parts.by_ref().flat_map(|part| chunks(&part));
+        all.find(|chunk| !self.sums.contains_key(chunk) && !self.unverified.contains_key(chunk))
+    }
+
+    /// The checksum of the clean bytes of a chunk.
+    fn sum(&self, chunk: u64) -> io::Result<u64> {
+        let file = self.existing()?.ok_or(io::ErrorKind::NotFound)?;
+        let mut sum = Checksum::new();
+        let mut buffer = vec![0; SUM_STEP];
+        for part in self.content.clean().overlapping(chunk_range(chunk)) {
+            let mut at = part.start;
+            while at < part.end {
+                let step = usize::try_from(part.end - at).map_or(SUM_STEP, |rest| rest.min(SUM_STEP));
+                let buffer = buffer.get_mut(..step).unwrap_or_default();
+                read_sparse(&file, buffer, at)?;
+                sum.add(buffer);
+                at += step as u64;
+            }
+        }
+        Ok(sum.end())
+    }
+
+    /// Takes the checksum of a chunk. Bytes that cannot be read are not recorded.
+    fn take_sum(&mut self, chunk: u64) {
+        match self.sum(chunk) {
+            Ok(sum) => drop(self.sums.insert(chunk, sum)),
+            Err(error) => tracing::debug!(%error, chunk, "no checksum"),
+        }
+    }
+
+    /// Looks at a chunk that was found in the cache directory; gives the bytes freed.
+    fn verify(&mut self, chunk: u64) -> u64 {
+        let Some(expected) = self.unverified.remove(&chunk) else {
+            return 0;
+        };
+        if self.sum(chunk).is_ok_and(|sum| sum == expected) {
+            self.sums.insert(chunk, expected);
+            return 0;
+        }
+        tracing::debug!(chunk, "a chunk is not as it was written: it is fetched again");
+        self.change(|content| content.evict(chunk_range(chunk)))
+    }
+
+    /// What the index is to hold.
+    fn record(&self) -> Option<Box<[u8]>> {
+        let mut sums = self.sums.clone();
+        sums.extend(&self.unverified);
+        let mut clean = RangeSet::default();
+        for chunk in sums.keys() {
+            clean.extend(self.content.clean().overlapping(chunk_range(*chunk)));
+        }
+        sums.retain(|chunk, _| clean.overlapping(chunk_range(*chunk)).next().is_some());
+        self.path.as_ref()?;
+        let version = self.content.version()?;
+        let record = Record {
+            served: Served {
+                version,
+                len: self.content.server_len(),
+                changed: self.changed,
+            },
+            used: super::seconds(),
+            clean,
+            sums,
+        };
+        (!record.sums.is_empty()).then(|| record.encode())
+    }
+
+    /// Clears everything but what is dirty: it is not known what it was.
+    fn clear_around(&mut self, dirty: &RangeSet) -> io::Result<()> {
+        let Some(file) = self.existing()? else {
+            return Ok(());
+        };
+        let end = file.metadata()?.len();
+        if end > self.content.len() {
+            file.set_len(self.content.len())?;
+        }
+        let mut rest: RangeSet = std::iter::once(0..end.next_multiple_of(PAGE)).collect();
+        for part in self.allocated.iter() {
+            rest.remove(part);
+        }
+        for part in rest.iter() {
+            punch_hole(&file, &part)?;
+        }
+        let mut edges = self.allocated.clone();
+        for part in dirty.iter() {
+            edges.remove(part);
+        }
+        for part in edges.iter() {
+            let len = usize::try_from(part.end.min(end).saturating_sub(part.start)).unwrap_or_default();
+            file.write_all_at(&vec![0; len], part.start)?;
+        }
+        Ok(())
+    }
+
     /// Zeros what is not local in `range`.
     fn zero(&mut self, range: Range<u64>) {
-        let Some(file) = &self.backing else { return };
+        let file = match self.existing() {
+            Ok(Some(file)) => file,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(%error, "cannot clear a cache file"),
+        };
         let zeros = [0; PAGE_BYTES];
         for used in self.allocated.overlapping(range) {
             for part in self.content.not_local(&used) {
@@ -382,9 +1090,6 @@ impl State {
     /// bytes freed.
     fn punch(&mut self, range: Range<u64>, keep_clean: bool) -> u64 {
         let mut free: RangeSet = self.allocated.overlapping(range.clone()).collect();
-        if free.is_empty() {
-            return 0;
-        }
         for part in self.dirty_pages.overlapping(range.clone()) {
             free.remove(part);
         }
@@ -396,13 +1101,18 @@ impl State {
                 free.remove(part);
             }
         }
+        if free.is_empty() {
+            return 0;
+        }
+        let file = match self.existing() {
+            Ok(file) => file,
+            // Somebody removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return 0,
+        };
         let mut freed = 0;
         for part in free.iter() {
-            if self
-                .backing
-                .as_ref()
-                .is_some_and(|file| punch_hole(file, &part).is_err())
-            {
+            if file.as_ref().is_some_and(|file| punch_hole(file, &part).is_err()) {
                 // The pages stay in use and are counted on.
                 continue;
             }
@@ -420,9 +1130,10 @@ impl State {
             }
             keep
         });
-        if let Some(file) = &self.backing
-            && let Err(error) = file.set_len(len)
-        {
+        let cut = self
+            .existing()
+            .and_then(|file| file.map_or(Ok(()), |file| file.set_len(len)));
+        if let Err(error) = cut {
             tracing::warn!(%error, "cannot cut a cache file");
         }
         self.allocated.remove(len.next_multiple_of(PAGE)..u64::MAX)
@@ -439,9 +1150,9 @@ impl State {
 }
 
 impl Filling {
-    /// Why the fetch failed, if it did.
-    pub(crate) fn failure(&self) -> Option<&Error> {
-        self.failure.get()
+    /// Why the fetch failed, if it did: `Some(None)` if it was for the cache.
+    pub(crate) fn failure(&self) -> Option<Option<&Error>> {
+        self.failure.get().map(Option::as_ref)
     }
 }
 
@@ -453,6 +1164,9 @@ impl Fill {
 
     /// Takes room for the range. To be called once, before `put`.
     pub(crate) fn prepare(&self) -> io::Result<()> {
+        if self.file.key.is_some() && self.file.state.read().path.is_none() {
+            return Err(io::Error::other("the file is in memory until it is stored"));
+        }
         let cover = pages(&self.filling.range);
         let mut reserved = self.file.reserve(&cover)?;
         self.file.ensure_backing()?;
@@ -462,10 +1176,11 @@ impl Fill {
         }
         // Pages of this range cannot be evicted while it is being filled, so there were as many or fewer before.
         reserved.keep(state.allocate(cover));
+        let len = state.content.len();
         drop(state);
         self.file
             .shared
-            .touch(self.file.id, chunks(&self.filling.range), &self.file.me);
+            .touch(self.file.id, chunks(&self.filling.range), len);
         Ok(())
     }
 
@@ -496,14 +1211,28 @@ impl Fill {
 
     /// All bytes up to `end` were put; they are those of `version`. False if they came too late to be of use.
     pub(crate) fn commit(self, end: u64, version: DataVersion) -> bool {
-        let mut state = self.file.state.write();
         let range = self.filling.range.start..self.filling.range.end.min(end);
-        !self.is_overtaken() && state.content.filled(&range, version)
+        if range.is_empty() {
+            return !self.is_overtaken();
+        }
+        self.file.verify(&range);
+        let mut state = self.file.state.write();
+        state.forget_sums(&range);
+        let is_of_use = !self.is_overtaken() && state.content.filled(&range, version);
+        drop(state);
+        self.file.mark();
+        is_of_use
     }
 
     /// The fetch failed: tells those who wait for it.
     pub(crate) fn fail(self, error: Error) {
-        let _ = self.filling.failure.set(error);
+        let _ = self.filling.failure.set(Some(error));
+    }
+
+    /// The cache does not take what is fetched: tells those who wait for it to have it past the cache.
+    pub(crate) fn fail_here(self, error: &io::Error) {
+        self.file.shared.bypass(error);
+        let _ = self.filling.failure.set(None);
     }
 
     fn is_overtaken(&self) -> bool {
@@ -522,6 +1251,19 @@ impl Drop for Fill {
         self.file.shared.freed(freed);
         self.file.filled.notify_waiters();
     }
+}
+
+/// All bytes of a set, in pieces of a size that can be copied at once.
+fn steps(set: &RangeSet) -> impl Iterator<Item = (u64, usize)> + '_ {
+    set.iter().flat_map(|part| {
+        let starts = (part.start..part.end).step_by(SUM_STEP);
+        starts.map(move |at| {
+            (
+                at,
+                usize::try_from(part.end - at).map_or(SUM_STEP, |rest| rest.min(SUM_STEP)),
+            )
+        })
+    })
 }
 
 /// The chunks that `range`, not empty, touches.
@@ -570,11 +1312,15 @@ fn write_all_vectored(file: &File, data: &[Bytes], mut offset: u64) -> io::Resul
     Ok(())
 }
 
-fn punch_hole(file: &File, range: &Range<u64>) -> io::Result<()> {
+pub(super) fn punch_hole(file: &File, range: &Range<u64>) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(file, flags, range.start, range.end - range.start)?;
     Ok(())
 }
 
+/// So much that is the server's is set aside with what is ours.
+const ASIDE_MAX: u64 = 256 << 20;
+/// How much is read at once to take a checksum.
+const SUM_STEP: usize = 128 << 10;
 /// Slices in one `pwritev`; well under IOV_MAX.
 const MAX_SLICES: usize = 256;

@@ -4,16 +4,39 @@ use proptest::prelude::*;
 
 use super::content::StoreCall;
 use super::*;
-use crate::types::DataVersion;
+use crate::types::{CellId, DataVersion, Uniquifier, VnodeId, VolumeId};
 
 /// A file on a server, by the rules of StoreData64.
 #[derive(Default)]
-struct Server {
-    data: Vec<u8>,
-    version: u64,
+pub(super) struct Server {
+    pub(super) data: Vec<u8>,
+    pub(super) version: u64,
+}
+
+pub(super) fn served(version: u64, len: u64) -> Served {
+    Served {
+        version: DataVersion(version),
+        len,
+        changed: 7,
+    }
+}
+
+/// The one file of these tests.
+pub(super) fn open(cache: &DataCache) -> Arc<CacheFile> {
+    let fid = Fid {
+        cell: CellId(1),
+        volume: VolumeId(2),
+        vnode: VnodeId(4),
+        unique: Uniquifier(5),
+    };
+    cache.file(&CellName::new("lab.example").unwrap(), fid)
 }
 
 impl Server {
+    pub(super) fn served(&self) -> Served {
+        served(self.version, self.data.len() as u64)
+    }
+
     fn version(&self) -> DataVersion {
         DataVersion(self.version)
     }
@@ -44,32 +67,60 @@ fn fetch(file: &CacheFile, server: &Server, fills: Vec<Fill>) {
     let _ = file;
 }
 
-fn read(file: &CacheFile, server: &Server, range: std::ops::Range<u64>) -> Vec<u8> {
+pub(super) fn read(file: &CacheFile, server: &Server, range: std::ops::Range<u64>) -> Vec<u8> {
     for _ in 0..3 {
         let mut out = Vec::new();
         if file.read(range.clone(), &mut out).unwrap() {
             return out;
         }
+        agree(file, server);
         fetch(file, server, file.begin_fills(range.clone(), 8192));
     }
     panic!("never read {range:?}");
 }
 
-fn store(file: &CacheFile, server: &mut Server, fail: bool) {
+/// Nobody but us writes while something is modified: another version is what a call of ours has made.
+fn agree(file: &CacheFile, server: &Server) {
+    if file.is_modified() && file.version() != Some(server.version()) {
+        assert!(file.attempt().is_some());
+        file.rebase(server.served());
+    }
+}
+
+/// How far a store gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stops {
+    Never,
+    /// The call cannot be made.
+    Before(usize),
+    /// The server executes the call, and we do not hear of it.
+    After(usize),
+}
+
+fn store(file: &CacheFile, server: &mut Server, stops: Stops) -> bool {
+    agree(file, server);
     let plan = file.begin_store();
     if plan.calls.is_empty() {
-        return;
+        file.discard();
+        return true;
     }
-    if fail {
-        file.store_failed();
-        return;
-    }
-    for call in &plan.calls {
+    for (number, call) in plan.calls.iter().enumerate() {
+        file.sending(call, Mark { mtime: 7, sum: 8 });
+        if stops == Stops::Before(number) {
+            return false;
+        }
         let len = (call.range.end - call.range.start) as usize;
         let data = file.read_for_store(call.range.start, len).unwrap();
         server.store(call, &data);
+        if stops == Stops::After(number) {
+            return false;
+        }
+        if number + 1 < plan.calls.len() {
+            file.part_stored(server.served());
+        }
     }
-    file.end_store(server.version(), server.data.len() as u64, true);
+    file.end_store(server.served(), true);
+    true
 }
 
 #[derive(Clone, Debug)]
@@ -84,9 +135,7 @@ enum Op {
         at: u64,
         len: u64,
     },
-    Store {
-        fail: bool,
-    },
+    Store(Stops),
     /// Everything clean goes.
     Evict,
     /// Somebody else appends to the file while we have nothing dirty, or writes nothing.
@@ -96,19 +145,57 @@ enum Op {
     },
     /// A fetch of everything, overtaken by a truncation.
     Race(u64),
+    /// The program ends and starts again.
+    Restart,
+    /// It dies, maybe in a store, and starts again with what the directory held at that moment.
+    Crash(Option<Stops>),
+}
+
+/// A copy of a cache directory as it is.
+pub(super) fn copy(from: &Path) -> tempfile::TempDir {
+    fn copy_into(from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                std::fs::create_dir(&to).unwrap();
+                copy_into(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    let dir = fast_dir();
+    copy_into(from, dir.path());
+    dir
+}
+
+/// A directory that does not wait for a disk, where there is one.
+pub(super) fn fast_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 const SPAN: u64 = 40_000;
+
+fn stops() -> impl Strategy<Value = Stops> {
+    prop_oneof![
+        Just(Stops::Never),
+        (0..3usize).prop_map(Stops::Before),
+        (0..3usize).prop_map(Stops::After),
+    ]
+}
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         4 => (0..SPAN, 1usize..9000, 1u8..255).prop_map(|(at, len, byte)| Op::Write { at, len, byte }),
         2 => (0..SPAN).prop_map(Op::Truncate),
         4 => (0..SPAN, 0..SPAN).prop_map(|(at, len)| Op::Read { at, len }),
-        2 => any::<bool>().prop_map(|fail| Op::Store { fail }),
+        3 => stops().prop_map(Op::Store),
         1 => Just(Op::Evict),
         1 => (0..SPAN, 1u8..255).prop_map(|(at, byte)| Op::Foreign { at, byte }),
         1 => (0..SPAN).prop_map(Op::Race),
+        1 => Just(Op::Restart),
+        2 => prop::option::of(stops()).prop_map(Op::Crash),
     ];
     prop::collection::vec(op, 1..40)
 }
@@ -116,12 +203,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 proptest! {
     #[test]
     fn file_behaves_like_a_vector(start in 0usize..30_000, ops in ops(), on_disk in any::<bool>()) {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = if on_disk { DataCache::in_dir(dir.path(), 0).unwrap() } else { DataCache::in_memory(0) };
+        let mut dir = fast_dir();
+        let mut cache = if on_disk { DataCache::in_dir(dir.path(), 0).unwrap() } else { DataCache::in_memory(0) };
         let mut server = Server { data: (0..start).map(|i| i as u8 | 1).collect(), version: 1 };
         let mut model = server.data.clone();
-        let file = cache.file();
-        file.set_server(server.version(), server.data.len() as u64);
+        let mut file = open(&cache);
+        file.set_server(server.served());
         for op in ops {
             match op {
                 Op::Write { at, len, byte } => {
@@ -141,17 +228,18 @@ proptest! {
                     let end = model.len().min((at + len) as usize);
                     prop_assert_eq!(&got, &model[(at as usize).min(end)..end]);
                 }
-                Op::Store { fail } => {
-                    store(&file, &mut server, fail);
-                    if !fail {
+                Op::Store(stops) => {
+                    if store(&file, &mut server, stops) {
                         prop_assert_eq!(&server.data, &model);
                         prop_assert!(!file.is_modified());
+                    } else {
+                        file.store_failed();
                     }
                 }
                 Op::Evict => {
                     for chunk in 0..=SPAN / CHUNK {
                         let freed = file.evict_chunk(chunk).freed;
-                        cache.0.freed(freed);
+                        cache.0.shared.freed(freed);
                     }
                 }
                 Op::Foreign { at, byte } => {
@@ -159,8 +247,27 @@ proptest! {
                         server.data.resize(at as usize, byte);
                         server.version += 1;
                         model = server.data.clone();
-                        file.set_server(server.version(), server.data.len() as u64);
+                        file.set_server(server.served());
                     }
+                }
+                Op::Restart | Op::Crash(_) if !on_disk => {}
+                op @ (Op::Restart | Op::Crash(_)) => {
+                    if let Op::Crash(stops) = op {
+                        if let Some(stops) = stops {
+                            store(&file, &mut server, stops);
+                        }
+                        let copied = copy(dir.path());
+                        cache.close();
+                        dir = copied;
+                    } else {
+                        cache.close();
+                    }
+                    drop(file);
+                    cache = DataCache::in_dir(dir.path(), 0).unwrap();
+                    let left = cache.take_left();
+                    file = open(&cache);
+                    prop_assert_eq!(!left.is_empty(), file.is_modified());
+                    file.set_server(server.served());
                 }
                 Op::Race(len) => {
                     let fills = file.begin_fills(0..SPAN, 8192);
@@ -183,13 +290,23 @@ proptest! {
         }
         let whole = read(&file, &server, 0..u64::MAX / 4);
         prop_assert_eq!(&whole, &model);
-        store(&file, &mut server, false);
+        store(&file, &mut server, Stops::Never);
         prop_assert_eq!(&server.data, &model);
         drop(file);
-        prop_assert_eq!(cache.used_bytes(), 0);
         prop_assert_eq!(cache.dirty_bytes(), 0);
+        if on_disk {
+            // After one more restart it is the same, and all of it can be evicted.
+            drop(cache);
+            cache = DataCache::in_dir(dir.path(), 0).unwrap();
+            let file = open(&cache);
+            file.set_server(server.served());
+            prop_assert_eq!(read(&file, &server, 0..u64::MAX / 4), model);
+            for chunk in 0..=2 * SPAN / CHUNK {
+                cache.0.shared.freed(file.evict_chunk(chunk).freed);
+            }
+        }
+        prop_assert_eq!(cache.used_bytes(), 0);
         prop_assert_eq!(cache.chunks(), 0);
-        prop_assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
 
@@ -200,8 +317,8 @@ fn the_bound_is_hard_and_dirty_data_stays() {
         data: vec![7; 32 << 20],
         version: 1,
     };
-    let file = cache.file();
-    file.set_server(server.version(), server.data.len() as u64);
+    let file = open(&cache);
+    file.set_server(server.served());
     file.write(5_000_000, b"only here").unwrap();
     for at in (0..32u64 << 20).step_by(1 << 18) {
         assert_eq!(read(&file, &server, at..at + 10).len(), 10);
@@ -223,12 +340,12 @@ fn a_file_that_lost_its_pages_leaves_no_chunk_behind() {
     };
     let lose: [fn(&CacheFile); 3] = [
         |file| file.truncate(0),
-        |file| file.set_server(DataVersion(2), 0),
+        |file| file.set_server(served(2, 0)),
         |file| file.discard(),
     ];
     for lose in lose {
-        let file = cache.file();
-        file.set_server(server.version(), server.data.len() as u64);
+        let file = open(&cache);
+        file.set_server(server.served());
         read(&file, &server, 0..3 << 20);
         file.write(5 << 20, b"only here").unwrap();
         assert_eq!(cache.chunks(), 4);
@@ -244,8 +361,8 @@ fn a_file_that_lost_its_pages_leaves_no_chunk_behind() {
 #[test]
 fn all_dirty_is_storage_full() {
     let cache = DataCache::in_memory(MIN_BYTES);
-    let file = cache.file();
-    file.set_server(DataVersion(1), 0);
+    let file = open(&cache);
+    file.set_server(served(1, 0));
     file.write(0, &vec![1; MIN_BYTES as usize]).unwrap();
     let error = file.write(MIN_BYTES, b"x").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
@@ -254,8 +371,8 @@ fn all_dirty_is_storage_full() {
 #[test]
 fn a_range_is_fetched_once() {
     let cache = DataCache::in_memory(MIN_BYTES);
-    let file = cache.file();
-    file.set_server(DataVersion(1), 1 << 20);
+    let file = open(&cache);
+    file.set_server(served(1, 1 << 20));
     let first = file.begin_fills(0..300_000, 1 << 18);
     assert_eq!(first.len(), 2);
     assert!(file.begin_fills(100..200, 1 << 18).is_empty());

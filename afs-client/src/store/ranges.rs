@@ -103,6 +103,15 @@ impl RangeSet {
         })
     }
 
+    /// The set, widened to whole units.
+    pub(crate) fn covering(&self, unit: u64) -> Self {
+        let widen = |range: Range<u64>| {
+            let end = range.end.div_ceil(unit).saturating_mul(unit);
+            range.start - range.start % unit..end
+        };
+        self.iter().map(widen).collect()
+    }
+
     /// All ranges, in rising order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.ranges.iter().map(|(&start, &end)| start..end)

@@ -17,7 +17,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::auth::tokens::{Identity, ProofId};
 use crate::dir::Directory;
-use crate::store::CacheFile;
+use crate::error::Error;
+use crate::store::{Author, CacheFile};
 use crate::types::{DataVersion, Fid};
 use crate::volume::Volume;
 use promise::{Breaks, Promise, Stamp};
@@ -45,7 +46,10 @@ pub(crate) struct Vnode {
     pub(crate) retained: AtomicBool,
     /// Removed by us while open: the name under which it waits for its last release.
     pub(crate) doomed: Mutex<Option<(Fid, Bytes)>>,
-    writer: Mutex<Identity>,
+    /// Held by who looks whether they may change the data, and does.
+    writing: Mutex<()>,
+    /// Data was lost to somebody else's change behind the back of who wrote it.
+    owed: Mutex<Option<Error>>,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +88,8 @@ impl Vnode {
             opens: AtomicU64::new(0),
             retained: AtomicBool::new(false),
             doomed: Mutex::default(),
-            writer: Mutex::default(),
+            writing: Mutex::default(),
+            owed: Mutex::default(),
         }
     }
 
@@ -127,18 +132,46 @@ impl Vnode {
 
     /// Who wrote last: whose rights the store will need.
     pub(crate) fn writer(&self) -> Identity {
-        *self.writer.lock()
+        self.data.author().who
     }
 
-    /// Changes the data as `who`; `None` if there is something in it that somebody else wrote: it is to be stored first,
-    /// with their rights. So what is dirty is always one identity's.
-    pub(crate) fn write_as<T>(&self, who: Identity, change: impl FnOnce(&CacheFile) -> T) -> Option<T> {
-        let mut writer = self.writer.lock();
-        if *writer != who && self.data.is_modified() {
+    /// Changes the data as somebody, who is asked for if it is not known yet; `None` if there is something in it that
+    /// somebody else wrote: it is to be stored first, with their rights. So what is dirty is always one identity's.
+    pub(crate) fn write_as<T>(
+        &self,
+        who: Identity,
+        author: impl FnOnce() -> Author,
+        change: impl FnOnce(&CacheFile) -> T,
+    ) -> Option<T> {
+        let _one = self.writing.lock();
+        if !self.data.is_modified() {
+            self.data.set_author(author());
+        } else if self.writer() != who {
             return None;
         }
-        *writer = who;
         Some(change(&self.data))
+    }
+
+    /// Is there something in it that was written while it was open, is not stored, and based on another version?
+    pub(crate) fn is_left_behind(&self, status: &Status) -> bool {
+        self.opens.load(Ordering::Acquire) == 0
+            && self.data.is_modified()
+            && self.data.version() != Some(status.version)
+    }
+
+    /// Remembers an error that the next `close` or `fsync` has to tell.
+    pub(crate) fn owe(&self, error: Error) {
+        *self.owed.lock() = Some(error);
+    }
+
+    /// Is there an error to be told?
+    pub(crate) fn owes(&self) -> bool {
+        self.owed.lock().is_some()
+    }
+
+    /// The error that was not told yet.
+    pub(crate) fn take_owed(&self) -> Option<Error> {
+        self.owed.lock().take()
     }
 
     /// The status known last.
@@ -261,6 +294,22 @@ impl Vnode {
 
     pub(crate) fn set_link(&self, version: DataVersion, text: Bytes) {
         self.known.write().link = Some((version, text));
+    }
+
+    /// Has the cache keep the directory or link text over a restart, if it can.
+    pub(crate) fn keep_contents(&self) {
+        if !self.data.is_kept() {
+            return;
+        }
+        let known = self.known.read();
+        let directory = known.directory.as_ref();
+        let contents = directory
+            .map(|(version, directory)| (*version, directory.blob().clone()))
+            .or_else(|| known.link.clone());
+        drop(known);
+        if let Some((version, contents)) = contents {
+            self.data.keep(version, contents);
+        }
     }
 
     /// Where the mount point of this version leads, if it was followed.

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::fs::{Attr, Kind};
 use crate::rpc::types::FetchStatus;
+use crate::store::Served;
 use crate::types::{DataVersion, Fid, Uniquifier, VnodeId};
 
 /// The fetched attributes of a vnode.
@@ -91,6 +92,15 @@ impl Status {
             modified: wire.client_mod_time,
             changed: wire.server_mod_time,
         })
+    }
+
+    /// What it says of the contents.
+    pub(crate) const fn served(&self) -> Served {
+        Served {
+            version: self.version,
+            len: self.size,
+            changed: self.changed,
+        }
     }
 
     /// May the contents be read by who has these rights? (afs-rpc.md 4, "who may do what": of a file the owner's mode bits

@@ -51,7 +51,9 @@ impl Vnodes {
         }
         drop(by_fid);
         // Their data goes back to the cache here, outside of the lock.
-        drop(dropped);
+        for old in dropped {
+            old.keep_contents();
+        }
         vnode
     }
 

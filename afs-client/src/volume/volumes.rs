@@ -17,7 +17,7 @@ use crate::clock;
 use crate::database::Database;
 use crate::error::Error;
 use crate::events::{Located, Tally};
-use crate::mount_point::MountTarget;
+use crate::mount_point::{MountKind, MountTarget};
 use crate::rpc::Procedure;
 use crate::rpc::client::RpcError;
 use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
@@ -136,6 +136,34 @@ impl Volumes {
             })
         });
         Ok(Arc::clone(volume))
+    }
+
+    /// The volume with this number, whichever copy that is.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`enter`](Self::enter); `ENODEV` too if the number is in use again, for another copy.
+    pub async fn enter_id(
+        &self,
+        cell: &Arc<Cell>,
+        id: VolumeId,
+        deadline: Instant,
+    ) -> Result<Arc<Volume>, Error> {
+        if let Some(volume) = self.get(cell.id, id) {
+            return Ok(volume);
+        }
+        let target = MountTarget {
+            kind: MountKind::ForceReadWrite,
+            cell: None,
+            volume: id.to_string(),
+            root: None,
+        };
+        let entered = self.enter(cell, &target, Parent::Root, deadline).await?;
+        if entered.id == id {
+            Ok(entered)
+        } else {
+            Err(Errno::NODEV.into())
+        }
     }
 
     /// Asks again where a volume is.

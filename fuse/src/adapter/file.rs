@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use afs_client::error::Error;
 use afs_client::fs::{AfsFs, Entry, HandleId, Lookup, OpenFlags, Opened};
-use afs_client::lock::{LockOwner, LockScope, Span};
+use afs_client::lock::{LockOwner, Span};
 use afs_client::types::Fid;
 use bytes::Bytes;
 use fuser::{
@@ -88,7 +88,7 @@ impl Adapter {
                         &told.attr,
                         told.generation,
                         handle,
-                        open_reply(flags, opened, shared.fs.lock_scope()),
+                        open_reply(flags, opened),
                     );
                 });
             });
@@ -234,7 +234,7 @@ impl Shared {
     }
 
     fn say_open(&self, asked: Asked<ReplyOpen>, flags: OpenFlags, opened: Opened) {
-        let said = open_reply(flags, opened, self.fs.lock_scope());
+        let said = open_reply(flags, opened);
         asked.ok(|reply| reply.opened(FileHandle(opened.handle.0), said));
     }
 
@@ -271,13 +271,13 @@ async fn open_existing(
     }
 }
 
-fn open_reply(flags: OpenFlags, opened: Opened, locks: LockScope) -> FopenFlags {
+fn open_reply(flags: OpenFlags, opened: Opened) -> FopenFlags {
     let mut reply = FopenFlags::empty();
     if opened.keep_cache && !flags.truncate {
         reply |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    if !flags.write && locks == LockScope::Local {
-        // close() has nothing to store, and nothing to give back.
+    if !flags.write {
+        // close() has nothing to store. What was locked is free when nobody has it open any more.
         reply |= FopenFlags::FOPEN_NOFLUSH;
     }
     reply
@@ -298,18 +298,14 @@ mod tests {
             ..OpenFlags::default()
         };
         assert_eq!(
-            open_reply(reader, opened, LockScope::Local),
+            open_reply(reader, opened),
             FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
-        );
-        assert_eq!(
-            open_reply(reader, opened, LockScope::Whole),
-            FopenFlags::FOPEN_KEEP_CACHE
         );
         let writer = OpenFlags {
             write: true,
             truncate: true,
             ..OpenFlags::default()
         };
-        assert_eq!(open_reply(writer, opened, LockScope::Local), FopenFlags::empty());
+        assert_eq!(open_reply(writer, opened), FopenFlags::empty());
     }
 }

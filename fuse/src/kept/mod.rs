@@ -4,8 +4,8 @@
 //! memory. The process writes each step down before the kernel can know of it: node ids given, names, open files, changes
 //! begun and done. One that takes over reads the [`Image`], and has the kernel send again what was not answered. A change is
 //! not made twice: what was written down of it is the answer; if only its beginning was, the names themselves tell whether it
-//! was made. Data that was written and that no server has is lost with the process: whoever has such a file open is told
-//! so by every further use of it.
+//! was made. Data that was written and that neither a server nor a cache directory has is lost with the process: whoever has
+//! such a file open is told so by every further use of it.
 
 mod image;
 mod log;

@@ -240,6 +240,12 @@ families! {
         "Locks on files that programs hold.";
     locks_lost: Counter, "afs_locks_lost_total", [], Stable,
         "Locks that a file server has forgotten while programs held them.";
+    unstored: Gauge, "afs_unstored_files", ["state"], Stable,
+        "Files whose data is not in its place: left by an earlier program and waiting, or set aside in the cache directory.";
+    write_conflicts: Counter, "afs_write_conflicts_total", [], Stable,
+        "Files that were written here while somebody else changed them.";
+    cache_bypasses: Counter, "afs_cache_bypasses_total", ["reason"], Stable,
+        "Times that data went past the cache because its file system was full, or failed.";
     fuse_requests: Counter, "afs_fuse_requests_total", ["op", "result"], Stable,
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,

@@ -212,6 +212,21 @@ impl Metrics {
         ] {
             gauge.with_label_values(NO_LABELS).set(whole(value));
         }
+        for (state, files) in [
+            ("waiting", state.kept.waiting.len()),
+            ("set-aside", state.kept.set_aside.len()),
+        ] {
+            let files = whole(files as u64);
+            families.unstored.with_label_values(&[state]).set(files);
+        }
+        raise(
+            &families.write_conflicts.with_label_values(NO_LABELS),
+            state.kept.conflicts,
+        );
+        let [full, failed] = state.cache.bypassed;
+        for (reason, count) in [("full", full), ("failed", failed)] {
+            raise(&families.cache_bypasses.with_label_values(&[reason]), count);
+        }
         for (cache, entries) in [("status", state.vnodes), ("volume", state.volumes)] {
             families
                 .cache_entries

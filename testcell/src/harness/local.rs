@@ -75,6 +75,13 @@ impl LocalCell {
         Ok(held)
     }
 
+    /// What the file server holds of a volume, by path.
+    pub fn contents(&self, volume: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+        let paths = self.cell.paths(volume)?;
+        let read = |path: String| Ok((path.clone(), self.cell.read(volume, &path)?));
+        paths.into_iter().map(read).collect()
+    }
+
     /// Has file server I die, with all that it knows of its clients, and start again.
     pub fn kill_server(&self, i: u8) -> Result<()> {
         Ok(self.runtime.block_on(self.cell.restart(i.into(), Memory::Lost))?)
@@ -192,10 +199,18 @@ pub struct LocalShared {
 /// # Panics
 /// If the cell does not start.
 pub fn local() -> LocalShared {
+    local_for(LIMIT)
+}
+
+/// The same, for a test that may take so long before its clients are killed.
+///
+/// # Panics
+/// If the cell does not start.
+pub fn local_for(limit: Duration) -> LocalShared {
     let turn = locked(&TURN);
     let cell = LocalCell::up().unwrap_or_else(|error| panic!("{error:?}"));
     LocalShared {
-        _watch: Watch::start(Arc::clone(&cell.clients), LIMIT),
+        _watch: Watch::start(Arc::clone(&cell.clients), limit),
         _turn: turn,
         cell,
     }

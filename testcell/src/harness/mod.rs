@@ -30,7 +30,7 @@ pub use cell::Cell;
 pub use command::{Finished, run, run_in, tail};
 pub use content::{Random, Sum, fill, sha256, write_and_close};
 pub use kept::Kept;
-pub use local::{LocalCell, LocalShared, local};
+pub use local::{LocalCell, LocalShared, local, local_for};
 pub use metrics::{Metrics, get};
 pub use mount::{Mount, MountOptions, afs_program};
 pub use shared::{Shared, shared, shared_for};

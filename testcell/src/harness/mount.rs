@@ -178,6 +178,11 @@ impl<'c> Mount<'c> {
         self.ended(END)
     }
 
+    /// Takes what a client that died has left of its mount away: whoever waits for it fails.
+    pub fn detach(&self) {
+        let _ = rustix::mount::unmount(self.point(), UnmountFlags::FORCE | UnmountFlags::DETACH);
+    }
+
     /// Whether something is mounted at its mount point.
     pub fn mounted(&self) -> bool {
         mounted(&self.point())

@@ -1,6 +1,7 @@
 //! A cell with clients: paths instead of FIDs, and a limit on everything.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use afs_client::fs::{AfsFs, Attr, CacheConfig, Config, Entry, Lookup, OpenFlags}
 use afs_client::types::Fid;
 use bytes::Bytes;
 use rustix::io::Errno;
-use rxrpc::events::NullSink;
+use rxrpc::events::{NullSink, Sink};
 use rxrpc::net::EndpointConfig;
 use testcell::embedded::{Cell, Settings};
 
@@ -70,6 +71,29 @@ impl Client {
     }
 
     pub(crate) async fn with_deadline(cell: &Cell, deadline: Duration) -> Self {
+        let cache = CacheConfig::Memory { max_bytes: 64 << 20 };
+        Self::with_cache(cell, deadline, cache, Arc::new(NullSink)).await
+    }
+
+    /// A client with its cache in a directory.
+    pub(crate) async fn on_disk(cell: &Cell, dir: &Path, sink: Arc<dyn Sink>) -> Self {
+        let cache = CacheConfig::Dir {
+            path: dir.to_owned(),
+            max_bytes: 64 << 20,
+        };
+        Self::with_cache(cell, Duration::from_secs(10), cache, sink).await
+    }
+
+    /// The same, with a limit on each operation.
+    pub(crate) async fn on_disk_within(cell: &Cell, dir: &Path, deadline: Duration) -> Self {
+        let cache = CacheConfig::Dir {
+            path: dir.to_owned(),
+            max_bytes: 64 << 20,
+        };
+        Self::with_cache(cell, deadline, cache, Arc::new(NullSink)).await
+    }
+
+    async fn with_cache(cell: &Cell, deadline: Duration, cache: CacheConfig, sink: Arc<dyn Sink>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let db = folder.path().join("CellServDB");
         std::fs::write(&db, cell.cellservdb()).unwrap();
@@ -83,7 +107,7 @@ impl Client {
                 bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
                 ..EndpointConfig::default()
             },
-            cache: CacheConfig::Memory { max_bytes: 64 << 20 },
+            cache,
             read_only: false,
             deadline,
             max_vnodes: 1000,
@@ -91,7 +115,7 @@ impl Client {
             locks: afs_client::lock::LockScope::default(),
         };
         Self {
-            fs: AfsFs::start(config, Arc::new(NullSink)).await.unwrap(),
+            fs: AfsFs::start(config, sink).await.unwrap(),
         }
     }
 

@@ -23,7 +23,8 @@ fn key() -> Key {
     Key::new(Enctype::Aes256Sha384, &[5; 32]).unwrap()
 }
 
-async fn cell() -> Cell {
+/// A cell that takes tokens.
+pub(crate) async fn cell() -> Cell {
     cell_with(Settings {
         accounts: Accounts::default().with_key(KVNO, key()),
         ..settings(1)
@@ -60,7 +61,7 @@ fn token(name: &str, session: u64, ends: u32) -> Token {
 }
 
 /// The file system as a user sees it, who has a token.
-fn login(client: &Client, user: u32, name: &str) -> Client {
+pub(crate) fn login(client: &Client, user: u32, name: &str) -> Client {
     let fs = client.fs.as_identity(Identity::User(user));
     fs.set_token(token(name, 0x1020_3040 + u64::from(user), now() + 3600), None)
         .unwrap();

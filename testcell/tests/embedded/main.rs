@@ -8,6 +8,7 @@
 
 mod callbacks;
 mod client;
+mod conflicts;
 mod failures;
 mod hidden;
 mod identities;
@@ -16,6 +17,7 @@ mod locks;
 mod peer;
 mod procedures;
 mod relay;
+mod restart;
 mod rxkad;
 mod storms;
 #[path = "../common/transcript.rs"]

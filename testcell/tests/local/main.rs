@@ -15,6 +15,7 @@ mod access;
 #[path = "../cell/coherence.rs"]
 mod coherence;
 mod contract;
+mod crash;
 mod demo;
 #[path = "../cell/git.rs"]
 mod git;

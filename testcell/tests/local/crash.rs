@@ -1,0 +1,338 @@
+//! Clients with their cache on disk that are killed in the middle of writing, and cache directories that fail.
+//!
+//! The machine: a load of a fixed order of operations, from a seed, runs on a mount until that is killed at a random moment.
+//! The next mount on the same directory brings what was not stored to the server. Then every file is there as the last
+//! operation that had returned left it, or as the one that had not would have.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use testcell::{Mount, MountOptions, Random, eventually, local_for};
+
+use crate::shared;
+
+/// What a file may be on the server.
+#[derive(Clone, Debug, Default)]
+struct Allowed {
+    /// After the last operation that has returned; `None`: there is none.
+    is: Option<Vec<u8>>,
+    /// After the one that has not.
+    may_be: Option<Option<Vec<u8>>>,
+}
+
+/// The load, and what it has done.
+struct Load {
+    random: Random,
+    files: BTreeMap<String, Allowed>,
+    operations: u64,
+}
+
+impl Load {
+    /// Does one operation; false when the mount is gone.
+    fn step(&mut self, dir: &Path, open: &mut BTreeMap<String, File>) -> bool {
+        let name = format!("f{}", self.random.below(6));
+        let path = dir.join(&name);
+        let before = self.files.entry(name.clone()).or_default().is.clone();
+        let at = self.random.below(40_000) as usize;
+        let data = {
+            let length = 1 + self.random.below(60_000) as usize;
+            self.random.bytes(length)
+        };
+        let mut after = before.clone();
+        let choice = self.random.below(10);
+        if let Some(contents) = &mut after {
+            match choice {
+                0..=4 => {
+                    if contents.len() < at + data.len() {
+                        contents.resize(at + data.len(), 0);
+                    }
+                    contents[at..at + data.len()].copy_from_slice(&data);
+                }
+                5 => contents.resize(at, 0),
+                _ => {}
+            }
+        } else {
+            after = Some(Vec::new());
+        }
+        self.files.get_mut(&name).unwrap().may_be = Some(after.clone());
+        let mut file = || -> std::io::Result<()> {
+            if before.is_none() {
+                let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+                open.insert(name.clone(), file);
+                return Ok(());
+            }
+            if !open.contains_key(&name) {
+                open.insert(name.clone(), OpenOptions::new().write(true).open(&path)?);
+            }
+            let file = &open[&name];
+            match choice {
+                0..=4 => file.write_all_at(&data, at as u64),
+                5 => file.set_len(at as u64),
+                6 => file.sync_all(),
+                7 | 8 => {
+                    open.remove(&name);
+                    Ok(())
+                }
+                _ => fs::metadata(&path).map(drop),
+            }
+        };
+        let done = file().is_ok();
+        if done {
+            let allowed = self.files.get_mut(&name).unwrap();
+            allowed.is = after;
+            allowed.may_be = None;
+            self.operations += 1;
+        }
+        done
+    }
+
+    /// What does not fit, file by file. What a file is becomes what it was taken to be.
+    fn compare(&mut self, held: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (name, allowed) in &mut self.files {
+            let now = held.get(name).cloned();
+            let fits = now == allowed.is || allowed.may_be.as_ref().is_some_and(|may_be| *may_be == now);
+            // A write in pieces may have been cut between them.
+            let fits = fits
+                || allowed
+                    .may_be
+                    .as_ref()
+                    .is_some_and(|may_be| is_between(&allowed.is, may_be, &now));
+            if !fits {
+                let length = |contents: &Option<Vec<u8>>| contents.as_ref().map(Vec::len);
+                wrong.push(format!(
+                    "{name}: {:?} bytes, not {:?} or {:?}",
+                    length(&now),
+                    length(&allowed.is),
+                    allowed.may_be.as_ref().map(length)
+                ));
+            }
+            allowed.is = now;
+            allowed.may_be = None;
+        }
+        wrong
+    }
+}
+
+/// Is every byte of `now` that of the one or of the other?
+fn is_between(one: &Option<Vec<u8>>, other: &Option<Vec<u8>>, now: &Option<Vec<u8>>) -> bool {
+    let (Some(one), Some(other), Some(now)) = (one, other, now) else {
+        return false;
+    };
+    let fits = |at: usize| {
+        [one, other]
+            .iter()
+            .any(|side| side.get(at).copied().unwrap_or(0) == now[at])
+    };
+    now.len() >= one.len().min(other.len())
+        && now.len() <= one.len().max(other.len())
+        && (0..now.len()).all(fits)
+}
+
+fn options(cache: &Path) -> MountOptions {
+    let words = ["--cache-dir", cache.to_str().unwrap(), "--cache-size", "64M"];
+    words
+        .iter()
+        .fold(MountOptions::default(), |options, word| options.argument(word))
+}
+
+fn unstored(mount: &Mount<'_>, state: &str) -> f64 {
+    mount
+        .metrics()
+        .unwrap()
+        .sum("afs_unstored_files", &[("state", state)])
+}
+
+/// `kill -9` at random moments of a load of writes. AFS_KILLS asks for more of them.
+#[test]
+fn nothing_that_was_written_is_lost_to_kill_9() {
+    let kills = std::env::var("AFS_KILLS").map_or(4, |kills| kills.parse::<u64>().unwrap());
+    let cell = local_for(Duration::from_secs(60 + 3 * kills));
+    let cache = tempfile::tempdir().unwrap();
+    let mut load = Load {
+        random: Random::new(2026),
+        files: BTreeMap::new(),
+        operations: 0,
+    };
+    let (mut recovered, mut restarts) = (0, 0);
+    for kill in 0..kills {
+        let mount = cell.mount_with(1, &options(cache.path())).unwrap();
+        let dir = mount.path("work").join("killed");
+        if kill == 0 {
+            fs::create_dir(&dir).unwrap();
+        }
+        let moment = Duration::from_millis(5 + load.random.below(400));
+        std::thread::scope(|scope| {
+            let load = &mut load;
+            scope.spawn(move || {
+                let mut open = BTreeMap::new();
+                while load.step(&dir, &mut open) {}
+            });
+            std::thread::sleep(moment);
+            mount.kill().unwrap();
+            // What waits for an answer fails.
+            mount.detach();
+        });
+        drop(mount);
+
+        let mount = cell.mount_with(1, &options(cache.path())).unwrap();
+        recovered += u64::from(mount.said().contains("not stored yet"));
+        let is_done = || unstored(&mount, "waiting") == 0.0;
+        if !eventually(Duration::from_secs(2), is_done) {
+            // The server waits for the rest of a store of the client that died, and has nobody at the file meanwhile.
+            cell.kill_server(1).unwrap();
+            restarts += 1;
+        }
+        assert!(
+            eventually(Duration::from_secs(40), is_done),
+            "kill {kill}\n{}",
+            mount.said()
+        );
+        assert_eq!(
+            unstored(&mount, "set-aside"),
+            0.0,
+            "kill {kill}\n{}",
+            mount.said()
+        );
+        let held = held(&cell);
+        let wrong = load.compare(&held);
+        assert!(wrong.is_empty(), "kill {kill} after {moment:?}: {wrong:#?}");
+        // And it is seen.
+        for (name, contents) in &held {
+            assert!(
+                fs::read(mount.path("work/killed").join(name)).unwrap() == *contents,
+                "kill {kill}: {name}"
+            );
+        }
+    }
+    eprintln!(
+        "{kills} kills, {} operations, {recovered} times something was left, {restarts} times for a server that was still at it",
+        load.operations
+    );
+    let mount = cell.mount(1).unwrap();
+    fs::remove_dir_all(mount.path("work/killed")).unwrap();
+}
+
+/// What the server holds of the folder.
+fn held(cell: &testcell::LocalShared) -> BTreeMap<String, Vec<u8>> {
+    let all = cell.contents("work").unwrap();
+    all.into_iter()
+        .filter_map(|(path, contents)| Some((path.strip_prefix("killed/")?.to_owned(), contents)))
+        .collect()
+}
+
+/// A file system of so many bytes. Gone when dropped.
+struct Small(
+    PathBuf,
+    #[expect(dead_code, reason = "holds the mount point")] tempfile::TempDir,
+);
+
+impl Small {
+    fn new(size: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let point = folder.path().join("small");
+        fs::create_dir(&point).unwrap();
+        let options = std::ffi::CString::new(format!("size={size},mode=700")).unwrap();
+        rustix::mount::mount(
+            "tmpfs",
+            &point,
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .expect("a small file system: needs root, or a user namespace");
+        Self(point, folder)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// The file system of the cache has a fifth of the room that the cache may take, and others fill the rest of it: data goes
+/// past the cache, and nobody sees an error.
+#[test]
+fn a_full_cache_disk_is_nobodys_error() {
+    let cell = shared();
+    let small = Small::new("12m");
+    let cache = small.0.join("cache");
+    let mount = cell.mount_with(1, &options(&cache)).unwrap();
+    let work = mount.work("full").unwrap();
+    let contents: Vec<_> = (0..8).map(|seed| Random::new(seed).bytes(3 << 20)).collect();
+    let path = |number: usize| work.join(format!("f{number}"));
+    for round in 0..3 {
+        if round == 1 {
+            // Somebody else takes all that there is.
+            let mut filler = File::create(small.0.join("filler")).unwrap();
+            let _ = std::io::copy(&mut std::io::repeat(1), &mut filler);
+        }
+        for (number, contents) in contents.iter().enumerate() {
+            fs::write(path(number), contents).unwrap();
+        }
+        for (number, contents) in contents.iter().enumerate() {
+            assert!(
+                fs::read(path(number)).unwrap() == *contents,
+                "round {round}: f{number}"
+            );
+        }
+    }
+    let used = mount
+        .metrics()
+        .unwrap()
+        .sum("afs_cache_size_bytes", &[("cache", "data")]);
+    assert!(used < f64::from(12 << 20), "{used}");
+    let said = mount
+        .said()
+        .matches("the cache cannot be used as it should")
+        .count();
+    assert!(said <= 1, "said {said} times");
+    fs::remove_dir_all(&work).unwrap();
+}
+
+/// Nothing can be opened in it any more.
+#[test]
+fn a_cache_disk_that_fails_is_nobodys_error() {
+    let cell = shared();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let mount = cell.mount_with(1, &options(&cache)).unwrap();
+    let work = mount.work("failing").unwrap();
+    let contents: Vec<_> = (0..4).map(|seed| Random::new(seed).bytes(1 << 20)).collect();
+    let path = |number: usize| work.join(format!("f{number}"));
+    fs::write(path(0), &contents[0]).unwrap();
+    let other = cell.mount(2).unwrap();
+    fs::write(other.path("work/failing/f1"), &contents[1]).unwrap();
+    let mut open = OpenOptions::new();
+    let failing = open
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path(2))
+        .unwrap();
+    fs::rename(cache.join("data"), cache.join("gone")).unwrap();
+    fs::write(cache.join("data"), "").unwrap();
+    failing.write_all_at(&contents[2], 0).unwrap();
+    drop(failing);
+    fs::write(path(3), &contents[3]).unwrap();
+    for (number, contents) in contents.iter().enumerate() {
+        assert!(fs::read(path(number)).unwrap() == *contents, "f{number}");
+    }
+    for number in 0..4 {
+        let (here, there) = (
+            path(number),
+            other.path("work/failing").join(format!("f{number}")),
+        );
+        assert!(fs::read(here).unwrap() == fs::read(there).unwrap(), "f{number}");
+    }
+    let bypasses = mount
+        .metrics()
+        .unwrap()
+        .sum("afs_cache_bypasses_total", &[("reason", "failed")]);
+    assert!(bypasses > 0.0);
+    fs::remove_dir_all(&work).unwrap();
+}

@@ -15,6 +15,7 @@ mod access;
 #[path = "../cell/coherence.rs"]
 mod coherence;
 mod demo;
+mod fstab;
 #[path = "../cell/git.rs"]
 mod git;
 #[path = "../cell/identity.rs"]

@@ -40,12 +40,13 @@ use crate::callback::CallbackService;
 use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
-use crate::events::BreakCounts;
+use crate::events::{Broken, Tally};
 use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
 use crate::rpc::serve::{Callbacks, RequestCounts};
 use crate::rpc::types::AfsUuid;
+use crate::rpc::vl::ProbeServer;
 use crate::server::Servers;
 use crate::store::DataCache;
 use crate::types::Fid;
@@ -53,7 +54,7 @@ use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
 pub use inspect::{Inspection, Known};
-pub use state::{CacheState, PromiseState, ServerState, State, VolumeState};
+pub use state::{CacheState, CountState, PromiseState, ServerState, State, VolumeState};
 pub use types::{
     Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
     Opened, SetAttr, StatFs,
@@ -123,7 +124,7 @@ impl AfsFs {
             queue: Mutex::new(Some(queue)),
             all: crate::vnode::promise::Breaks::default(),
             unknown: crate::vnode::promise::Breaks::default(),
-            broken: BreakCounts::default(),
+            broken: Tally::default(),
             started: clock::now(),
             tokens: Tokens::new(config.tokens),
             tasks: Mutex::default(),
@@ -229,7 +230,7 @@ impl AfsFs {
 
     /// What became of the breaks received.
     #[must_use]
-    pub fn breaks(&self) -> &BreakCounts {
+    pub fn breaks(&self) -> &Tally<Broken> {
         &self.0.broken
     }
 
@@ -242,7 +243,7 @@ impl AfsFs {
     /// Breaks received, one for each file named.
     #[must_use]
     pub fn breaks_received(&self) -> u64 {
-        self.0.counts.breaks.load(Ordering::Relaxed).into()
+        self.0.counts.breaks()
     }
 
     /// The root: the directory of cells.
@@ -526,6 +527,12 @@ impl AfsFs {
         self.0.rename(from_dir, from, to_dir, to).await
     }
 
+    /// Renames a file within its directory if nothing has the new name (`EEXIST`). `EINVAL`: that cannot be done there
+    /// without a race.
+    pub async fn rename_new(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
+        self.0.rename_new(from_dir, from, to_dir, to).await
+    }
+
     /// The entries of a directory, without waiting.
     pub fn readdir_cached(&self, dir: Fid) -> Option<Result<Arc<Listing>, Error>> {
         self.0.listing_cached(dir)
@@ -593,6 +600,21 @@ async fn probe_servers(core: Arc<Core>) {
                 server.record_rtt(peer.address, rtt.smoothed);
             }
         }
+        for cell in core.cells.known() {
+            for location in cell.reach.iter().filter(|location| !location.is_up()) {
+                for peer in location.down_addresses() {
+                    let target = Target {
+                        service: ServiceId(LOCATION_SERVICE),
+                        ..short_call(peer, Arc::clone(cell.name.shared()))
+                    };
+                    if call(&core.endpoint, &target, &ProbeServer {}).await.is_ok()
+                        && location.mark_up(peer, clock::now()).is_some()
+                    {
+                        tracing::info!(server = %peer, "location server answers again");
+                    }
+                }
+            }
+        }
         for server in core.servers.list() {
             let now = clock::now();
             let mut peers = server.down_addresses();
@@ -645,6 +667,7 @@ async fn store_leftovers(core: Caller) {
 }
 
 const FILE_SERVICE: u16 = 1;
+const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;
 const SHORT: Duration = Duration::from_secs(3);
 const PROBE_EVERY: Duration = Duration::from_secs(20);

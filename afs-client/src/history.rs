@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::auth::Identity;
 use crate::clock;
+use crate::events::{Retry, Tally};
 use crate::types::Fid;
 
 /// One try of a call.
@@ -34,7 +35,13 @@ pub struct CallRecord {
 
 /// The records of all objects.
 #[derive(Debug)]
-pub(crate) struct History(Mutex<LruCache<Fid, VecDeque<Arc<Entry>>>>);
+pub(crate) struct History {
+    objects: Mutex<LruCache<Fid, VecDeque<Arc<Entry>>>>,
+    /// Calls that were made once more.
+    pub(crate) retries: Tally<Retry>,
+    /// How many of them to another address.
+    pub(crate) failovers: Tally<Retry>,
+}
 
 /// What a try is about.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +60,8 @@ struct Entry {
     about: About,
     server: SocketAddrV4,
     began: Instant,
+    /// What it is done for, if that is traced.
+    span: Option<tracing::Id>,
     ended: OnceLock<Ended>,
 }
 
@@ -64,7 +73,11 @@ struct Ended {
 
 impl Default for History {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(OBJECTS)))
+        Self {
+            objects: Mutex::new(LruCache::new(OBJECTS)),
+            retries: Tally::default(),
+            failovers: Tally::default(),
+        }
     }
 }
 
@@ -75,9 +88,10 @@ impl History {
             about,
             server,
             began: now,
+            span: tracing::Span::current().id(),
             ended: OnceLock::new(),
         });
-        let mut objects = self.0.lock();
+        let mut objects = self.objects.lock();
         let tries = objects.get_or_insert_mut(about.fid, VecDeque::new);
         if tries.len() >= TRIES {
             let ordinary = tries.iter().position(|entry| entry.is_ordinary());
@@ -87,9 +101,24 @@ impl History {
         Record(entry)
     }
 
+    /// The spans of what is under way about an object.
+    pub(crate) fn spans(&self, fid: Fid) -> Vec<tracing::Id> {
+        let objects = self.objects.lock();
+        let entries = objects.peek(&fid).into_iter().flatten();
+        let running = entries.filter(|entry| entry.ended.get().is_none());
+        running.filter_map(|entry| entry.span.clone()).collect()
+    }
+
     /// What is kept of an object, the oldest first: what was done in the name of `who`, or for all.
     pub(crate) fn of(&self, fid: Fid, who: Option<Identity>, now: Instant) -> Vec<CallRecord> {
-        let entries: Vec<_> = self.0.lock().peek(&fid).into_iter().flatten().cloned().collect();
+        let entries: Vec<_> = self
+            .objects
+            .lock()
+            .peek(&fid)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         let told = entries.iter().filter(|entry| {
             let by = entry.about.who;
             by == Identity::Nobody || who.is_none_or(|who| by == who)

@@ -19,6 +19,7 @@ pub mod op;
 pub mod rpc;
 pub mod server;
 mod store;
+mod trace;
 pub mod types;
 mod vnode;
 pub mod volume;

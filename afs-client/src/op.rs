@@ -16,6 +16,7 @@ use rxrpc::security::rxkad::Fault;
 use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
 use crate::error::{Error, vice};
+use crate::events::Retry;
 use crate::history::{About, History, Record};
 use crate::rpc::client::RpcError;
 use crate::server::{Change, Server};
@@ -61,6 +62,20 @@ enum Action {
     Elsewhere,
     /// Try once more, on a new connection.
     Reconnect,
+}
+
+impl Action {
+    /// As what the next try is counted; `None` if there is none.
+    const fn retry(self) -> Option<Retry> {
+        match self {
+            Self::Fail => None,
+            Self::Down => Some(Retry::NoAnswer),
+            Self::Wait => Some(Retry::Busy),
+            Self::Relocate => Some(Retry::Moved),
+            Self::Elsewhere => Some(Retry::ReadError),
+            Self::Reconnect => Some(Retry::Security),
+        }
+    }
 }
 
 impl Class {
@@ -120,6 +135,8 @@ pub struct Rotation<'a> {
     bulk: bool,
     /// Addresses that failed in this operation.
     tried: Vec<SocketAddrV4>,
+    /// Where the last try failed, and why there is another one.
+    failed: Option<(SocketAddrV4, Retry)>,
     reconnected: bool,
     last: Option<Error>,
     relocated: bool,
@@ -146,6 +163,7 @@ impl<'a> Rotation<'a> {
             deadline,
             bulk: false,
             tried: Vec::new(),
+            failed: None,
             reconnected: false,
             last: None,
             relocated: false,
@@ -172,6 +190,12 @@ impl<'a> Rotation<'a> {
                 return Err(self.last.take().unwrap_or_else(|| self.no_answer()));
             }
             if let Some((server, peer)) = self.choose() {
+                if let Some((last, why)) = self.failed.take() {
+                    self.history.retries.count(why);
+                    if last != peer {
+                        self.history.failovers.count(why);
+                    }
+                }
                 let dead_in = left.min(DEAD_IN);
                 let limits = if self.bulk {
                     CallLimits {
@@ -281,6 +305,7 @@ impl<'a> Rotation<'a> {
                 self.volumes.relocate(&self.volume, self.deadline).await?;
             }
         }
+        self.failed = action.retry().map(|why| (peer, why));
         self.last = Some(error);
         Ok(())
     }

@@ -12,17 +12,22 @@ mod file;
 mod model;
 mod ranges;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
+
+use crate::clock;
+use crate::events::{Eviction, Tally};
 
 pub(crate) use file::{CacheFile, Fill};
 
@@ -47,6 +52,10 @@ pub(super) struct Shared {
     max_open: usize,
     /// Pages that must not be evicted, in bytes.
     dirty: AtomicU64,
+    /// Since when files have had such pages. Locked last, and only when a file gets its first or loses its last.
+    dirty_since: Mutex<HashMap<u64, Instant>>,
+    evictions: Tally<Eviction>,
+    evicted: AtomicU64,
     next_file: AtomicU64,
     /// Lock order: this, then the state of a file.
     books: Mutex<Books>,
@@ -109,6 +118,9 @@ impl DataCache {
             max_bytes: max_bytes.max(MIN_BYTES),
             max_open: usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX),
             dirty: AtomicU64::new(0),
+            dirty_since: Mutex::default(),
+            evictions: Tally::default(),
+            evicted: AtomicU64::new(0),
             next_file: AtomicU64::new(1),
             books: Mutex::new(books),
         }))
@@ -145,6 +157,22 @@ impl DataCache {
         self.0.dirty.load(Ordering::Relaxed)
     }
 
+    /// How many files have such bytes, and since when the first of them has.
+    pub(crate) fn dirty_files(&self) -> (usize, Option<Instant>) {
+        let since = self.0.dirty_since.lock();
+        (since.len(), since.values().min().copied())
+    }
+
+    /// Chunks and files that left it for others.
+    pub(crate) fn evictions(&self) -> &Tally<Eviction> {
+        &self.0.evictions
+    }
+
+    /// Bytes that left it so.
+    pub(crate) fn evicted_bytes(&self) -> u64 {
+        self.0.evicted.load(Ordering::Relaxed)
+    }
+
     /// Beyond this a writer stores first.
     pub(crate) fn dirty_limit(&self) -> u64 {
         MAX_DIRTY.min(self.0.max_bytes / 2)
@@ -166,6 +194,7 @@ impl Shared {
             let Some(file) = weak.upgrade() else { continue };
             let evicted = file.evict_chunk(key.chunk);
             books.used -= evicted.freed;
+            self.count_eviction(Eviction::Room, evicted.freed);
             if !evicted.empty {
                 books.chunks.put(key, weak);
             }
@@ -202,7 +231,10 @@ impl Shared {
             };
             let Some(file) = weak.upgrade() else { continue };
             match file.drop_backing() {
-                Some(freed) => books.used -= freed,
+                Some(freed) => {
+                    books.used -= freed;
+                    self.count_eviction(Eviction::Descriptors, freed);
+                }
                 None => {
                     books.open.put(id, weak);
                 }
@@ -273,6 +305,22 @@ impl Shared {
             books.chunks.pop(&ChunkKey { file, chunk });
         }
         books.open.pop(&file);
+    }
+
+    fn count_eviction(&self, why: Eviction, freed: u64) {
+        // What gave nothing back was kept.
+        if freed > 0 {
+            self.evictions.count(why);
+            self.evicted.fetch_add(freed, Ordering::Relaxed);
+        }
+    }
+
+    fn became_dirty(&self, file: u64) {
+        self.dirty_since.lock().entry(file).or_insert_with(clock::now);
+    }
+
+    fn became_clean(&self, file: u64) {
+        self.dirty_since.lock().remove(&file);
     }
 
     fn dirty_changed(&self, before: u64, after: u64) {

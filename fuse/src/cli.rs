@@ -15,6 +15,7 @@ use crate::size::Size;
 use crate::status::Status;
 use crate::token::{Aklog, Tokens, Unlog};
 use crate::top::Top;
+use crate::trace::Trace;
 use crate::why::Why;
 
 /// Mount AFS cells through FUSE.
@@ -63,6 +64,8 @@ pub enum Command {
     Status(Status),
     /// Tell why PATH is slow or refused: its server and volume, your rights, the promise, the cache, the last calls
     Why(Why),
+    /// Trace a share of the requests of a mount, or those that are slow; shows what is traced. For root and the owner
+    Trace(Trace),
     /// Watch a mount at work: requests, calls, connections, cache and servers, once a second
     Top(Top),
 }

@@ -37,4 +37,5 @@ pub mod status;
 pub mod telemetry;
 pub mod token;
 pub mod top;
+pub mod trace;
 pub mod why;

@@ -59,6 +59,7 @@ pub fn run() -> ExitCode {
         Command::Status(options) => ended(status::status(&options)),
         Command::Why(options) => ended(why::why(&options)),
         Command::Top(options) => ended(top::top(&options)),
+        Command::Trace(options) => ended(crate::trace::trace(&options)),
         Command::Umount(options) => ended(umount(&options.mount_point)),
         Command::Demo(options) => ended(demo::run(&options)),
     }

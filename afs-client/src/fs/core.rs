@@ -20,6 +20,7 @@ use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
+use crate::events::{Broken, Tally};
 use crate::history::{About, History};
 use crate::op::{Attempt, Class, Rotation};
 use crate::rpc::Procedure;
@@ -53,7 +54,7 @@ pub(crate) struct Core {
     pub(crate) all: Breaks,
     /// Breaks of FIDs that were not in the table: a reply that was under way then makes no promise.
     pub(crate) unknown: Breaks,
-    pub(crate) broken: crate::events::BreakCounts,
+    pub(crate) broken: Tally<Broken>,
     pub(crate) started: Instant,
     pub(crate) tokens: Tokens,
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,

@@ -13,17 +13,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
+use tracing::Instrument as _;
 
 use super::core::Caller;
 use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
 use crate::auth::tokens::{Identity, ProofId};
 use crate::clock;
 use crate::error::Error;
+use crate::events::Flow;
 use crate::op::Class;
 use crate::rpc::client::{fetch_data, store_data};
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, STORE_DATA_NAME, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::Fill;
+use crate::trace::child;
 use crate::vnode::Vnode;
 use crate::vnode::status::{INSERT, Status, WRITE, to_seconds};
 
@@ -141,6 +144,7 @@ impl Caller {
             Ok(true) => {
                 *handle.next.lock() = offset + out.len() as u64;
                 self.counts.data_hit();
+                self.counts.flows.add(Flow::ServedHit, out.len() as u64);
                 Some(Ok(out.into()))
             }
             Ok(false) => None,
@@ -178,7 +182,9 @@ impl Caller {
                 (range.clone(), SMALL)
             };
             opener.begin_fetch(vnode, want, unit, deadline);
-            self.fetched(vnode, &range, deadline).await?;
+            self.fetched(vnode, &range, deadline)
+                .instrument(child!("cache.wait"))
+                .await?;
         }
         // Somebody changes it all the time.
         Err(Errno::AGAIN.into())
@@ -188,7 +194,8 @@ impl Caller {
     fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
         for fill in vnode.data.begin_fills(want, unit) {
             let (caller, vnode) = (self.clone(), Arc::clone(vnode));
-            tokio::spawn(async move { caller.fetch(&vnode, fill, deadline).await });
+            let fetch = async move { caller.fetch(&vnode, fill, deadline).await };
+            tokio::spawn(fetch.in_current_span());
         }
     }
 
@@ -238,6 +245,7 @@ impl Caller {
             match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
                 Ok((length, reply)) => {
                     rotation.succeeded(&attempt);
+                    self.counts.flows.add(Flow::Fetched, length);
                     match self.learn(vnode, &reply.status, Some(&reply.callback), &noted) {
                         Ok(status) => drop(fill.commit(range.start + length, status.version)),
                         Err(error) => fill.fail(error),
@@ -362,6 +370,7 @@ impl Caller {
                     last = Some(status);
                 }
                 Err(error) => {
+                    self.counts.store_failed(error.errno());
                     vnode.data.store_failed();
                     vnode.distrust();
                     return Err(error);
@@ -396,6 +405,7 @@ impl Caller {
             match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
                 Ok(reply) => {
                     rotation.succeeded(&attempt);
+                    self.counts.flows.add(Flow::Stored, request.length);
                     return self.learn(vnode, &reply.status, None, &noted);
                 }
                 Err(error) => {

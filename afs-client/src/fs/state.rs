@@ -20,12 +20,35 @@ use crate::volume::{Volume, VolumeKind};
 pub struct State {
     /// The file servers of the volumes that were entered, each once for every cell.
     pub servers: Vec<ServerState>,
+    /// The location servers of the cells that were entered, by cell, and whether each answers.
+    pub location_servers: Vec<(Arc<str>, bool)>,
     /// Volumes that were entered.
     pub volumes: usize,
     /// Files, directories and links that are known.
     pub vnodes: usize,
     /// The cache of file data.
     pub cache: CacheState,
+    /// Its counts.
+    pub counts: CountState,
+}
+
+/// What happened from the start.
+#[derive(Clone, Debug)]
+pub struct CountState {
+    /// Calls to file servers that were made once more, by reason.
+    pub retries: Vec<(&'static str, u64)>,
+    /// How many of them to another address.
+    pub failovers: Vec<(&'static str, u64)>,
+    /// Questions where volumes are, by how they were answered.
+    pub lookups: Vec<(&'static str, u64)>,
+    /// Objects, volumes and servers whose promises were broken.
+    pub breaks: Vec<(&'static str, u64)>,
+    /// Bytes of file data, by where they went.
+    pub flows: Vec<(&'static str, u64)>,
+    /// What left the cache of file data for others, by reason.
+    pub evictions: Vec<(&'static str, u64)>,
+    /// Stores that failed, by errno.
+    pub store_errors: Vec<(i32, u64)>,
 }
 
 /// A file server.
@@ -73,6 +96,10 @@ pub struct CacheState {
     pub limit: u64,
     /// What only we have.
     pub dirty: u64,
+    /// Files with such bytes.
+    pub dirty_files: usize,
+    /// For how long the first of them has had some.
+    pub dirty_for: Option<Duration>,
 }
 
 impl AfsFs {
@@ -197,6 +224,19 @@ pub(super) fn volume_state(volume: &Volume, now: Instant) -> VolumeState {
 }
 
 impl Core {
+    fn count_state(&self) -> CountState {
+        let evicted = ("evicted", self.cache.evicted_bytes());
+        CountState {
+            retries: self.history.retries.iter().collect(),
+            failovers: self.history.failovers.iter().collect(),
+            lookups: self.volumes.lookups().iter().collect(),
+            breaks: self.counts.scopes.iter().collect(),
+            flows: self.counts.flows.iter().chain([evicted]).collect(),
+            evictions: self.cache.evictions().iter().collect(),
+            store_errors: self.counts.store_errors().into_iter().collect(),
+        }
+    }
+
     fn state(&self) -> State {
         let now = clock::now();
         let mut seen = HashSet::new();
@@ -210,15 +250,25 @@ impl Core {
                 servers.push(server_state(cell, &server, now));
             }
         }
+        let (dirty_files, dirty_since) = self.cache.dirty_files();
+        let locations = |cell: Arc<Cell>| {
+            let name = Arc::clone(cell.name.shared());
+            let up: Vec<_> = cell.location_servers().map(|(_, up)| up).collect();
+            up.into_iter().map(move |up| (Arc::clone(&name), up))
+        };
         State {
             servers,
+            location_servers: self.cells.known().into_iter().flat_map(locations).collect(),
             volumes: self.volumes.len(),
             vnodes: self.vnodes.len(),
             cache: CacheState {
                 used: self.cache.used_bytes(),
                 limit: self.cache.max_bytes(),
                 dirty: self.cache.dirty_bytes(),
+                dirty_files,
+                dirty_for: dirty_since.map(|since| now.saturating_duration_since(since)),
             },
+            counts: self.count_state(),
         }
     }
 }

@@ -162,6 +162,9 @@ impl CacheFile {
                 return Err(error);
             }
             state.content.write(range.clone());
+            if state.dirty_pages.is_empty() {
+                self.shared.became_dirty(self.id);
+            }
             let added = state.dirty_pages.insert(cover);
             self.shared.dirty_changed(0, added);
             break;
@@ -176,7 +179,7 @@ impl CacheFile {
         let before = state.content.len();
         state.content.truncate(len);
         let freed = if len < before { state.cut(len) } else { 0 };
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.filled.notify_waiters();
@@ -259,7 +262,7 @@ impl CacheFile {
                 content.stored_among_others(version, len);
             }
         });
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
     }
@@ -268,14 +271,14 @@ impl CacheFile {
     pub(crate) fn store_failed(&self) {
         let mut state = self.state.write();
         state.content.store_failed();
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
     }
 
     /// Gives local changes up.
     pub(crate) fn discard(&self) {
         let mut state = self.state.write();
         let freed = state.change(Content::discard);
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
     }
@@ -327,6 +330,7 @@ impl Drop for CacheFile {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         self.shared.dirty_changed(state.dirty_pages.bytes(), 0);
+        self.shared.became_clean(self.id);
         let listed = state.listed.iter().flatten();
         self.shared.closed(self.id, state.allocated.bytes(), listed);
     }
@@ -424,8 +428,11 @@ impl State {
         self.allocated.remove(len.next_multiple_of(PAGE)..u64::MAX)
     }
 
-    fn count_dirty(&mut self, shared: &Shared) {
+    fn count_dirty(&mut self, shared: &Shared, id: u64) {
         let now = self.content.dirty_pages();
+        if now.is_empty() {
+            shared.became_clean(id);
+        }
         shared.dirty_changed(self.dirty_pages.bytes(), now.bytes());
         self.dirty_pages = now;
     }

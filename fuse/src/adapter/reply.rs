@@ -10,9 +10,12 @@ use fuser::{
     ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
 
+use tracing::Span;
+
 use super::shared::{Part, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::op::Op;
+use crate::telemetry::trace;
 
 /// A reply that can say no.
 pub(super) trait Answer: Send + 'static {
@@ -44,6 +47,9 @@ pub(super) struct Ticket {
     metrics: Arc<Metrics>,
     /// Where it is written down that the kernel has the answer.
     settles: Option<Arc<Shared>>,
+    /// The trace of it; none unless it is traced.
+    span: Span,
+    waits: bool,
     _part: Option<Part>,
 }
 
@@ -64,12 +70,15 @@ impl Ticket {
             start,
             metrics,
             settles: None,
+            span: trace::request_span(op, request.unique().0, node),
+            waits: false,
             _part: part,
         }
     }
 
     fn done(&self, result: Result<(), i32>) {
         self.metrics.fuse_done(self.op, result, self.start.elapsed());
+        trace::request_answered(&self.span, self.waits, result);
     }
 
     fn answered(&self) {
@@ -102,6 +111,12 @@ impl<R: Answer> Asked<R> {
     /// The file system as whoever asks sees it.
     pub(super) fn fs(&self) -> &AfsFs {
         &self.fs
+    }
+
+    /// It waits for the network from now on: the span in which that is done.
+    pub(super) fn waits(&mut self) -> Span {
+        self.ticket.waits = true;
+        self.ticket.span.clone()
     }
 
     pub(super) fn op(&self) -> Op {

@@ -22,7 +22,6 @@ use crate::inode::{InodeTable, Names, ROOT};
 use crate::kept::{Image, Kept, Log};
 use crate::owners::Owners;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace;
 
 /// What requests and their tasks need.
 pub struct Shared {
@@ -180,7 +179,7 @@ impl Shared {
         A: FnOnce(&Self, Asked<R>, T) + Send + 'static,
     {
         let shared = Arc::clone(self);
-        let span = trace::request_span(asked.op(), asked.unique(), asked.node());
+        let span = asked.waits();
         let task = async move {
             let _counted = InFlight::count(&shared.metrics);
             let mut work = pin!(work);

@@ -30,6 +30,8 @@ pub enum Request {
     Why(PathBuf),
     /// What do the metrics say?
     Sample,
+    /// Trace this share of requests (in millionths) from now on, and those that take so many milliseconds.
+    Trace(Option<u32>, Option<u32>),
 }
 
 /// What a mount answers.
@@ -106,6 +108,12 @@ impl Request {
                 put_counted(&mut out, path.as_os_str().as_bytes());
             }
             Self::Sample => SAMPLE.encode(&mut out),
+            Self::Trace(ratio, slow_ms) => {
+                TRACE.encode(&mut out);
+                for setting in [ratio, slow_ms] {
+                    setting.unwrap_or(AS_IT_IS).encode(&mut out);
+                }
+            }
             Self::ForgetTokens(cell) => {
                 FORGET_TOKENS.encode(&mut out);
                 put_counted(&mut out, cell.as_ref().map_or("", CellName::as_str).as_bytes());
@@ -141,6 +149,10 @@ impl Request {
             STATUS => Self::Status,
             WHY => Self::Why(OsStr::from_bytes(data(&mut input)?).into()),
             SAMPLE => Self::Sample,
+            TRACE => {
+                let mut setting = || input.word().map(|word| (word != AS_IT_IS).then_some(word));
+                Self::Trace(setting()?, setting()?)
+            }
             FORGET_TOKENS => match text(&mut input)?.as_str() {
                 "" => Self::ForgetTokens(None),
                 cell => Self::ForgetTokens(Some(CellName::new(cell).map_err(|_| Nonsense)?)),
@@ -247,6 +259,8 @@ const OPEN_SCOPE: u32 = 4;
 const STATUS: u32 = 5;
 const WHY: u32 = 6;
 const SAMPLE: u32 = 7;
+const TRACE: u32 = 8;
+const AS_IT_IS: u32 = u32::MAX;
 const DONE: u32 = 0;
 const TOKENS: u32 = 1;
 const REFUSED: u32 = 2;
@@ -313,6 +327,7 @@ mod tests {
             Request::Status,
             Request::Why("/a.b/c".into()),
             Request::Sample,
+            Request::Trace(Some(10_000), None),
             Request::ForgetTokens(None),
             Request::ForgetTokens(CellName::new("a.b").ok()),
         ] {

@@ -21,6 +21,7 @@ use super::proto::MESSAGE_MAX;
 use super::{Held, Reply, Request, own_directories, passing};
 use crate::identity::Identities;
 use crate::report::{Reports, Served};
+use crate::telemetry::trace;
 
 /// The socket of one mount. Its drop removes it.
 #[derive(Debug)]
@@ -207,6 +208,16 @@ impl Policy {
                 return reported(&reports.why(&mine, &path, shown(who), all).await);
             }
             Request::Sample => return reported(&reports.sample()),
+            Request::Trace(ratio, slow_ms) => {
+                trace::trace(ratio, slow_ms);
+                let now = trace::traced();
+                tracing::info!(
+                    ratio = now.ratio,
+                    slow_ms = now.slow_ms,
+                    "what is traced was asked or changed"
+                );
+                return reported(&now);
+            }
         };
         done.map_or_else(Reply::Refused, |()| Reply::Done)
     }
@@ -214,6 +225,9 @@ impl Policy {
     /// Why it is not done.
     fn refusal(&self, who: Identity, user: u32, request: &Request) -> Option<&'static str> {
         match (who, request) {
+            (_, Request::Trace(..)) => {
+                (user != ROOT && user != self.served.owner).then_some("that is its owner's to say")
+            }
             (_, Request::Status | Request::Why(_) | Request::Sample) => {
                 (!self.served.may_ask(user)).then_some("it is for its owner alone")
             }
@@ -320,6 +334,9 @@ mod tests {
         };
         let forget = Request::ForgetTokens(None);
         let scope = Request::OpenScope;
+        for (user, ask) in [(1001, true), (0, true), (1002, false)] {
+            assert_eq!(may(Identity::User(user), user, &Request::Trace(None, None)), ask);
+        }
         for (user, ask) in [(1001, true), (0, true), (1002, false)] {
             for request in [Request::Status, Request::Why("/".into()), Request::Sample] {
                 assert_eq!(may(Identity::User(user), user, &request), ask, "{user}");

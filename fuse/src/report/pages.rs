@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use std::net::SocketAddrV4;
 use std::time::SystemTime;
 
-use afs_client::events::Broken;
 use rxrpc::net::Listed;
 use rxrpc::proto::Side;
 use rxrpc::proto::debug::PeerSnapshot;
@@ -248,7 +247,11 @@ impl Reports {
             first_ends_seconds: promise.first_ends.as_secs_f64(),
         });
         let mut page = Page::new(rows, total);
-        let breaks = Broken::ALL.map(|what| (format!("broken_{}", what.name()), self.fs.breaks().get(what)));
+        let breaks = self
+            .fs
+            .breaks()
+            .iter()
+            .map(|(what, count)| (format!("broken_{what}"), count));
         page.counts.extend(breaks);
         page.counts
             .insert("broken_received".to_owned(), self.fs.breaks_received());

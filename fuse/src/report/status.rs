@@ -13,6 +13,7 @@ use super::text::{bytes, seconds};
 use super::{MetricsPage, Reports};
 use crate::ctl::Held;
 use crate::mount_table::Device;
+use crate::telemetry::trace::{self, Traced};
 use crate::token::day_and_time;
 
 /// How a mount is.
@@ -38,6 +39,8 @@ pub struct Status {
     pub cache: CacheStatus,
     /// What only we have.
     pub dirty: DirtyStatus,
+    /// What is traced.
+    pub traces: Traced,
     /// Tokens of whoever asks; all of them for root.
     pub tokens: Vec<Held>,
 }
@@ -73,7 +76,7 @@ pub struct CellStatus {
     /// It is the home cell.
     pub home: bool,
     /// Its location servers.
-    pub location_servers: Vec<SocketAddrV4>,
+    pub location_servers: Vec<AddressStatus>,
 }
 
 /// A file server.
@@ -140,10 +143,14 @@ pub struct CacheStatus {
 }
 
 /// What only we have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DirtyStatus {
     /// Bytes not stored on a server yet.
     pub bytes: u64,
+    /// Files with such bytes.
+    pub files: usize,
+    /// For how long the first of them has had some.
+    pub oldest_seconds: Option<f64>,
 }
 
 /// The times to servers and back that were measured.
@@ -196,7 +203,10 @@ impl Reports {
                 .map(|cell| CellStatus {
                     name: cell.name.to_string(),
                     home: cell.name == *fs.home(),
-                    location_servers: cell.servers.clone(),
+                    location_servers: cell
+                        .location_servers()
+                        .map(|(address, up)| trips.address(address, up))
+                        .collect(),
                 })
                 .collect(),
             servers: servers.into_iter().take(SERVERS_SHOWN).collect(),
@@ -215,7 +225,10 @@ impl Reports {
             },
             dirty: DirtyStatus {
                 bytes: state.cache.dirty,
+                files: state.cache.dirty_files,
+                oldest_seconds: state.cache.dirty_for.map(|age| age.as_secs_f64()),
             },
+            traces: trace::traced(),
             tokens,
         }
     }
@@ -231,12 +244,19 @@ impl RoundTrips {
         )
     }
 
-    pub(super) fn server(&self, server: &ServerState) -> ServerStatus {
-        let addresses = server.addresses.iter().map(|&(address, up)| AddressStatus {
+    fn address(&self, address: SocketAddrV4, up: bool) -> AddressStatus {
+        AddressStatus {
             address,
             up,
             rtt_seconds: self.0.get(&address).map(Duration::as_secs_f64),
-        });
+        }
+    }
+
+    pub(super) fn server(&self, server: &ServerState) -> ServerStatus {
+        let addresses = server
+            .addresses
+            .iter()
+            .map(|&(address, up)| self.address(address, up));
         ServerStatus {
             cell: server.cell.to_string(),
             id: server.id.to_string(),
@@ -277,7 +297,8 @@ impl fmt::Display for Status {
         }
         for cell in &self.cells {
             let home = if cell.home { " (home)" } else { "" };
-            let servers = listed(&cell.location_servers);
+            let servers: Vec<_> = cell.location_servers.iter().map(ToString::to_string).collect();
+            let servers = servers.join(", ");
             writeln!(
                 f,
                 "  cell         {}{home}, location servers {servers}",
@@ -309,6 +330,9 @@ impl fmt::Display for Status {
             cache.objects
         )?;
         writeln!(f, "  dirty        {}", self.dirty)?;
+        if self.traces.exports {
+            writeln!(f, "  traces       {}", self.traces)?;
+        }
         for token in &self.tokens {
             writeln!(f, "  token        {}", shown(token))?;
         }
@@ -339,16 +363,22 @@ impl fmt::Display for MountStatus {
     }
 }
 
+impl fmt::Display for AddressStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        match self.rtt_seconds {
+            _ if !self.up => f.write_str(" (down)"),
+            Some(rtt) => write!(f, " ({})", seconds(rtt)),
+            None => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for ServerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, address) in self.addresses.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
-            write!(f, "{comma}{}", address.address)?;
-            match address.rtt_seconds {
-                _ if !address.up && self.addresses.len() > 1 => write!(f, " (down)")?,
-                Some(rtt) if address.up => write!(f, " ({})", seconds(rtt))?,
-                _ => {}
-            }
+            write!(f, "{comma}{address}")?;
         }
         write!(f, " of {}: ", self.cell)?;
         match self.down_seconds {
@@ -377,11 +407,35 @@ impl fmt::Display for VolumeStatus {
     }
 }
 
+impl fmt::Display for Traced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.exports {
+            return f.write_str("none: started without OTEL_EXPORTER_OTLP_ENDPOINT");
+        }
+        write!(f, "{} % of the requests", self.ratio * 100.0)?;
+        if self.slow_ms > 0 {
+            write!(f, ", and those that fail or take {} ms", self.slow_ms)?;
+        }
+        write!(f, "; {} spans were lost", self.dropped)
+    }
+}
+
 impl fmt::Display for DirtyStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bytes {
             0 => f.write_str("nothing: all is on the servers"),
-            count => write!(f, "{} not stored yet", bytes(count)),
+            count => {
+                let oldest = self
+                    .oldest_seconds
+                    .map(|age| format!(", the first for {}", seconds(age)));
+                write!(
+                    f,
+                    "{} of {} files not stored yet{}",
+                    bytes(count),
+                    self.files,
+                    oldest.unwrap_or_default()
+                )
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The machine: the layers below emit plain events into [`metrics::Metrics`], which is a sink of each of them; the
 //! adapter and the notifier count through the same object. [`http`] shows it and the pages of debugging, [`trace`] sets up logs and spans.
 
+mod export;
 pub mod families;
 pub mod http;
 pub(crate) mod labels;

@@ -27,7 +27,7 @@ mod traffic;
 mod way_back;
 
 pub use census::{Counted, Listed};
-pub use client::{ClientCall, Target};
+pub use client::{CallId, ClientCall, Target};
 pub use endpoint::{BindError, ConnectionCount, Endpoint, EndpointConfig};
 pub use places::Limit;
 pub use service::{Service, ServiceCall};

@@ -52,6 +52,14 @@ fn status_tells_how_the_mount_is() {
     assert!(status["cache"]["used"].as_u64().unwrap() > 0);
     assert_eq!(status["dirty"]["bytes"], 0);
     assert_eq!(status["metrics"]["error"], Value::Null);
+    // An idle mount costs little to be looked at.
+    let scraped = mount.page("/metrics").unwrap();
+    let series = scraped.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(
+        series <= 1500 && scraped.len() < 64 << 10,
+        "{series} series, {} bytes",
+        scraped.len()
+    );
     // It is found among all, too, and said in words.
     let words = afs!(cell, "status").ok().unwrap().text();
     for part in [

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 CELL_SCRIPT := testcell/cell/cell
 
-.PHONY: demo test lint fuzz bench cell cell-down
+.PHONY: demo test lint fuzz bench deploy-test cell cell-down
 
 # A cell in the program, mounted for you to play with. `make demo CELL=openafs': a tour of a real one; needs root.
 demo:
@@ -41,6 +41,10 @@ bench:
 	testcell/bench || missed="$$missed testcell"; \
 	testcell/bench-cache || missed="$$missed cache"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
+
+# The image, a pod and the package, run: needs root and the packages of deploy/packages.
+deploy-test:
+	deploy/test
 
 cell:
 	testcell/cell/install

@@ -6,6 +6,8 @@
 
 pub mod dashboards;
 pub mod grafana;
+pub mod manifest;
+pub mod pages;
 pub mod plot;
 pub mod query;
 pub mod reference;

@@ -144,6 +144,14 @@ pub struct Client {
     #[arg(long, env = "AFS_IDENTITY", value_name = "RULE", value_enum, default_value_t)]
     pub identity: Rule,
 
+    /// Get the token that all share with the key of --principal in this key table, and renew it (with --identity mount)
+    #[arg(long, env = "AFS_KEYTAB", value_name = "FILE", requires = "principal")]
+    pub keytab: Option<PathBuf>,
+
+    /// Whose key of --keytab is used
+    #[arg(long, env = "AFS_PRINCIPAL", value_name = "NAME", requires = "keytab")]
+    pub principal: Option<String>,
+
     /// How tokens are used.
     #[command(flatten)]
     pub protection: Protection,
@@ -187,6 +195,11 @@ pub struct Mount {
     /// Stay in the foreground [default: return once the mount answers]
     #[arg(short, long)]
     pub foreground: bool,
+
+    /// As a service of systemd: leave the mount with it (FileDescriptorStoreMax=2), which gives it to the next process after a
+    /// crash, or after SIGHUP, at which this one ends with exit status 75; stays in the foreground
+    #[arg(long, env = "AFS_FD_STORE", action = ArgAction::SetTrue)]
+    pub fd_store: bool,
 
     /// Set by the parent that waits for the daemon; see `daemon.rs`
     #[arg(long, hide = true)]

@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -26,6 +27,8 @@ fn start_child() -> Result<ExitCode, Failure> {
     let program = std::env::current_exe().map_err(failed)?;
     let mut arguments = std::env::args_os().skip(1);
     let mut child = Command::new(program)
+        // By another name it would be a mount helper.
+        .arg0("afs")
         // The subcommand comes first; `--` may follow.
         .args(arguments.next())
         .arg("--report-on-stdout")

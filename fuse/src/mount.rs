@@ -14,8 +14,8 @@ pub use crate::mount_table::at as mounted_at;
 
 /// The file system type that the kernel shows for our mounts.
 pub const FS_TYPE: &str = "fuse.afs";
-/// The source that the kernel shows for our mounts.
-pub const SOURCE: &str = "afs";
+/// The source that the kernel shows for our mounts. No file is called so: mount(8) would take `afs` for one that is there.
+pub const SOURCE: &str = "afs-fuse";
 
 /// Checks that FUSE can be used by this process.
 pub fn check_fuse(allow_other: bool) -> Result<(), Failure> {

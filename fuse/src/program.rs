@@ -14,7 +14,7 @@ use afs_client::fs::{AfsFs, CacheConfig, Config, StartError};
 use clap::Parser;
 use rxrpc::net::EndpointConfig;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Shared;
 use crate::cli::{Cli, Client, Command, Mount};
@@ -22,6 +22,7 @@ use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
 use crate::failure::{Failure, Kind};
+use crate::fstab;
 use crate::identity::Identities;
 use crate::keeper;
 use crate::mount::{
@@ -31,6 +32,7 @@ use crate::pagsh;
 use crate::report::{MetricsPage, Reports, Served};
 use crate::secret;
 use crate::serve;
+use crate::service;
 use crate::session::{Ended, Options, Session};
 use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
@@ -40,7 +42,12 @@ use crate::{status, top, why};
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if fstab::is_asked(arguments.next().as_deref()) {
+        return fstab::run(arguments);
+    }
     match Cli::parse().command {
+        Command::Mount(options) if options.fd_store => serve::run_stored(&options),
         Command::Mount(options) if !options.foreground && !options.report_on_stdout => daemon::start(),
         Command::Mount(options) => mount(&options),
         Command::Keeper(options) => keeper::run(&options),
@@ -115,7 +122,7 @@ impl Setup {
 }
 
 /// Runs with threads and tracing.
-pub(crate) fn on_runtime(serve: impl FnOnce(&Runtime) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(crate) fn on_runtime<T>(serve: impl FnOnce(&Runtime) -> Result<T, Failure>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("afs")
@@ -153,6 +160,7 @@ fn serve_on(
         identities,
         shared,
     } = started;
+    serve::log_in(runtime, &fs, &options.client)?;
     let session = Session::mount(
         shared,
         at,
@@ -177,6 +185,7 @@ fn serve_on(
     pages.show(reports.clone());
     let _socket = runtime.block_on(async { listen(reports, identities) });
     tracing::info!(port = fs.local_addr().port(), "mounted at {}", at.display());
+    service::ready(&format!("mounted at {}", at.display()));
     // Nobody waits for the report any more: the mount is good all the same.
     let _ = caller.ready();
     ready(&fs, &metrics);
@@ -356,8 +365,14 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 async fn wait(mut ended: Ended, mut signals: Signals, at: &Path, fs: &AfsFs) {
     tokio::select! {
         _ = &mut ended => return,
-        () = signals.one() => {}
+        _ = signals.one() => {}
     }
+    service::stopping();
+    unmount_in_order(ended, signals, at, fs).await;
+}
+
+/// Stores what is dirty, unmounts, and waits until the session has ended.
+pub(crate) async fn unmount_in_order(ended: Ended, mut signals: Signals, at: &Path, fs: &AfsFs) {
     tracing::info!("ending: storing what is dirty");
     let _second = tokio::spawn(async move {
         signals.one().await;
@@ -378,7 +393,16 @@ async fn wait(mut ended: Ended, mut signals: Signals, at: &Path, fs: &AfsFs) {
 }
 
 /// SIGTERM, SIGINT and SIGHUP.
-pub(crate) struct Signals([Signal; 3]);
+pub(crate) struct Signals([tokio::signal::unix::Signal; 3]);
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// To end: SIGTERM, SIGINT.
+    End,
+    /// To begin again, where that is possible: SIGHUP.
+    Again,
+}
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
@@ -389,12 +413,12 @@ impl Signals {
         ]))
     }
 
-    pub(crate) async fn one(&mut self) {
+    pub(crate) async fn one(&mut self) -> Signal {
         let [terminate, interrupt, hang_up] = &mut self.0;
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
+            _ = terminate.recv() => Signal::End,
+            _ = interrupt.recv() => Signal::End,
+            _ = hang_up.recv() => Signal::Again,
         }
     }
 }

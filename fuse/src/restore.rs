@@ -14,6 +14,7 @@ use afs_client::fs::HandleId;
 use afs_client::types::{CellId, Fid, VolumeId};
 
 use crate::adapter::Shared;
+use crate::ctl::Request;
 use crate::kept::{Change, Image, OpenFile, Outcome};
 
 /// Restores what can be had within a while; goes on with the rest. To be called before the session answers.
@@ -27,6 +28,14 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
     }
     if let Some((last, _)) = image.open.last_key_value() {
         shared.fs().give_handles_after(HandleId(*last));
+    }
+    for (who, token) in &image.tokens {
+        if let Ok(Request::SetToken(token, _)) = Request::decode(token)
+            && still(*who) == *who
+            && let Err(error) = shared.fs().as_identity(*who).set_token(*token, None)
+        {
+            tracing::warn!(%error, "a token is lost");
+        }
     }
     let tasks: Vec<_> = by_volume(image)
         .into_iter()

@@ -16,6 +16,7 @@ use afs_client::auth::kdc::KdcClient;
 use afs_client::auth::keytab::Keytab;
 use afs_client::auth::krb5_conf::Krb5Conf;
 use afs_client::auth::localauth::ServerKey;
+use afs_client::auth::source::Source;
 use afs_client::auth::{Principal, Token, names_of_service, realm_of_cell};
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use clap::Args;
@@ -161,6 +162,30 @@ fn from_kerberos(
         origin,
     };
     Ok((Token::from_credential(cell, &credential), Some(offer), directory))
+}
+
+/// A token got with the key of a principal in a key table, and what the next one is had from.
+pub(crate) fn from_keytab(
+    cell: &CellName,
+    keytab: &Path,
+    principal: &str,
+) -> Result<(Token, Source), Failure> {
+    let options = Aklog {
+        cell: None,
+        realm: None,
+        path: None,
+        keytab: Some(keytab.to_owned()),
+        principal: Some(principal.to_owned()),
+        localauth: None,
+        no_renew: false,
+        debug: false,
+    };
+    let (token, offer, directory) = from_kerberos(&options, cell.clone(), &|_| {})?;
+    let offer = offer.ok_or_else(|| other("a key table gives no ticket"))?;
+    Ok((
+        token,
+        offer.source(rustix::process::geteuid().as_raw(), directory),
+    ))
 }
 
 /// The cell that a token is wanted for.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use afs_client::auth::Identity;
 use afs_client::types::{CellId, Fid};
+use zeroize::Zeroizing;
 
 use super::record::{Init, OpenFile, Outcome, Record};
 
@@ -23,6 +25,8 @@ pub struct Image {
     pub open: BTreeMap<u64, OpenFile>,
     /// Files with something that no server has.
     pub dirty: HashSet<Fid>,
+    /// Who has which tokens.
+    pub tokens: Vec<(Identity, Zeroizing<Vec<u8>>)>,
     /// Changes whose requests were not answered yet.
     pub changes: HashMap<u64, Change>,
 }
@@ -79,6 +83,7 @@ impl Image {
             Record::Clean(fid) => {
                 self.dirty.remove(&fid);
             }
+            Record::Tokens(tokens) => self.tokens = tokens,
             Record::Begun(unique, seen) => {
                 let outcome = None;
                 self.changes.insert(unique, Change { seen, outcome });
@@ -128,6 +133,7 @@ impl Image {
             .flat_map(|(directory, names)| names.iter().map(|name| Record::Name(*directory, name.clone())));
         let open = self.open.values().copied().map(Record::Opened);
         let dirty = self.dirty.iter().copied().map(Record::Dirty);
+        let tokens = std::iter::once(Record::Tokens(self.tokens.clone()));
         let changes = self.changes.iter().flat_map(|(unique, change)| {
             let done = change.outcome.map(|outcome| Record::Done(*unique, outcome));
             [Some(Record::Begun(*unique, change.seen)), done]
@@ -135,7 +141,12 @@ impl Image {
                 .flatten()
         });
         let first = begun.chain(attached).chain(cells).chain(nodes);
-        first.chain(names).chain(open).chain(dirty).chain(changes)
+        first
+            .chain(names)
+            .chain(open)
+            .chain(dirty)
+            .chain(tokens)
+            .chain(changes)
     }
 }
 

@@ -4,6 +4,7 @@ use afs_client::auth::Identity;
 use afs_client::fs::OpenFlags;
 use afs_client::types::{CellId, Fid, Uniquifier, VnodeId, VolumeId};
 use afs_client::xdr::{Decoder, Encode, XdrError, put_counted};
+use zeroize::Zeroizing;
 
 /// One step. The cell of a FID is a number of the log: see [`Record::Cell`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub enum Record {
     Dirty(Fid),
     /// A server has all that was written to a file.
     Clean(Fid),
+    /// Who has which tokens from here on, each as a request of the control socket.
+    Tokens(Vec<(Identity, Zeroizing<Vec<u8>>)>),
     /// A change is about to be made, for this request. What its name led to, if that was asked.
     Begun(u64, Option<Fid>),
     /// What came of it.
@@ -136,6 +139,13 @@ impl Record {
                 CLEAN.encode(out);
                 put_fid(out, *fid);
             }
+            Self::Tokens(tokens) => {
+                TOKENS.encode(out);
+                for (who, token) in tokens {
+                    put_identity(out, *who);
+                    put_counted(out, token);
+                }
+            }
             Self::Begun(unique, seen) => {
                 BEGUN.encode(out);
                 unique.encode(out);
@@ -202,6 +212,14 @@ impl Record {
             RELEASED => Self::Released(long(from)?),
             DIRTY => Self::Dirty(fid(from)?),
             CLEAN => Self::Clean(fid(from)?),
+            TOKENS => {
+                let mut tokens = Vec::new();
+                while !from.rest().is_empty() {
+                    let who = identity(from)?;
+                    tokens.push((who, Zeroizing::new(from.counted(u32::MAX)?.to_vec())));
+                }
+                Self::Tokens(tokens)
+            }
             BEGUN => {
                 let unique = long(from)?;
                 let seen = (from.word()? != 0).then(|| fid(from)).transpose()?;
@@ -308,6 +326,7 @@ const CLEAN: u32 = 10;
 const BEGUN: u32 = 11;
 const DONE: u32 = 12;
 const ANSWERED: u32 = 13;
+const TOKENS: u32 = 14;
 const FAILED: u32 = 0;
 const MADE: u32 = 1;
 const FOUND: u32 = 2;
@@ -357,6 +376,7 @@ pub(super) mod tests {
             Record::Released(7),
             Record::Dirty(fid_of(3)),
             Record::Clean(fid_of(3)),
+            Record::Tokens(vec![(Identity::User(7), Zeroizing::new(vec![1, 2, 3]))]),
             Record::Begun(8, None),
             Record::Begun(8, Some(fid_of(5))),
             Record::Done(8, Outcome::Failed(-5)),
@@ -368,7 +388,7 @@ pub(super) mod tests {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
             assert_eq!(Record::decode(&bytes), Ok(record));
-            bytes.push(0);
+            bytes.extend([0; 3]);
             assert!(Record::decode(&bytes).is_err());
         }
     }

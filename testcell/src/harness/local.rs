@@ -144,8 +144,14 @@ impl LocalCell {
         self.cell.calls(1, *opcode).unwrap_or(0)
     }
 
-    fn address(&self, k: u8) -> Ipv4Addr {
+    /// The address that client K has.
+    pub fn address(&self, k: u8) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.base + u32::from(k))
+    }
+
+    /// The file that tells where its location servers are.
+    pub fn servers_file(&self) -> PathBuf {
+        self.folder.path().join(DB)
     }
 }
 
@@ -155,7 +161,7 @@ impl Site for LocalCell {
     }
 
     fn cellservdb(&self) -> PathBuf {
-        self.folder.path().join(DB)
+        self.servers_file()
     }
 
     fn client(&self, k: u8, program: &OsStr) -> Command {

@@ -17,6 +17,7 @@ mod coherence;
 mod contract;
 mod crash;
 mod demo;
+mod fstab;
 #[path = "../cell/git.rs"]
 mod git;
 #[path = "../cell/identity.rs"]

@@ -1,42 +1,78 @@
 //! Mounts that survive the process that serves them: killed, replaced, and left alone for too long.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{ScopedJoinHandle, scope, sleep, spawn};
+use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use testcell::{eventually, local};
 
-/// Does something over and over until it is told to stop; gives how often it was done.
-fn over_and_over<'s>(
-    threads: &'s std::thread::Scope<'s, '_>,
-    done: &'s AtomicBool,
-    what: impl Fn() -> io::Result<()> + Send + 's,
-) -> ScopedJoinHandle<'s, io::Result<u64>> {
-    threads.spawn(move || {
-        let mut times = 0;
-        while !done.load(Ordering::Relaxed) {
-            what()?;
-            times += 1;
-        }
-        Ok(times)
-    })
+/// A process that does something over and over until it is told to stop. Not this process: a child of it closes the files of
+/// the mount before it becomes a server, and would wait for itself.
+struct Worker(Child);
+
+impl Worker {
+    fn start(what: &str, places: &[&Path]) -> io::Result<Self> {
+        const PROGRAM: &str = "
+import os, select, sys
+what, places = sys.argv[1], sys.argv[2:]
+def small():
+    assert open(places[0] + '/small').read() == 'small'
+held = os.open(places[0] + '/big', os.O_RDONLY) if what == 'held' else None
+def hold():
+    at = times * 4099 % 2900000
+    # The page cache answers again what it has answered.
+    os.posix_fadvise(held, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert os.pread(held, 5000, at) == bytes((at + i) // 7 % 256 for i in range(5000))
+def names():
+    assert len(os.listdir(places[1])) == 200
+def attributes():
+    found = os.stat(places[0] + '/small')
+    assert (found.st_ino, found.st_size) == (first.st_ino, 5)
+    assert not os.path.exists(places[0] + '/none')
+first = os.stat(places[0])
+if what == 'attributes':
+    first = os.stat(places[0] + '/small')
+def make():
+    one, two = places[0] + '/%d' % times, places[0] + '/%d.new' % times
+    with open(one, 'w') as file:
+        file.write(str(times))
+    os.rename(one, two)
+    assert open(two).read() == str(times)
+    os.remove(two)
+does = {'small': small, 'held': hold, 'names': names, 'attributes': attributes, 'make': make}[what]
+times = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    does()
+    times += 1
+assert times > 3, times
+";
+        let worker = Command::new("python3")
+            .args(["-c", PROGRAM, what])
+            .args(places)
+            .stdin(Stdio::piped())
+            .spawn()?;
+        Ok(Self(worker))
+    }
+
+    /// Did all go well?
+    fn stop(mut self) -> io::Result<bool> {
+        drop(self.0.stdin.take());
+        Ok(self.0.wait()?.success())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn whole(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
-}
-
-fn expect(is: bool, what: &str) -> io::Result<()> {
-    if is {
-        Ok(())
-    } else {
-        Err(io::Error::other(what.to_owned()))
-    }
 }
 
 /// A process that has a file open for writing, and tells what came of what it does with it. Not this process: a child of it
@@ -97,52 +133,20 @@ fn readers_see_nothing_of_twenty_kills() {
     fs::write(folder.join("small"), "small").unwrap();
     let big: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
     fs::write(folder.join("big"), &big).unwrap();
-    let inode = fs::metadata(folder.join("small")).unwrap().ino();
-    let held = File::open(folder.join("big")).unwrap();
     let listed = kept.path("ro/dir");
-    let (done, reads) = (AtomicBool::new(false), AtomicU64::new(0));
-    scope(|threads| {
-        let readers = [
-            over_and_over(threads, &done, || {
-                reads.fetch_add(1, Ordering::Relaxed);
-                expect(whole(&folder.join("small"))? == "small", "other contents")
-            }),
-            over_and_over(threads, &done, || {
-                let at = reads.load(Ordering::Relaxed) * 4099 % 2_900_000;
-                let mut some = [0; 5000];
-                // The page cache answers again what it has answered.
-                rustix::fs::fadvise(&held, 0, None, rustix::fs::Advice::DontNeed)?;
-                held.read_exact_at(&mut some, at)?;
-                let at = usize::try_from(at).map_err(io::Error::other)?;
-                expect(some[..] == big[at..at + 5000], "other data through a handle")
-            }),
-            over_and_over(threads, &done, || {
-                let names = fs::read_dir(&listed)?.collect::<io::Result<Vec<_>>>()?;
-                expect(names.len() == 200, "other entries")
-            }),
-            over_and_over(threads, &done, || {
-                let found = fs::metadata(folder.join("small"))?;
-                expect((found.ino(), found.len()) == (inode, 5), "other attributes")?;
-                match fs::metadata(folder.join("none")) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    other => Err(io::Error::other(format!("{other:?}"))),
-                }
-            }),
-        ];
-        for _ in 0..20 {
-            let before = reads.load(Ordering::Relaxed);
-            assert!(eventually(Duration::from_secs(10), || {
-                reads.load(Ordering::Relaxed) > before + 5
-            }));
-            kept.kill_server().unwrap();
-            kept.serve().unwrap();
-        }
-        done.store(true, Ordering::Relaxed);
-        for reader in readers {
-            let times = reader.join().unwrap().unwrap();
-            assert!(times > 20, "read {times} times");
-        }
-    });
+    let readers: Vec<_> = ["small", "held", "names", "attributes"]
+        .iter()
+        .map(|what| Worker::start(what, &[&folder, &listed]).unwrap())
+        .collect();
+    for _ in 0..20 {
+        // Now and then in the middle of something.
+        sleep(Duration::from_millis(150));
+        kept.kill_server().unwrap();
+        kept.serve().unwrap();
+    }
+    for reader in readers {
+        assert!(reader.stop().unwrap());
+    }
 }
 
 #[test]
@@ -181,28 +185,14 @@ fn an_upgrade_costs_nobody_anything() {
     let folder = kept.work("upgrade").unwrap();
     let mut open = Writer::start(&folder.join("open")).unwrap();
     assert_eq!(open.does("write").unwrap(), 0);
-    let (done, made) = (AtomicBool::new(false), AtomicU64::new(0));
-    scope(|threads| {
-        let maker = over_and_over(threads, &done, || {
-            let number = made.fetch_add(1, Ordering::Relaxed);
-            let (one, two) = (
-                folder.join(format!("{number}")),
-                folder.join(format!("{number}.new")),
-            );
-            fs::write(&one, format!("{number}"))?;
-            fs::rename(&one, &two)?;
-            expect(whole(&two)? == format!("{number}"), "other contents")?;
-            fs::remove_file(&two)
-        });
-        for _ in 0..3 {
-            kept.serve().unwrap();
-            sleep(Duration::from_millis(200));
-        }
-        assert!(kept.terminate_server().unwrap().success());
+    let maker = Worker::start("make", &[&folder]).unwrap();
+    for _ in 0..3 {
         kept.serve().unwrap();
-        done.store(true, Ordering::Relaxed);
-        assert!(maker.join().unwrap().unwrap() > 3);
-    });
+        sleep(Duration::from_millis(200));
+    }
+    assert!(kept.terminate_server().unwrap().success());
+    kept.serve().unwrap();
+    assert!(maker.stop().unwrap());
     for what in ["write", "fsync", "close"] {
         assert_eq!((what, open.does(what).unwrap()), (what, 0));
     }
@@ -284,17 +274,17 @@ fn a_keeper_may_be_killed_too() {
     let kept = cell.keep(1, &[]).unwrap();
     let folder = kept.work("keeper").unwrap();
     fs::write(folder.join("file"), "file").unwrap();
-    let held = File::open(folder.join("file")).unwrap();
+    let mut held = Writer::start(&folder.join("held")).unwrap();
     for _ in 0..2 {
         kept.kill_keeper().unwrap();
         assert_eq!(whole(&folder.join("file")).unwrap(), "file");
         kept.start_keeper().unwrap();
         kept.kill_server().unwrap();
         kept.serve().unwrap();
-        let mut bytes = [0; 4];
-        held.read_exact_at(&mut bytes, 0).unwrap();
-        assert_eq!(&bytes, b"file");
+        assert_eq!(held.does("write").unwrap(), 0);
+        assert_eq!(held.does("fsync").unwrap(), 0);
     }
+    drop(held);
     assert!(kept.terminate_keeper().unwrap().success());
     assert!(!kept.mounted());
 }

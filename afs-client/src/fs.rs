@@ -527,6 +527,12 @@ impl AfsFs {
         self.0.rename(from_dir, from, to_dir, to).await
     }
 
+    /// Renames a file within its directory if nothing has the new name (`EEXIST`). `EINVAL`: that cannot be done there
+    /// without a race.
+    pub async fn rename_new(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
+        self.0.rename_new(from_dir, from, to_dir, to).await
+    }
+
     /// The entries of a directory, without waiting.
     pub fn readdir_cached(&self, dir: Fid) -> Option<Result<Arc<Listing>, Error>> {
         self.0.listing_cached(dir)

@@ -236,6 +236,10 @@ families! {
         "Stores that failed, by error: the data is here only.";
     dirty_bytes: Gauge, "afs_dirty_bytes", [], Stable,
         "Bytes written here and not stored on a server yet.";
+    locks: Gauge, "afs_locks", [], Stable,
+        "Locks on files that programs hold.";
+    locks_lost: Counter, "afs_locks_lost_total", [], Stable,
+        "Locks that a file server has forgotten while programs held them.";
     fuse_requests: Counter, "afs_fuse_requests_total", ["op", "result"], Stable,
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,

@@ -148,6 +148,12 @@ impl Metrics {
         self.show(&state);
         self.show_counts(&state.counts);
         self.show_tokens(fs);
+        let (held, lost) = fs.lock_counts();
+        families
+            .locks
+            .with_label_values(NO_LABELS)
+            .set(whole(held as u64));
+        raise(&families.locks_lost.with_label_values(NO_LABELS), lost);
         for (rpc, count) in fs.requests().iter() {
             raise(&families.callback_requests.with_label_values(&[rpc]), count);
         }

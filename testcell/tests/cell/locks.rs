@@ -31,6 +31,7 @@ fn a_lock_on_a_whole_file_is_one_for_every_client() {
     std::fs::write(one.path("work/locked"), "x").unwrap();
     let (here, there) = (open(&one.path("work/locked")), open(&two.path("work/locked")));
     here.lock().unwrap();
+    assert!(one.metrics().unwrap().sum("afs_locks", &[]) >= 1.0);
     assert!(is_locked(there.try_lock()) && is_locked(there.try_lock_shared()));
     assert!(
         is_locked(open(&one.path("work/locked")).try_lock()),

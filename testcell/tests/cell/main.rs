@@ -30,6 +30,7 @@ mod protection;
 mod recovery;
 mod renewal;
 mod rxkad;
+mod semantics;
 mod stage;
 mod stop;
 mod tokens;

@@ -14,6 +14,7 @@ use testcell::local as shared;
 mod access;
 #[path = "../cell/coherence.rs"]
 mod coherence;
+mod contract;
 mod demo;
 #[path = "../cell/git.rs"]
 mod git;
@@ -27,6 +28,8 @@ mod namespace;
 mod reattach;
 #[path = "../cell/recovery.rs"]
 mod recovery;
+#[path = "../cell/semantics.rs"]
+mod semantics;
 mod slow;
 #[path = "../cell/stop.rs"]
 mod stop;

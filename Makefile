@@ -39,7 +39,6 @@ bench:
 	for name in bulk small memory wan fcrypt; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
 	for name in calls levels; do $(CARGO) bench -q -p testcell --bench $$name || missed="$$missed $$name"; done; \
 	testcell/bench || missed="$$missed testcell"; \
-	testcell/bench-cache || missed="$$missed cache"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
 
 cell:

@@ -8,16 +8,18 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
+use rxrpc::events::SPAN_TARGET;
 use rxrpc::proto::AbortCode;
 
 use crate::cell::Cell;
 use crate::clock;
-use crate::events::Broken;
+use crate::events::{Broken, Scope};
 use crate::fs::Invalidation;
 use crate::fs::core::Core;
 use crate::rpc::cb::{self, CallbackServer};
 use crate::rpc::types::{AfsFid, AfsUuid, InterfaceAddr};
 use crate::server::{Origin, Server, ServerId};
+use crate::trace;
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
 use crate::vnode::Vnode;
 use crate::xdr::{List, Text};
@@ -36,8 +38,15 @@ impl CallbackService {
 impl CallbackServer for CallbackService {
     fn call_back(&self, _peer: SocketAddrV4, request: cb::CallBack) -> Answer<cb::CallBackReply> {
         let core = self.core()?;
-        core.counts.broken(request.fids.0.len());
+        let span = trace::callback_break(request.fids.0.len());
+        let _inside = span.enter();
         for fid in &request.fids.0 {
+            let scope = if fid.vnode == 0 {
+                Scope::Volume
+            } else {
+                Scope::File
+            };
+            core.counts.scopes.count(scope);
             core.break_fid(*fid);
         }
         Ok(cb::CallBackReply {})
@@ -241,6 +250,13 @@ impl Core {
                 known = true;
                 vnode.breaks.bump();
                 self.invalidate(Invalidation::Node(fid));
+                let span = tracing::Span::current();
+                if !span.is_none() {
+                    tracing::info!(target: SPAN_TARGET, %fid, "invalidated");
+                    for request in self.history.spans(fid) {
+                        span.follows_from(request);
+                    }
+                }
             }
         }
         if !known {
@@ -252,6 +268,7 @@ impl Core {
 
     /// The server remembers no promise that it gave us.
     fn forget_promises(&self, peer: SocketAddrV4, uuid: Option<AfsUuid>) {
+        self.counts.scopes.count(Scope::Server);
         let named = uuid.and_then(|uuid| self.servers.by_id(&ServerId::Uuid(uuid)));
         let server = match (named, self.servers.origin(peer)) {
             (Some(server), _) => {
@@ -277,6 +294,8 @@ impl Core {
             })
             .collect();
         server.drop_promises();
+        // It may have restarted.
+        self.locks.doubted.notify_one();
         for vnode in lost {
             self.invalidate(Invalidation::Node(vnode.fid));
         }
@@ -391,7 +410,7 @@ impl Core {
         put(15, read(&self.counts.status_hits));
         put(16, read(&self.counts.data_misses));
         put(17, read(&self.counts.status_misses));
-        put(35, read(&self.counts.breaks));
+        put(35, usize::try_from(self.counts.breaks()).unwrap_or(usize::MAX));
         put(37, self.servers.list().len());
         words
     }

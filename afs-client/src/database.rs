@@ -36,7 +36,7 @@ impl Database<'_> {
         deadline: Instant,
     ) -> Result<P::Reply, RpcError> {
         let mut last = RpcError::Transport(CallError::TimedOut);
-        for server in self.cell.servers.iter().chain(&self.cell.servers) {
+        for (server, reach) in self.cell.known().chain(self.cell.known()) {
             let left = deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
                 break;
@@ -53,7 +53,19 @@ impl Database<'_> {
                 security: self.security.clone(),
                 ..Target::new(SocketAddrV4::new(*server.ip(), port), P::SERVICE)
             };
-            match call(self.endpoint, &target, request).await {
+            let answer = call(self.endpoint, &target, request).await;
+            // Of another service of the host it says nothing.
+            let reach = reach.filter(|_| self.port.is_none());
+            if let Some(reach) = reach {
+                let changed = match &answer {
+                    Err(RpcError::Transport(_)) => reach.mark_down(target.peer, clock::now()),
+                    _ => reach.mark_up(target.peer, clock::now()),
+                };
+                if let Some(changed) = changed {
+                    tracing::info!(server = %target.peer, cell = %self.cell.name, ?changed, "location server");
+                }
+            }
+            match answer {
                 Err(error @ RpcError::Transport(_)) => last = error,
                 // No quorum, or trouble with the database: another server may do better (afs-rpc.md 7.3).
                 Err(RpcError::Aborted(code)) if matches!(code.0, 5376..=5630 | vl::IO | -1_000..=-1) => {

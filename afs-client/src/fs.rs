@@ -10,9 +10,12 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod inspect;
+pub(crate) mod locking;
 mod state;
 mod types;
 mod walk;
+mod xattr;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
@@ -37,11 +40,13 @@ use crate::callback::CallbackService;
 use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
-use crate::events::BreakCounts;
+use crate::events::{Broken, Tally};
+use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
 use crate::rpc::serve::{Callbacks, RequestCounts};
 use crate::rpc::types::AfsUuid;
+use crate::rpc::vl::ProbeServer;
 use crate::server::Servers;
 use crate::store::{DataCache, Left, Writer};
 use crate::types::Fid;
@@ -49,7 +54,8 @@ use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
 pub use crate::store::{Aside, CacheError, fuzz_records};
-pub use state::{CacheState, KeptState, ServerState, State, Waiting};
+pub use inspect::{Inspection, Known};
+pub use state::{CacheState, CountState, KeptState, PromiseState, ServerState, State, VolumeState, Waiting};
 pub use types::{
     Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
     Opened, SetAttr, StatFs,
@@ -117,12 +123,14 @@ impl AfsFs {
             queue: Mutex::new(Some(queue)),
             all: crate::vnode::promise::Breaks::default(),
             unknown: crate::vnode::promise::Breaks::default(),
-            broken: BreakCounts::default(),
+            broken: Tally::default(),
             started: clock::now(),
             tokens: Tokens::new(config.tokens),
             tasks: Mutex::default(),
             counts: counts::Counts::default(),
             requests: Arc::default(),
+            locks: locking::Locks::new(config.locks),
+            history: crate::history::History::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -138,6 +146,7 @@ impl AfsFs {
             tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
             tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
+            tokio::spawn(Caller::nobody(&core).extend_locks()).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
         Ok(Self(Caller::nobody(&core)))
@@ -222,7 +231,7 @@ impl AfsFs {
 
     /// What became of the breaks received.
     #[must_use]
-    pub fn breaks(&self) -> &BreakCounts {
+    pub fn breaks(&self) -> &Tally<Broken> {
         &self.0.broken
     }
 
@@ -235,7 +244,7 @@ impl AfsFs {
     /// Breaks received, one for each file named.
     #[must_use]
     pub fn breaks_received(&self) -> u64 {
-        self.0.counts.breaks.load(Ordering::Relaxed).into()
+        self.0.counts.breaks()
     }
 
     /// The root: the directory of cells.
@@ -306,6 +315,7 @@ impl AfsFs {
             task.abort();
         }
         self.store_all().await;
+        core.release_locks().await;
         core.give_up_promises().await;
         core.endpoint.shutdown().await;
         for vnode in core.vnodes.all() {
@@ -355,9 +365,15 @@ impl AfsFs {
         self.0.readlink(fid).await
     }
 
-    /// An extended attribute: `afs.cell`, `afs.fid`, `afs.volume`; others are `ENODATA`.
+    /// An extended attribute: `afs.acl` (as on the wire), `afs.cell`, `afs.fid` (volume, vnode and uniquifier in
+    /// hexadecimal), `afs.volume`; others are `ENODATA`.
     pub async fn getxattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> {
-        self.0.xattr(fid, name)
+        self.0.xattr(fid, name).await
+    }
+
+    /// Sets an extended attribute: `afs.acl` of a directory. `EPERM` for the others of ours, `EOPNOTSUPP` for all else.
+    pub async fn setxattr(&self, fid: Fid, name: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.0.set_xattr(fid, name, value).await
     }
 
     /// Space of the volume that holds the object.
@@ -453,6 +469,52 @@ impl AfsFs {
         self.0.mkdir(dir, name, mode).await
     }
 
+    /// Takes a lock on an open file, or says that it cannot be had now.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`: somebody else holds it, on this machine or elsewhere. What the owner had there may be gone then.
+    pub async fn lock(&self, handle: HandleId, asked: LockAsked) -> Result<(), Error> {
+        self.0.lock(handle, asked).await
+    }
+
+    /// Gives back what an owner has there.
+    pub async fn unlock(&self, handle: HandleId, owner: LockOwner, span: Span) -> Result<(), Error> {
+        self.0.unlock(handle, owner, span).await
+    }
+
+    /// Does an owner hold a lock on an open file?
+    #[must_use]
+    pub fn has_locks(&self, handle: HandleId, owner: LockOwner) -> bool {
+        self.0.has_locks(handle, owner)
+    }
+
+    /// A lock of somebody else that excludes what is asked for. One of another machine has no owner and no process.
+    pub async fn lock_conflict(
+        &self,
+        handle: HandleId,
+        asked: LockAsked,
+    ) -> Result<Option<LockAsked>, Error> {
+        self.0.lock_conflict(handle, asked).await
+    }
+
+    /// Returns when the locks on a file may have changed, after a second at the latest. Cancel safe.
+    pub async fn locks_changed(&self, handle: HandleId) {
+        self.0.locks_changed(handle).await;
+    }
+
+    /// Which locks servers hear of.
+    #[must_use]
+    pub fn lock_scope(&self) -> LockScope {
+        self.0.locks.scope
+    }
+
+    /// Locks that programs of this machine hold, and how many servers have lost.
+    #[must_use]
+    pub fn lock_counts(&self) -> (usize, u64) {
+        (self.0.locks.held(), self.0.locks.lost.load(Ordering::Relaxed))
+    }
+
     /// Makes a symbolic link.
     pub async fn symlink(&self, dir: Fid, name: &[u8], target: &[u8]) -> Result<Entry, Error> {
         self.0.symlink(dir, name, target).await
@@ -476,6 +538,12 @@ impl AfsFs {
     /// Renames within a volume; replaces the target.
     pub async fn rename(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
         self.0.rename(from_dir, from, to_dir, to).await
+    }
+
+    /// Renames a file within its directory if nothing has the new name (`EEXIST`). `EINVAL`: that cannot be done there
+    /// without a race.
+    pub async fn rename_new(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
+        self.0.rename_new(from_dir, from, to_dir, to).await
     }
 
     /// The entries of a directory, without waiting.
@@ -537,6 +605,29 @@ fn short_call(peer: SocketAddrV4, scope: Arc<str>) -> Target {
 async fn probe_servers(core: Arc<Core>) {
     loop {
         clock::sleep_until(clock::now() + PROBE_EVERY).await;
+        // The nearer of two copies is the better one.
+        for peer in core.endpoint.peers() {
+            if let Some(rtt) = peer.rtt
+                && let Some(server) = core.servers.by_address(*peer.address.ip())
+            {
+                server.record_rtt(peer.address, rtt.smoothed);
+            }
+        }
+        for cell in core.cells.known() {
+            for location in cell.reach.iter().filter(|location| !location.is_up()) {
+                for peer in location.down_addresses() {
+                    let target = Target {
+                        service: ServiceId(LOCATION_SERVICE),
+                        ..short_call(peer, Arc::clone(cell.name.shared()))
+                    };
+                    if call(&core.endpoint, &target, &ProbeServer {}).await.is_ok()
+                        && location.mark_up(peer, clock::now()).is_some()
+                    {
+                        tracing::info!(server = %peer, "location server answers again");
+                    }
+                }
+            }
+        }
         for server in core.servers.list() {
             let now = clock::now();
             let mut peers = server.down_addresses();
@@ -616,6 +707,7 @@ async fn left_behind(core: Caller, mut left: Vec<Left>) {
 }
 
 const FILE_SERVICE: u16 = 1;
+const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;
 const SHORT: Duration = Duration::from_secs(3);
 const PROBE_EVERY: Duration = Duration::from_secs(20);

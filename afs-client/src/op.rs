@@ -16,6 +16,8 @@ use rxrpc::security::rxkad::Fault;
 use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
 use crate::error::{Error, vice};
+use crate::events::Retry;
+use crate::history::{About, History, Record};
 use crate::rpc::client::RpcError;
 use crate::server::{Change, Server};
 use crate::volume::{Volume, VolumeKind, Volumes};
@@ -32,7 +34,7 @@ pub enum Class {
 }
 
 /// One try.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Attempt {
     /// The server.
     pub server: Arc<Server>,
@@ -42,6 +44,7 @@ pub struct Attempt {
     pub at: Instant,
     /// What it is made with.
     pub(crate) proof: ProofId,
+    record: Record,
 }
 
 /// What to do about a failed try.
@@ -59,6 +62,20 @@ enum Action {
     Elsewhere,
     /// Try once more, on a new connection.
     Reconnect,
+}
+
+impl Action {
+    /// As what the next try is counted; `None` if there is none.
+    const fn retry(self) -> Option<Retry> {
+        match self {
+            Self::Fail => None,
+            Self::Down => Some(Retry::NoAnswer),
+            Self::Wait => Some(Retry::Busy),
+            Self::Relocate => Some(Retry::Moved),
+            Self::Elsewhere => Some(Retry::ReadError),
+            Self::Reconnect => Some(Retry::Security),
+        }
+    }
 }
 
 impl Class {
@@ -110,12 +127,16 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
 pub struct Rotation<'a> {
     volumes: &'a Volumes,
     volume: Arc<Volume>,
+    history: &'a History,
+    about: About,
     class: Class,
     deadline: Instant,
     /// Data is moved: the call may take long as long as it moves.
     bulk: bool,
     /// Addresses that failed in this operation.
     tried: Vec<SocketAddrV4>,
+    /// Where the last try failed, and why there is another one.
+    failed: Option<(SocketAddrV4, Retry)>,
     reconnected: bool,
     last: Option<Error>,
     relocated: bool,
@@ -128,6 +149,7 @@ impl<'a> Rotation<'a> {
     pub(crate) const fn new(
         volumes: &'a Volumes,
         volume: Arc<Volume>,
+        (history, about): (&'a History, About),
         class: Class,
         deadline: Instant,
         proof: Proof,
@@ -135,10 +157,13 @@ impl<'a> Rotation<'a> {
         Self {
             volumes,
             volume,
+            history,
+            about,
             class,
             deadline,
             bulk: false,
             tried: Vec::new(),
+            failed: None,
             reconnected: false,
             last: None,
             relocated: false,
@@ -165,6 +190,12 @@ impl<'a> Rotation<'a> {
                 return Err(self.last.take().unwrap_or_else(|| self.no_answer()));
             }
             if let Some((server, peer)) = self.choose() {
+                if let Some((last, why)) = self.failed.take() {
+                    self.history.retries.count(why);
+                    if last != peer {
+                        self.history.failovers.count(why);
+                    }
+                }
                 let dead_in = left.min(DEAD_IN);
                 let limits = if self.bulk {
                     CallLimits {
@@ -191,6 +222,7 @@ impl<'a> Rotation<'a> {
                     target,
                     at: now,
                     proof: self.proof.id,
+                    record: self.history.begin(self.about, peer, now),
                 });
             }
             // All were tried: from the beginning, after a while.
@@ -217,6 +249,11 @@ impl<'a> Rotation<'a> {
 
     /// The try succeeded.
     pub fn succeeded(&self, attempt: &Attempt) {
+        attempt.record.succeeded();
+        Self::answered(attempt);
+    }
+
+    fn answered(attempt: &Attempt) {
         if attempt.server.mark_up(attempt.target.peer, clock::now()) == Some(Change::Up) {
             tracing::info!(server = %attempt.target.peer, "file server answers again");
         }
@@ -228,6 +265,7 @@ impl<'a> Rotation<'a> {
     ///
     /// The error is final.
     pub async fn failed(&mut self, attempt: &Attempt, error: RpcError) -> Result<(), Error> {
+        attempt.record.failed(&error);
         let peer = attempt.target.peer;
         let action = decide(&error, self.class, self.volume.kind);
         tracing::debug!(server = %peer, volume = %self.volume.id, %error, ?action, "call failed");
@@ -245,7 +283,7 @@ impl<'a> Rotation<'a> {
         }
         if let RpcError::Aborted(_) = &error {
             // A refusal is an answer.
-            self.succeeded(attempt);
+            Self::answered(attempt);
         }
         if error.fault().is_some_and(Fault::is_of_ticket) {
             self.proof.rejected(&self.volume.cell.name, peer, &error);
@@ -267,6 +305,7 @@ impl<'a> Rotation<'a> {
                 self.volumes.relocate(&self.volume, self.deadline).await?;
             }
         }
+        self.failed = action.retry().map(|why| (peer, why));
         self.last = Some(error);
         Ok(())
     }

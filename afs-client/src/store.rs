@@ -31,7 +31,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -41,6 +41,7 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::cell::CellName;
 use crate::clock;
+use crate::events::{Eviction, Tally};
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
 use index::Redb;
 use journal::{Entry, Journal};
@@ -97,6 +98,10 @@ pub(super) struct Shared {
     max_open: usize,
     /// Pages that must not be evicted, in bytes.
     dirty: AtomicU64,
+    /// Since when files have had such pages. Locked last, and only when a file gets its first or loses its last.
+    dirty_since: Mutex<HashMap<u64, Instant>>,
+    evictions: Tally<Eviction>,
+    evicted: AtomicU64,
     next_file: AtomicU64,
     ledger: Ledger,
     /// Lock order: after the state of a file.
@@ -284,6 +289,22 @@ impl DataCache {
         self.0.shared.dirty.load(Ordering::Relaxed)
     }
 
+    /// How many files have such bytes, and since when the first of them has.
+    pub(crate) fn dirty_files(&self) -> (usize, Option<Instant>) {
+        let since = self.0.shared.dirty_since.lock();
+        (since.len(), since.values().min().copied())
+    }
+
+    /// Chunks and files that left it for others.
+    pub(crate) fn evictions(&self) -> &Tally<Eviction> {
+        &self.0.shared.evictions
+    }
+
+    /// Bytes that left it so.
+    pub(crate) fn evicted_bytes(&self) -> u64 {
+        self.0.shared.evicted.load(Ordering::Relaxed)
+    }
+
     /// Beyond this a writer stores first.
     pub(crate) fn dirty_limit(&self) -> u64 {
         MAX_DIRTY.min(self.0.shared.max_bytes / 2)
@@ -393,6 +414,9 @@ impl Shared {
             overhead: AtomicU64::new(0),
             max_open: usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX),
             dirty: AtomicU64::new(0),
+            dirty_since: Mutex::default(),
+            evictions: Tally::default(),
+            evicted: AtomicU64::new(0),
             next_file: AtomicU64::new(1),
             ledger: Ledger::default(),
             journal: journal.map(Mutex::new),
@@ -530,6 +554,7 @@ impl Shared {
             books.by_key.insert(key, id);
             books.objects.insert(id, Object::Live(Arc::downgrade(&file)));
             self.dirty_changed(0, allocated);
+            self.became_dirty(id);
         });
         if let Some(journal) = &self.journal {
             journal.lock().keep(id, entry);
@@ -665,6 +690,7 @@ impl Shared {
         };
         let evicted = file.evict_chunk(key.chunk);
         books.used -= evicted.freed;
+        self.count_eviction(Eviction::Room, evicted.freed);
         if !evicted.empty {
             books.list(key, passing);
         }
@@ -715,7 +741,10 @@ impl Shared {
                 continue;
             };
             match file.drop_backing() {
-                Some(freed) => books.used -= freed,
+                Some(freed) => {
+                    books.used -= freed;
+                    self.count_eviction(Eviction::Descriptors, freed);
+                }
                 None => {
                     books.open.put(id, ());
                 }
@@ -788,6 +817,22 @@ impl Shared {
 
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    fn count_eviction(&self, why: Eviction, freed: u64) {
+        // What gave nothing back was kept.
+        if freed > 0 {
+            self.evictions.count(why);
+            self.evicted.fetch_add(freed, Ordering::Relaxed);
+        }
+    }
+
+    fn became_dirty(&self, file: u64) {
+        self.dirty_since.lock().entry(file).or_insert_with(clock::now);
+    }
+
+    fn became_clean(&self, file: u64) {
+        self.dirty_since.lock().remove(&file);
     }
 
     fn dirty_changed(&self, before: u64, after: u64) {

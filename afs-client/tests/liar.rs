@@ -307,6 +307,7 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         deadline: Duration::from_secs(20),
         max_vnodes: 100,
         tokens: afs_client::auth::TokenRules::default(),
+        locks: afs_client::lock::LockScope::default(),
     };
     (AfsFs::start(config, Arc::new(NullSink)).await.unwrap(), endpoints)
 }

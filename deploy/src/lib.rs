@@ -6,6 +6,7 @@
 
 pub mod dashboards;
 pub mod grafana;
+pub mod plot;
 pub mod query;
 pub mod reference;
 pub mod rules;

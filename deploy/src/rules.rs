@@ -576,6 +576,109 @@ pub const ALERTS: &[Alert] = &[
         ),
     },
     Alert {
+        name: "AfsTokenRenewalFailing",
+        query: r#"sum by (instance, cell) (increase(afs_token_renewals_total{result="failed"}[30m])) > 2"#,
+        lasting: "1m",
+        severity: Severity::Warning,
+        summary: "A token that is renewed here is not: it will expire",
+        fires: (
+            &[(
+                r#"afs_token_renewals_total{instance="a",cell="lab.example",result="failed"}"#,
+                "0x5 1+1x40",
+            )],
+            30,
+        ),
+        labels: &[("instance", "a"), ("cell", FS)],
+        quiet: (
+            &[
+                (
+                    r#"afs_token_renewals_total{instance="a",cell="lab.example",result="failed"}"#,
+                    "0x5 1x40",
+                ),
+                (
+                    r#"afs_token_renewals_total{instance="a",cell="lab.example",result="ok"}"#,
+                    "0+1x60",
+                ),
+            ],
+            30,
+        ),
+    },
+    Alert {
+        name: "AfsStoreErrors",
+        query: r"sum by (instance, errno) (increase(afs_store_errors_total[10m])) > 0",
+        lasting: "0m",
+        severity: Severity::Critical,
+        summary: "Data could not be stored on a server",
+        fires: (
+            &[(
+                r#"afs_store_errors_total{instance="a",errno="EDQUOT"}"#,
+                "0x15 1x40",
+            )],
+            20,
+        ),
+        labels: &[("instance", "a"), ("errno", "EDQUOT")],
+        quiet: (
+            &[(r#"afs_store_errors_total{instance="a",errno="EDQUOT"}"#, "1x40")],
+            20,
+        ),
+    },
+    Alert {
+        name: "AfsCellUnreachable",
+        query: r#"sum by (instance, cell) (afs_servers{service="vl",state="up"}) == 0 and sum by (instance, cell) (afs_servers{service="vl",state="down"}) > 0"#,
+        lasting: "2m",
+        severity: Severity::Critical,
+        summary: "No location server of a cell answers: volumes that are not in use cannot be entered",
+        fires: (
+            &[
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="vl",state="up"}"#,
+                    "1x5 0x30",
+                ),
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="vl",state="down"}"#,
+                    "0x5 1x30",
+                ),
+            ],
+            20,
+        ),
+        labels: &[("instance", "a"), ("cell", FS)],
+        quiet: (
+            &[
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="vl",state="up"}"#,
+                    "1x40",
+                ),
+                (
+                    r#"afs_servers{instance="a",cell="lab.example",service="vl",state="down"}"#,
+                    "2x40",
+                ),
+            ],
+            20,
+        ),
+    },
+    Alert {
+        name: "AfsTelemetryDropped",
+        query: r"sum by (instance, signal) (increase(afs_telemetry_dropped_total[15m])) > 0",
+        lasting: "5m",
+        severity: Severity::Info,
+        summary: "Spans are lost: the collector does not take them, or there are too many",
+        fires: (
+            &[(
+                r#"afs_telemetry_dropped_total{instance="a",signal="traces"}"#,
+                "0+5x40",
+            )],
+            30,
+        ),
+        labels: &[("instance", "a"), ("signal", "traces")],
+        quiet: (
+            &[(
+                r#"afs_telemetry_dropped_total{instance="a",signal="traces"}"#,
+                "0+5x5 25x40",
+            )],
+            40,
+        ),
+    },
+    Alert {
         name: "AfsTargetMissing",
         query: r#"absent(up{job="afs"} == 1)"#,
         lasting: "5m",

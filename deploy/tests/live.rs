@@ -1,8 +1,11 @@
 //! A Prometheus that scrapes a mount under load answers every question of every dashboard.
 //!
+//! With `AFS_PLOT=FILE` it draws what the dashboard of connections shows of a minute, as in `docs/images/connections.svg`.
+//!
 //! Needs root or fusermount3, /dev/fuse, Debian's package prometheus, and `cargo build -p fuse` before.
 
 #![allow(
+    clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -15,9 +18,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use deploy::{dashboards, query, root};
+use deploy::grafana::{Look, Unit};
+use deploy::plot::{Chart, Series};
+use deploy::{dashboards, plot, query, root};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testcell::{afs_program, eventually};
@@ -49,6 +54,10 @@ fn every_panel_has_data() {
             empty().is_empty()
         });
         let left = if answered { Vec::new() } else { empty() };
+        if let Some(file) = std::env::var_os("AFS_PLOT") {
+            thread::sleep(PLOTTED);
+            fs::write(file, picture(prometheus)).unwrap();
+        }
         done.store(true, Ordering::Release);
         assert!(left.is_empty(), "no data for {left:#?}");
     });
@@ -57,7 +66,7 @@ fn every_panel_has_data() {
     }
     let page = get(metrics, "/metrics").unwrap();
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
-    assert!(series < SERIES, "{series} series");
+    assert!(series < SERIES_MAX, "{series} series");
     drop(watch);
     drop(cell);
 }
@@ -73,6 +82,64 @@ fn questions(dashboard: deploy::grafana::Dashboard) -> Vec<(String, String)> {
             })
         })
         .collect()
+}
+
+/// The lines of the dashboard of connections over the last minute.
+fn picture(prometheus: u16) -> String {
+    let dashboard = dashboards::all()
+        .into_iter()
+        .find(|dashboard| dashboard.uid == "afs-connections")
+        .unwrap();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let begin = now - PLOTTED.as_secs();
+    let panels = dashboard.rows.iter().flat_map(|row| row.panels);
+    let lines = panels.filter(|panel| matches!(panel.look, Look::Lines | Look::Stacked));
+    let charts: Vec<_> = lines
+        .map(|panel| Chart {
+            title: panel.title.to_owned(),
+            unit: match panel.unit {
+                Unit::Rate => "/s",
+                Unit::Seconds => "s",
+                _ => "",
+            },
+            series: panel
+                .queries
+                .iter()
+                .flat_map(|asked| {
+                    let question = query::for_prometheus(asked.query, "10s");
+                    let path = format!(
+                        "/api/v1/query_range?query={}&start={begin}&end={now}&step=1",
+                        escaped(&question)
+                    );
+                    let answer = ask(prometheus, &path).expect("Prometheus answers");
+                    let found = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+                    found.into_iter().map(|found| line(&found, asked.legend, begin))
+                })
+                .collect(),
+        })
+        .collect();
+    let title = "AFS / Connections: a minute of the embedded cell, 24 programs that pause together, connections that expire after a second";
+    plot::svg(title, &charts)
+}
+
+/// A series of the answer to a range query, called as its legend says.
+fn line(found: &Value, legend: &str, begin: u64) -> Series {
+    let labels = found["metric"].as_object().cloned().unwrap_or_default();
+    let name = labels.iter().fold(legend.to_owned(), |name, (label, value)| {
+        name.replace(&format!("{{{{{label}}}}}"), value.as_str().unwrap_or_default())
+    });
+    let points = found["values"].as_array().cloned().unwrap_or_default();
+    let point = |point: &Value| {
+        let value: f64 = point[1].as_str()?.parse().ok()?;
+        Some((point[0].as_f64()? - begin as f64, value)).filter(|(_, value)| value.is_finite())
+    };
+    Series {
+        name,
+        points: points.iter().filter_map(point).collect(),
+    }
 }
 
 /// What a user of the mount does, until he is done. That some of it fails is meant.
@@ -221,5 +288,7 @@ fn free_port() -> u16 {
 /// More than a service has channels.
 const WORKERS: usize = 24;
 const LIMIT: Duration = Duration::from_secs(90);
-/// The budget of an idle mount.
-const SERIES: usize = 1500;
+/// What a picture shows.
+const PLOTTED: Duration = Duration::from_secs(60);
+/// The budget of an idle mount, which this one keeps under its load.
+const SERIES_MAX: usize = 1500;

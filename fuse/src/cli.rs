@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use afs_client::lock::LockScope;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::Rule;
@@ -11,7 +12,11 @@ use crate::keeper::Keeper;
 use crate::pagsh::Pagsh;
 use crate::protection::Protection;
 use crate::size::Size;
+use crate::status::Status;
 use crate::token::{Aklog, Tokens, Unlog};
+use crate::top::Top;
+use crate::trace::Trace;
+use crate::why::Why;
 
 /// Mount AFS cells through FUSE.
 #[derive(Clone, Debug, Parser)]
@@ -55,6 +60,36 @@ pub enum Command {
     Unlog(Unlog),
     /// Run COMMAND, or a shell, with tokens of its own: it and all that it starts share them with nobody else
     Pagsh(Pagsh),
+    /// Tell how mounts are: cells, servers, volumes, connections, cache, what is not stored yet, your tokens
+    Status(Status),
+    /// Tell why PATH is slow or refused: its server and volume, your rights, the promise, the cache, the last calls
+    Why(Why),
+    /// Trace a share of the requests of a mount, or those that are slow; shows what is traced. For root and the owner
+    Trace(Trace),
+    /// Watch a mount at work: requests, calls, connections, cache and servers, once a second
+    Top(Top),
+}
+
+/// Which locks servers hear of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Locks {
+    /// Those on whole files.
+    #[default]
+    Whole,
+    /// All.
+    Strict,
+    /// None.
+    Local,
+}
+
+impl From<Locks> for LockScope {
+    fn from(locks: Locks) -> Self {
+        match locks {
+            Locks::Whole => Self::Whole,
+            Locks::Strict => Self::Strict,
+            Locks::Local => Self::Local,
+        }
+    }
 }
 
 /// Options of all that serves a mount.
@@ -99,7 +134,8 @@ pub struct Client {
     #[arg(long, env = "AFS_ADDRESS", value_name = "ADDR")]
     pub address: Option<Ipv4Addr>,
 
-    /// Serve Prometheus metrics at http://ADDR:PORT/metrics and liveness at /healthz
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics, and /healthz, /readyz, /debug/...; if it cannot be used the
+    /// mount does without, and `afs status' says so
     #[arg(long, env = "AFS_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
 
@@ -111,6 +147,11 @@ pub struct Client {
     /// How tokens are used.
     #[command(flatten)]
     pub protection: Protection,
+
+    /// Which locks the servers hear of, so that they exclude programs on other machines: those on whole files, all (each
+    /// takes the whole file), or none. Locks on parts of a file are else among the programs of this machine
+    #[arg(long, env = "AFS_LOCKS", value_name = "WHICH", value_enum, default_value_t)]
+    pub locks: Locks,
 
     /// Refuse every change
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,22 +10,12 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use crate::failure::{Failure, Kind};
+pub use crate::mount_table::at as mounted_at;
 
 /// The file system type that the kernel shows for our mounts.
 pub const FS_TYPE: &str = "fuse.afs";
 /// The source that the kernel shows for our mounts.
 pub const SOURCE: &str = "afs";
-
-/// The last mount at a path, from /proc/self/mountinfo.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mounted {
-    /// File system type.
-    pub fs_type: String,
-    /// Source of the mount.
-    pub source: String,
-    /// Minor number of its device.
-    pub minor: u32,
-}
 
 /// Checks that FUSE can be used by this process.
 pub fn check_fuse(allow_other: bool) -> Result<(), Failure> {
@@ -71,7 +60,12 @@ pub fn check_mount_point(path: &Path) -> Result<PathBuf, Failure> {
     let absolute = std::path::absolute(path)
         .map_err(|error| Failure::new(Kind::MountPoint, format!("mount point {shown}: {error}")))?;
     let mut found = fs::metadata(&absolute);
-    if found.as_ref().err().and_then(io::Error::raw_os_error) == Some(Errno::NOTCONN.raw_os_error()) {
+    // The kernel may know the attributes of a dead one still.
+    let opened = fs::read_dir(&absolute).map(drop);
+    let is_dead = |error: Option<&io::Error>| {
+        error.and_then(io::Error::raw_os_error) == Some(Errno::NOTCONN.raw_os_error())
+    };
+    if is_dead(found.as_ref().err()) || is_dead(opened.as_ref().err()) {
         match mounted_at(&lexical(&absolute)) {
             Some(mounted) if mounted.fs_type == FS_TYPE => {
                 tracing::warn!(mount_point = %shown, "removing a dead mount that an earlier afs left");
@@ -121,12 +115,6 @@ pub fn check_mount_point(path: &Path) -> Result<PathBuf, Failure> {
         );
     }
     Ok(canonical)
-}
-
-/// What is mounted exactly at a path, if anything; the uppermost if there are several.
-pub fn mounted_at(path: &Path) -> Option<Mounted> {
-    let table = fs::read("/proc/self/mountinfo").ok()?;
-    parse_mountinfo(&table, path)
 }
 
 /// Unmounts. A busy mount is retried for `patience`, then detached: its last user still gets answers while the
@@ -220,57 +208,6 @@ fn user_allow_other() -> bool {
         .is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"))
 }
 
-fn parse_mountinfo(table: &[u8], path: &Path) -> Option<Mounted> {
-    let mut last = None;
-    for line in table.split(|byte| *byte == b'\n') {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let (Some(device), Some(at)) = (fields.nth(2), fields.nth(1)) else {
-            continue;
-        };
-        if unescape(at) != path.as_os_str().as_bytes() {
-            continue;
-        }
-        // Optional fields end at a lone dash.
-        let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-        let (Some(fs_type), Some(source), Some(minor)) = (rest.next(), rest.next(), minor(device)) else {
-            continue;
-        };
-        last = Some(Mounted {
-            fs_type: String::from_utf8_lossy(fs_type).into_owned(),
-            source: String::from_utf8_lossy(&unescape(source)).into_owned(),
-            minor,
-        });
-    }
-    last
-}
-
-/// Of `major:minor`.
-fn minor(device: &[u8]) -> Option<u32> {
-    let (_, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
-    minor.parse().ok()
-}
-
-/// Undoes the `\ooo` escapes of the kernel's mount tables.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'\\'
-            && let Some((digits, after)) = tail.split_at_checked(3)
-            && let Some(byte) = std::str::from_utf8(digits)
-                .ok()
-                .and_then(|digits| u8::from_str_radix(digits, 8).ok())
-        {
-            out.push(byte);
-            rest = after;
-        } else {
-            out.push(*first);
-            rest = tail;
-        }
-    }
-    out
-}
-
 /// Asks the kernel through the mount itself: proof that the mount is served.
 pub fn answers(path: &Path) -> io::Result<()> {
     File::open(path)?.metadata().map(drop)
@@ -279,30 +216,6 @@ pub fn answers(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfo_gives_the_uppermost_mount() {
-        let table = b"22 1 0:20 / / rw - ext4 /dev/vda rw\n\
-            40 22 0:40 / /a\\040b rw,nosuid shared:1 - tmpfs none rw\n\
-            41 40 0:41 / /a\\040b rw,nosuid - fuse.afs afs rw\n";
-        let mounted = parse_mountinfo(table, Path::new("/a b")).unwrap();
-        assert_eq!(
-            mounted,
-            Mounted {
-                fs_type: "fuse.afs".into(),
-                source: "afs".into(),
-                minor: 41
-            }
-        );
-        assert_eq!(parse_mountinfo(table, Path::new("/a")), None);
-        assert_eq!(parse_mountinfo(b"junk\n\n1 2\n", Path::new("/a")), None);
-    }
-
-    #[test]
-    fn escapes() {
-        assert_eq!(unescape(b"a\\040b\\134c"), b"a b\\c");
-        assert_eq!(unescape(b"tail\\04"), b"tail\\04");
-    }
 
     #[test]
     fn lexical_paths() {

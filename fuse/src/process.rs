@@ -5,6 +5,8 @@
 
 use std::fs;
 
+use rustix::process::Signal;
+
 /// A process, or a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -43,6 +45,50 @@ pub fn process_of(thread: u32) -> Option<u32> {
     group.trim().parse().ok()
 }
 
+/// The signals that wait for a thread, as bits (proc_pid_status(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signals {
+    pending: u64,
+    blocked: u64,
+    ignored: u64,
+}
+
+impl Signals {
+    /// Those of a thread that can be seen from here.
+    pub fn of(thread: u32) -> Option<Self> {
+        // 0 is a thread that cannot.
+        if thread == 0 {
+            return None;
+        }
+        Self::parse(&fs::read_to_string(format!("/proc/{thread}/status")).ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let mask = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        };
+        Some(Self {
+            pending: mask("SigPnd:")? | mask("ShdPnd:")?,
+            blocked: mask("SigBlk:")?,
+            ignored: mask("SigIgn:")?,
+        })
+    }
+
+    /// Is there one that would end the wait for a lock?
+    pub const fn interrupt(self) -> bool {
+        self.pending & !self.blocked & !self.ignored != 0
+    }
+
+    /// Is there one by which somebody asks a process to end? What is certain to end it the kernel turns into SIGKILL.
+    pub fn ask_to_end(self) -> bool {
+        let asking = [Signal::KILL, Signal::INT, Signal::TERM, Signal::QUIT, Signal::HUP];
+        let bits = asking.map(|signal| 1_u64 << (signal.as_raw() - 1));
+        let heard = self.pending & !self.blocked & !self.ignored;
+        bits.iter().any(|bit| heard & bit != 0)
+    }
+}
+
 /// The control group of a process: its path in the unified hierarchy.
 pub fn control_group(pid: u32) -> Option<String> {
     // 0 is a process that cannot be seen from here.
@@ -70,6 +116,27 @@ mod tests {
         assert_eq!(Process::parse(stat), Some(expected));
         assert_eq!(Process::parse("7 (a) S"), None);
         assert_eq!(Process::parse(""), None);
+    }
+
+    #[test]
+    fn some_signals_ask_to_end() {
+        let signals = |thread: &str, process: &str, blocked: &str| {
+            let status = format!(
+                "Name:\tcat\nSigPnd:\t{thread}\nShdPnd:\t{process}\nSigBlk:\t{blocked}\nSigIgn:\t0\n"
+            );
+            Signals::parse(&status).unwrap()
+        };
+        assert!(!signals("0000000000000000", "0000000000000000", "0").interrupt());
+        let killed = signals("0000000000000100", "0", "0");
+        assert!(killed.ask_to_end() && killed.interrupt());
+        let by_hand = signals("0", "0000000000000002", "0");
+        assert!(by_hand.ask_to_end());
+        let a_child_ended = signals("0", "0000000000010000", "0");
+        assert!(!a_child_ended.ask_to_end() && a_child_ended.interrupt());
+        assert!(!signals("0", "2", "2").interrupt(), "it is blocked");
+        assert_eq!(Signals::parse("Name:\tcat\n"), None);
+        assert_eq!(Signals::of(0), None);
+        assert!(Signals::of(std::process::id()).is_some());
     }
 
     #[test]

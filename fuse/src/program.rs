@@ -3,11 +3,10 @@
 //! The machine: check everything that can be checked, start the file system, see that the home cell answers, mount, say
 //! that it is ready, and wait for the unmount or a signal. Then the way back: store, give up, unmount, end.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use afs_client::cell::{CellName, Cells, CellsConfig};
@@ -29,6 +28,7 @@ use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
 };
 use crate::pagsh;
+use crate::report::{MetricsPage, Reports, Served};
 use crate::secret;
 use crate::serve;
 use crate::session::{Ended, Options, Session};
@@ -36,6 +36,7 @@ use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 use crate::token;
+use crate::{status, top, why};
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
@@ -48,14 +49,19 @@ pub fn run() -> ExitCode {
         Command::Tokens(options) => token::tokens(&options),
         Command::Unlog(options) => token::unlog(&options),
         Command::Pagsh(options) => pagsh::pagsh(&options),
-        Command::Umount(options) => match umount(&options.mount_point) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.show(),
-        },
-        Command::Demo(options) => match demo::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.show(),
-        },
+        Command::Status(options) => ended(status::status(&options)),
+        Command::Why(options) => ended(why::why(&options)),
+        Command::Top(options) => ended(top::top(&options)),
+        Command::Trace(options) => ended(crate::trace::trace(&options)),
+        Command::Umount(options) => ended(umount(&options.mount_point)),
+        Command::Demo(options) => ended(demo::run(&options)),
+    }
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.show(),
     }
 }
 
@@ -141,7 +147,8 @@ fn serve_on(
     let Started {
         fs,
         metrics,
-        healthy,
+        pages,
+        page,
         signals,
         identities,
         shared,
@@ -165,25 +172,50 @@ fn serve_on(
         .start(fs.take_invalidations(), Arc::clone(&metrics))
         .map_err(broken)?;
     answers(at).map_err(broken)?;
-    let _socket = runtime.block_on(async { listen(&fs, at, identities) });
-    healthy.store(true, Ordering::Relaxed);
+    let served = Served::new(at, options.client.read_only, allows_others(options), page);
+    let reports = Reports::new(served, &fs, &metrics);
+    pages.show(reports.clone());
+    let _socket = runtime.block_on(async { listen(reports, identities) });
     tracing::info!(port = fs.local_addr().port(), "mounted at {}", at.display());
     // Nobody waits for the report any more: the mount is good all the same.
     let _ = caller.ready();
     ready(&fs, &metrics);
 
     runtime.block_on(wait(ended, signals, at, &fs));
-    healthy.store(false, Ordering::Relaxed);
+    pages.end();
     runtime.block_on(fs.shutdown());
     tracing::info!("ended");
     Ok(())
+}
+
+/// Shows the pages. Without them the mount works, and nobody sees how.
+fn show_metrics(runtime: &Runtime, address: SocketAddr, pages: Pages) -> MetricsPage {
+    match runtime.block_on(http::serve(address, pages)) {
+        Ok((bound, _)) => {
+            tracing::info!("metrics at http://{bound}/metrics");
+            MetricsPage {
+                address: bound,
+                error: None,
+            }
+        }
+        Err(error) => {
+            tracing::error!(
+                "metrics are not shown: {address} cannot be used: {error}; choose another with --metrics"
+            );
+            MetricsPage {
+                address,
+                error: Some(error.to_string()),
+            }
+        }
+    }
 }
 
 /// A file system whose home cell answers, and what serves it; no session with the kernel yet.
 pub(crate) struct Started {
     pub(crate) fs: AfsFs,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) healthy: Arc<AtomicBool>,
+    pub(crate) pages: Pages,
+    pub(crate) page: Option<MetricsPage>,
     pub(crate) signals: Signals,
     pub(crate) identities: Arc<Identities>,
     pub(crate) shared: Arc<Shared>,
@@ -196,15 +228,10 @@ impl Started {
             Metrics::new()
                 .map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?,
         );
-        let healthy = Arc::new(AtomicBool::new(false));
-        if let Some(address) = options.metrics {
-            let pages = Pages {
-                metrics: Arc::clone(&metrics),
-                healthy: Arc::clone(&healthy),
-            };
-            let (bound, _) = runtime.block_on(http::serve(address, pages))?;
-            tracing::info!("metrics at http://{bound}/metrics");
-        }
+        let pages = Pages::new(Arc::clone(&metrics));
+        let page = options
+            .metrics
+            .map(|address| show_metrics(runtime, address, pages.clone()));
         let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
         metrics.watch(fs.clone());
         let signals = runtime.block_on(async { Signals::new() });
@@ -222,7 +249,8 @@ impl Started {
         Ok(Self {
             fs,
             metrics,
-            healthy,
+            pages,
+            page,
             signals,
             identities,
             shared,
@@ -245,11 +273,12 @@ impl Started {
 }
 
 /// Opens the control socket. Without it the mount works, as nobody.
-pub(crate) fn listen(fs: &AfsFs, at: &Path, identities: Arc<Identities>) -> Option<Socket> {
-    let owner = rustix::process::geteuid().as_raw();
-    let socket = Socket::listen(&daemon::name_of(at), fs.clone(), Policy { owner, identities });
+pub(crate) fn listen(reports: Reports, identities: Arc<Identities>) -> Option<Socket> {
+    let served = Arc::clone(&reports.served);
+    let name = daemon::name_of(&served.at);
+    let socket = Socket::listen(&name, reports, Policy { served, identities });
     socket
-        .inspect_err(|error| tracing::warn!(%error, "no control socket: tokens cannot be set"))
+        .inspect_err(|error| tracing::warn!(%error, "no control socket: commands do not find the mount"))
         .ok()
 }
 
@@ -284,6 +313,7 @@ async fn start(
             deadline: options.deadline(),
             max_vnodes: MAX_VNODES,
             tokens: tokens.clone(),
+            locks: options.locks.into(),
         };
         match AfsFs::start(config, Arc::clone(metrics) as Arc<dyn rxrpc::events::Sink>).await {
             Ok(fs) => return Ok(fs),

@@ -6,7 +6,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -19,6 +18,7 @@ use crate::failure::{Failure, Kind};
 use crate::keeper::{Message, Ward};
 use crate::kept::Log;
 use crate::program::{Setup, Started, listen, on_runtime};
+use crate::report::{Reports, Served};
 use crate::restore::restore;
 use crate::secret;
 use crate::session::{Options, Session};
@@ -85,7 +85,8 @@ fn serve_on(
     let Started {
         fs,
         metrics,
-        healthy,
+        pages,
+        page,
         mut signals,
         identities,
         shared,
@@ -103,8 +104,13 @@ fn serve_on(
     let ended = session
         .start(fs.take_invalidations(), Arc::clone(&metrics))
         .map_err(|error| hopeless(ward, error.to_string()))?;
-    let _socket = runtime.block_on(async { listen(&fs, &at, identities) });
-    healthy.store(true, Ordering::Relaxed);
+    let reports = Reports::new(
+        Served::new(&at, how.read_only, how.allow_other, page),
+        &fs,
+        &metrics,
+    );
+    pages.show(reports.clone());
+    let _socket = runtime.block_on(async { listen(reports, identities) });
     tracing::info!(port = fs.local_addr().port(), "serving {}", at.display());
     if let Err(error) = ward.tell(&Message::Serving) {
         tracing::debug!(%error, "the keeper cannot be told");
@@ -119,7 +125,7 @@ fn serve_on(
             },
         }
     });
-    healthy.store(false, Ordering::Relaxed);
+    pages.end();
     runtime.block_on(fs.shutdown());
     tracing::info!("ended");
     Ok(())

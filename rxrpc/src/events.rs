@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use crate::proto::{AbortCode, AckReason, DropReason, PacketType, Resend, SecurityIndex, ServiceId, Side};
 
+/// The target of the events and spans of `tracing` that tell of single requests: for traces, not for the log.
+pub const SPAN_TARGET: &str = "afs::span";
+
 /// Receives events. Called on the receive path and on callers' threads: it must be quick and must not block.
 pub trait Sink: Send + Sync + 'static {
     /// Takes one event.
@@ -61,7 +64,12 @@ pub enum Event<'a> {
         /// Calls it carried.
         calls: u64,
     },
-    /// A call waits because all channels it may use are busy; the time it waited follows in `ChannelWaited`.
+    /// A call waits because all channels it may use are busy. `ChannelWaited` follows.
+    ChannelAwaited {
+        /// Service of the call.
+        service: ServiceId,
+    },
+    /// A call does not wait any more: it has a channel, or was given up.
     ChannelWaited {
         /// Service of the call.
         service: ServiceId,

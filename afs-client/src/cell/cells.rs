@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::dns::{self, Found};
 use super::{BadLine, CellName, CellServDb};
 use crate::error::Error;
+use crate::server::{Server, ServerId};
 use crate::types::CellId;
 
 /// A cell.
@@ -23,6 +24,24 @@ pub struct Cell {
     pub name: CellName,
     /// Its volume location servers, in the order in which they are asked.
     pub servers: Vec<SocketAddrV4>,
+    /// The same, with whether they answer.
+    pub(crate) reach: Vec<Server>,
+}
+
+impl Cell {
+    /// Its location servers, and what is known of reaching them.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (&SocketAddrV4, Option<&Server>)> {
+        self.servers
+            .iter()
+            .enumerate()
+            .map(|(place, server)| (server, self.reach.get(place)))
+    }
+
+    /// Its location servers, and whether each answers, or was never asked.
+    pub fn location_servers(&self) -> impl Iterator<Item = (SocketAddrV4, bool)> + '_ {
+        self.known()
+            .map(|(server, reach)| (*server, reach.is_none_or(Server::is_up)))
+    }
 }
 
 /// Where the cells come from.
@@ -181,6 +200,10 @@ impl Cells {
         let cell = Arc::new(Cell {
             id,
             name: name.clone(),
+            reach: servers
+                .iter()
+                .map(|peer| Server::new(ServerId::Database(*peer), &[*peer], 0))
+                .collect(),
             servers,
         });
         known.by_id.push(Arc::clone(&cell));

@@ -159,20 +159,6 @@ impl Caller {
         self.link_text(&vnode, &status).await
     }
 
-    pub(crate) fn xattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> {
-        if fid == ROOT {
-            return Err(Errno::NODATA.into());
-        }
-        let volume = Arc::clone(&self.vnode(fid)?.volume);
-        let text = match name {
-            b"afs.cell" => volume.cell.name.to_string(),
-            b"afs.volume" => volume.name.clone(),
-            b"afs.fid" => format!("{}:{}:{}", fid.volume, fid.vnode, fid.unique),
-            _ => return Err(Errno::NODATA.into()),
-        };
-        Ok(text.into())
-    }
-
     pub(crate) async fn statfs(&self, fid: Fid) -> Result<StatFs, Error> {
         let space = |blocks, free| StatFs {
             block_size: BLOCK,

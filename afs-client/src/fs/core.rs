@@ -20,6 +20,8 @@ use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
+use crate::events::{Broken, Tally};
+use crate::history::{About, History};
 use crate::op::{Attempt, Class, Rotation};
 use crate::rpc::Procedure;
 use crate::rpc::client::{RpcError, call};
@@ -52,12 +54,14 @@ pub(crate) struct Core {
     pub(crate) all: Breaks,
     /// Breaks of FIDs that were not in the table: a reply that was under way then makes no promise.
     pub(crate) unknown: Breaks,
-    pub(crate) broken: crate::events::BreakCounts,
+    pub(crate) broken: Tally<Broken>,
     pub(crate) started: Instant,
     pub(crate) tokens: Tokens,
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     pub(crate) counts: super::counts::Counts,
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
+    pub(crate) locks: super::locking::Locks,
+    pub(crate) history: History,
 }
 
 /// The file system as one identity sees it.
@@ -168,16 +172,30 @@ impl Caller {
         self.tokens.proof(self.who, &vnode.volume.cell.name, class)
     }
 
-    /// The servers to try for a call about this vnode.
+    /// The servers to try for a call of this procedure about this vnode.
     pub(crate) fn rotation(
         &self,
         vnode: &Vnode,
+        procedure: &'static str,
         class: Class,
         deadline: Instant,
     ) -> Result<Rotation<'_>, Error> {
         let proof = self.proof(vnode, class)?;
         let volume = Arc::clone(&vnode.volume);
-        Ok(Rotation::new(&self.core.volumes, volume, class, deadline, proof))
+        let about = About {
+            fid: vnode.fid,
+            who: self.who,
+            procedure,
+        };
+        let told = (&self.core.history, about);
+        Ok(Rotation::new(
+            &self.core.volumes,
+            volume,
+            told,
+            class,
+            deadline,
+            proof,
+        ))
     }
 
     /// The status with the rights of the caller, and how long both stand; `None` if either is not known.
@@ -336,7 +354,7 @@ impl Caller {
         request: &P,
         deadline: Instant,
     ) -> Result<(P::Reply, Noted), Error> {
-        let mut rotation = self.rotation(vnode, class, deadline)?;
+        let mut rotation = self.rotation(vnode, P::NAME, class, deadline)?;
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);

@@ -1,6 +1,11 @@
-//! Counts of hits and misses, for xstat_cm_test.
+//! Counts that are kept from the start: for metrics, and for xstat_cm_test.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::events::{Flow, Scope, Tally};
 
 /// Counts from the start. Relaxed: they are only read to be shown.
 #[derive(Debug, Default)]
@@ -9,8 +14,11 @@ pub(crate) struct Counts {
     pub(crate) status_misses: AtomicU32,
     pub(crate) data_hits: AtomicU32,
     pub(crate) data_misses: AtomicU32,
-    pub(crate) breaks: AtomicU32,
     pub(crate) conflicts: AtomicU32,
+    pub(crate) scopes: Tally<Scope>,
+    pub(crate) flows: Tally<Flow>,
+    /// Stores that failed, by errno.
+    store_errors: Mutex<BTreeMap<i32, u64>>,
 }
 
 impl Counts {
@@ -35,8 +43,16 @@ impl Counts {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn broken(&self, count: usize) {
-        self.breaks
-            .fetch_add(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Relaxed);
+    /// Objects and volumes that breaks have named.
+    pub(crate) fn breaks(&self) -> u64 {
+        self.scopes.get(Scope::File) + self.scopes.get(Scope::Volume)
+    }
+
+    pub(crate) fn store_failed(&self, errno: i32) {
+        *self.store_errors.lock().entry(errno).or_default() += 1;
+    }
+
+    pub(crate) fn store_errors(&self) -> BTreeMap<i32, u64> {
+        self.store_errors.lock().clone()
     }
 }

@@ -7,23 +7,26 @@
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
+use tracing::Instrument as _;
 
 use super::core::Caller;
 use super::types::{HandleId, Invalidation, Kind, OpenFlags, Opened};
 use crate::auth::tokens::{Identity, ProofId};
 use crate::clock;
 use crate::error::Error;
+use crate::events::Flow;
 use crate::op::Class;
 use crate::rpc::client::{RpcError, fetch_data, store_data};
-use crate::rpc::fs::{FetchDataArgs, StoreDataArgs};
+use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, STORE_DATA_NAME, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::{Attempt as StoreAttempt, Author, CacheFile, Fill, Mark, StoreCall, checksum_of};
+use crate::trace::child;
 use crate::types::DataVersion;
 use crate::vnode::Vnode;
 use crate::vnode::status::{INSERT, Status, WRITE, to_seconds};
@@ -37,6 +40,8 @@ pub(crate) struct Handle {
     pub(crate) who: Identity,
     /// Where a sequential reader goes on.
     next: Arc<Mutex<u64>>,
+    /// A lock that was taken through it is gone, and others may have had it since.
+    pub(super) lost: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -46,7 +51,15 @@ impl Handle {
             flags,
             who,
             next: Arc::default(),
+            lost: Arc::default(),
         }
+    }
+
+    fn check_locks(&self) -> Result<(), Error> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Error::new(Errno::IO, "the server has lost the lock on this file"));
+        }
+        Ok(())
     }
 }
 
@@ -121,6 +134,9 @@ impl Caller {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
         };
+        if let Err(error) = handle.check_locks() {
+            return Some(Err(error));
+        }
         let vnode = &handle.vnode;
         let (status, _) = self.as_identity(handle.who).valid(vnode)?;
         if !status.is_readable_with(status.access) {
@@ -134,6 +150,7 @@ impl Caller {
             Ok(true) => {
                 *handle.next.lock() = offset + out.len() as u64;
                 self.counts.data_hit();
+                self.counts.flows.add(Flow::ServedHit, out.len() as u64);
                 Some(Ok(out.into()))
             }
             Ok(false) => None,
@@ -144,6 +161,7 @@ impl Caller {
     /// Reads; fetches what is not here, and ahead of a sequential reader more than that.
     pub(crate) async fn read(&self, id: HandleId, offset: u64, len: u32) -> Result<Bytes, Error> {
         let handle = self.handle(id)?;
+        handle.check_locks()?;
         let opener = self.as_identity(handle.who);
         let vnode = &handle.vnode;
         let range = offset..offset.saturating_add(len.into());
@@ -175,9 +193,11 @@ impl Caller {
                 (range.clone(), SMALL)
             };
             opener.begin_fetch(vnode, want, unit, deadline);
-            if !self.fetched(vnode, &range, deadline).await?
-                && let Some(bytes) = opener.read_past(vnode, &range).await?
-            {
+            let fetched = self
+                .fetched(vnode, &range, deadline)
+                .instrument(child!("cache.wait"))
+                .await?;
+            if !fetched && let Some(bytes) = opener.read_past(vnode, &range).await? {
                 return Ok(bytes);
             }
         }
@@ -189,7 +209,8 @@ impl Caller {
     fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
         for fill in vnode.data.begin_fills(want, unit) {
             let (caller, vnode) = (self.clone(), Arc::clone(vnode));
-            tokio::spawn(async move { caller.fetch(&vnode, fill, deadline).await });
+            let fetch = async move { caller.fetch(&vnode, fill, deadline).await };
+            tokio::spawn(fetch.in_current_span());
         }
     }
 
@@ -233,7 +254,7 @@ impl Caller {
             position: range.start,
             length: range.end - range.start,
         };
-        let mut rotation = match self.rotation(vnode, Class::Reading, deadline) {
+        let mut rotation = match self.rotation(vnode, FETCH_DATA_NAME, Class::Reading, deadline) {
             Ok(rotation) => rotation.bulk(),
             Err(error) => return fill.fail(error),
         };
@@ -247,6 +268,7 @@ impl Caller {
             match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
                 Ok((length, reply)) => {
                     rotation.succeeded(&attempt);
+                    self.counts.flows.add(Flow::Fetched, length);
                     match self.learn(vnode, &reply.status, Some(&reply.callback), &noted) {
                         Ok(status) => drop(fill.commit(range.start + length, status.version)),
                         Err(error) => fill.fail(error),
@@ -272,6 +294,9 @@ impl Caller {
         };
         if !handle.flags.write {
             return Some(Err(Errno::BADF.into()));
+        }
+        if let Err(error) = handle.check_locks() {
+            return Some(Err(error));
         }
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
             return None;
@@ -408,6 +433,7 @@ impl Caller {
             let (status, sent) = match writer.store_part(vnode, part, &request).await {
                 Ok(done) => done,
                 Err(error) => {
+                    self.counts.store_failed(error.errno());
                     vnode.data.store_failed();
                     vnode.distrust();
                     return Err(error);
@@ -462,7 +488,9 @@ impl Caller {
         part: &StoreCall,
         request: &StoreDataArgs,
     ) -> Result<(Status, u64), Error> {
-        let mut rotation = self.rotation(vnode, Class::Idempotent, self.until())?.bulk();
+        let mut rotation = self
+            .rotation(vnode, STORE_DATA_NAME, Class::Idempotent, self.until())?
+            .bulk();
         let sample = part.sample();
         let len = usize::try_from(sample.end - sample.start).unwrap_or_default();
         let mark = Mark {
@@ -479,6 +507,7 @@ impl Caller {
             match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
                 Ok(reply) => {
                     rotation.succeeded(&attempt);
+                    self.counts.flows.add(Flow::Stored, request.length);
                     let status = self.learn(vnode, &reply.status, None, &noted)?;
                     return Ok((status, sent));
                 }
@@ -639,6 +668,7 @@ impl Caller {
         };
         let vnode = handle.vnode;
         let doomed = if vnode.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.unlock_all(&vnode).await;
             vnode.doomed.lock().take()
         } else {
             None

@@ -251,6 +251,36 @@ impl Caller {
         Ok(inside.all(|entry| entry.name == hidden_name(entry.vnode, entry.unique)))
     }
 
+    /// Renames a file within its directory if the new name is free: the new name is a link first, which the server makes
+    /// only where there is nothing. For anything else there is no way without a race: `EINVAL`.
+    pub(crate) async fn rename_new(
+        &self,
+        from_dir: Fid,
+        from: &[u8],
+        to_dir: Fid,
+        to: &[u8],
+    ) -> Result<(), Error> {
+        check_name(to)?;
+        let parent = self.parent(to_dir)?;
+        let (_, _, directory) = self.directory(&parent).await?;
+        if directory.lookup(to).is_some() {
+            return Err(Errno::EXIST.into());
+        }
+        if from_dir != to_dir {
+            return Err(Errno::INVAL.into());
+        }
+        let (vnode, unique) = directory.lookup(from).ok_or(Errno::NOENT)?;
+        let file = self.vnode_in(to_dir.sibling(vnode, unique), &parent.volume);
+        if self.status(&file).await?.0.kind != Kind::File {
+            return Err(Errno::INVAL.into());
+        }
+        self.link(file.fid, to_dir, to).await?;
+        self.remove_file(from_dir, from).await?;
+        file.distrust();
+        self.invalidate(Invalidation::Node(file.fid));
+        Ok(())
+    }
+
     pub(crate) async fn rename(
         &self,
         from_dir: Fid,

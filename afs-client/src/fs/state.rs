@@ -4,19 +4,26 @@ use std::collections::HashSet;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rxrpc::proto::debug::PeerSnapshot;
 
 use super::AfsFs;
 use super::core::Core;
-use crate::cell::CellName;
+use crate::cell::{Cell, CellName};
 use crate::clock;
+use crate::server::{Server, ServerId, State as Reached};
 use crate::store::{Aside, Writer};
+use crate::types::VolumeId;
+use crate::volume::{Volume, VolumeKind};
 
 /// The state at one moment.
 #[derive(Clone, Debug)]
 pub struct State {
     /// The file servers of the volumes that were entered, each once for every cell.
     pub servers: Vec<ServerState>,
+    /// The location servers of the cells that were entered, by cell, and whether each answers.
+    pub location_servers: Vec<(Arc<str>, bool)>,
     /// Volumes that were entered.
     pub volumes: usize,
     /// Files, directories and links that are known.
@@ -25,6 +32,27 @@ pub struct State {
     pub cache: CacheState,
     /// What was written and is not in its place.
     pub kept: KeptState,
+    /// Its counts.
+    pub counts: CountState,
+}
+
+/// What happened from the start.
+#[derive(Clone, Debug)]
+pub struct CountState {
+    /// Calls to file servers that were made once more, by reason.
+    pub retries: Vec<(&'static str, u64)>,
+    /// How many of them to another address.
+    pub failovers: Vec<(&'static str, u64)>,
+    /// Questions where volumes are, by how they were answered.
+    pub lookups: Vec<(&'static str, u64)>,
+    /// Objects, volumes and servers whose promises were broken.
+    pub breaks: Vec<(&'static str, u64)>,
+    /// Bytes of file data, by where they went.
+    pub flows: Vec<(&'static str, u64)>,
+    /// What left the cache of file data for others, by reason.
+    pub evictions: Vec<(&'static str, u64)>,
+    /// Stores that failed, by errno.
+    pub store_errors: Vec<(i32, u64)>,
 }
 
 /// Data that was written and is not in its place.
@@ -56,14 +84,35 @@ pub struct Waiting {
 pub struct ServerState {
     /// A cell that it has volumes of.
     pub cell: Arc<str>,
+    /// What makes it itself.
+    pub id: ServerId,
     /// Where it is called.
     pub peer: Option<SocketAddrV4>,
+    /// Its addresses, and whether each answers.
+    pub addresses: Vec<(SocketAddrV4, bool)>,
     /// It answers.
     pub up: bool,
+    /// For how long it has not.
+    pub down_for: Option<Duration>,
     /// The time to it and back, once that was measured.
     pub rtt: Option<Duration>,
     /// It has promised to call us when something changes.
     pub promised: bool,
+}
+
+/// A volume that was entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeState {
+    /// Its cell.
+    pub cell: Arc<str>,
+    /// Its id.
+    pub id: VolumeId,
+    /// Name of its group, without suffix.
+    pub name: String,
+    /// Which copy it is.
+    pub kind: VolumeKind,
+    /// The servers that have it.
+    pub servers: Vec<ServerState>,
 }
 
 /// The cache of file data, in bytes.
@@ -77,6 +126,10 @@ pub struct CacheState {
     pub dirty: u64,
     /// How often data went past the cache because its file system was full, and because that failed otherwise.
     pub bypassed: [u64; 2],
+    /// Files with such bytes.
+    pub dirty_files: usize,
+    /// For how long the first of them has had some.
+    pub dirty_for: Option<Duration>,
 }
 
 impl AfsFs {
@@ -84,6 +137,119 @@ impl AfsFs {
     #[must_use]
     pub fn state(&self) -> State {
         self.0.state()
+    }
+
+    /// The volumes that were entered, by cell and name.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeState> {
+        let now = clock::now();
+        let mut volumes: Vec<_> = self
+            .0
+            .volumes
+            .all()
+            .iter()
+            .map(|volume| volume_state(volume, now))
+            .collect();
+        volumes.sort_by(|a, b| (&a.cell, &a.name, a.id).cmp(&(&b.cell, &b.name, b.id)));
+        volumes
+    }
+
+    /// The cells that were entered, in that order.
+    #[must_use]
+    pub fn cells(&self) -> Vec<Arc<Cell>> {
+        self.0.cells.known()
+    }
+
+    /// The name of the home cell.
+    #[must_use]
+    pub fn home(&self) -> &CellName {
+        self.0.cells.home()
+    }
+
+    /// At most `most` connections, and how many there are.
+    #[must_use]
+    pub fn connections(&self, most: usize) -> (Vec<rxrpc::net::Listed>, usize) {
+        self.0.endpoint.list(most)
+    }
+
+    /// Whom there are connections to or from.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerSnapshot> {
+        self.0.endpoint.peers()
+    }
+
+    /// How many promises stand, by the server that gave them, and when the first of them ends.
+    #[must_use]
+    pub fn promises(&self) -> Vec<PromiseState> {
+        let now = clock::now();
+        let mut promises: Vec<PromiseState> = Vec::new();
+        for vnode in self.0.vnodes.all() {
+            let Some((server, left)) = vnode.promised(now, &self.0.all) else {
+                continue;
+            };
+            match promises.iter_mut().find(|known| known.server == server.id()) {
+                Some(known) => {
+                    known.count += 1;
+                    known.first_ends = known.first_ends.min(left);
+                }
+                None => promises.push(PromiseState {
+                    server: server.id(),
+                    peer: server.best_address(|_| false),
+                    count: 1,
+                    first_ends: left,
+                }),
+            }
+        }
+        promises
+    }
+}
+
+/// What a server has promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromiseState {
+    /// The server.
+    pub server: ServerId,
+    /// Where it is called.
+    pub peer: Option<SocketAddrV4>,
+    /// Objects that it has promised to tell of.
+    pub count: usize,
+    /// When the first of these promises ends.
+    pub first_ends: Duration,
+}
+
+pub(super) fn server_state(cell: &Arc<str>, server: &Server, now: Instant) -> ServerState {
+    let down = server.down_addresses();
+    let addresses = server.addresses();
+    ServerState {
+        cell: Arc::clone(cell),
+        id: server.id(),
+        peer: server.best_address(|_| false),
+        addresses: addresses
+            .into_iter()
+            .map(|peer| (peer, !down.contains(&peer)))
+            .collect(),
+        up: server.is_up(),
+        down_for: match server.state() {
+            Reached::Up => None,
+            Reached::Down { since } => Some(now.saturating_duration_since(since)),
+        },
+        rtt: server.rtt(),
+        promised: server.may_call_back(now),
+    }
+}
+
+pub(super) fn volume_state(volume: &Volume, now: Instant) -> VolumeState {
+    let cell = volume.cell.name.shared();
+    let servers = volume.servers();
+    VolumeState {
+        cell: Arc::clone(cell),
+        id: volume.id,
+        name: volume.name.clone(),
+        kind: volume.kind,
+        servers: servers
+            .iter()
+            .map(|server| server_state(cell, server, now))
+            .collect(),
     }
 }
 
@@ -103,6 +269,19 @@ impl Core {
         }
     }
 
+    fn count_state(&self) -> CountState {
+        let evicted = ("evicted", self.cache.evicted_bytes());
+        CountState {
+            retries: self.history.retries.iter().collect(),
+            failovers: self.history.failovers.iter().collect(),
+            lookups: self.volumes.lookups().iter().collect(),
+            breaks: self.counts.scopes.iter().collect(),
+            flows: self.counts.flows.iter().chain([evicted]).collect(),
+            evictions: self.cache.evictions().iter().collect(),
+            store_errors: self.counts.store_errors().into_iter().collect(),
+        }
+    }
+
     fn state(&self) -> State {
         let now = clock::now();
         let mut seen = HashSet::new();
@@ -113,17 +292,18 @@ impl Core {
                 if !seen.insert((volume.cell.id, server.id())) {
                     continue;
                 }
-                servers.push(ServerState {
-                    cell: Arc::clone(cell),
-                    peer: server.best_address(|_| false),
-                    up: server.is_up(),
-                    rtt: server.rtt(),
-                    promised: server.may_call_back(now),
-                });
+                servers.push(server_state(cell, &server, now));
             }
         }
+        let (dirty_files, dirty_since) = self.cache.dirty_files();
+        let locations = |cell: Arc<Cell>| {
+            let name = Arc::clone(cell.name.shared());
+            let up: Vec<_> = cell.location_servers().map(|(_, up)| up).collect();
+            up.into_iter().map(move |up| (Arc::clone(&name), up))
+        };
         State {
             servers,
+            location_servers: self.cells.known().into_iter().flat_map(locations).collect(),
             volumes: self.volumes.len(),
             vnodes: self.vnodes.len(),
             cache: CacheState {
@@ -131,8 +311,11 @@ impl Core {
                 limit: self.cache.max_bytes(),
                 dirty: self.cache.dirty_bytes(),
                 bypassed: self.cache.bypassed(),
+                dirty_files,
+                dirty_for: dirty_since.map(|since| now.saturating_duration_since(since)),
             },
             kept: self.kept(),
+            counts: self.count_state(),
         }
     }
 }

@@ -9,6 +9,7 @@ use rxrpc::net::EndpointConfig;
 
 use crate::auth::TokenRules;
 use crate::cell::Cells;
+use crate::lock::LockScope;
 use crate::types::{DataVersion, Fid};
 
 /// How a file system is set up.
@@ -28,6 +29,8 @@ pub struct Config {
     pub max_vnodes: usize,
     /// How tokens are used.
     pub tokens: TokenRules,
+    /// Which locks servers hear of.
+    pub locks: LockScope,
 }
 
 /// Where file data is kept, and how much of it.

@@ -15,8 +15,9 @@ use crate::dir::Directory;
 use crate::error::Error;
 use crate::mount_point::{MountKind, MountTarget};
 use crate::op::Class;
+use crate::rpc::Procedure as _;
 use crate::rpc::client::fetch_data;
-use crate::rpc::fs::{FetchDataArgs, InlineBulkStatus};
+use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, InlineBulkStatus};
 use crate::rpc::types::AfsFid;
 use crate::types::{CellId, DataVersion, Fid, Uniquifier, VnodeId, VolumeId};
 use crate::vnode::Vnode;
@@ -351,7 +352,9 @@ impl Caller {
         vnode: &Arc<Vnode>,
         range: Range<u64>,
     ) -> Result<(DataVersion, Bytes), Error> {
-        let mut rotation = self.rotation(vnode, Class::Reading, self.until())?.bulk();
+        let mut rotation = self
+            .rotation(vnode, FETCH_DATA_NAME, Class::Reading, self.until())?
+            .bulk();
         let request = FetchDataArgs {
             fid: vnode.fid.into(),
             position: range.start,
@@ -451,7 +454,7 @@ impl Caller {
         let request = InlineBulkStatus {
             fids: List(wanted.iter().map(|vnode| AfsFid::from(vnode.fid)).collect()),
         };
-        let mut rotation = self.rotation(&parent, Class::Reading, self.until())?;
+        let mut rotation = self.rotation(&parent, InlineBulkStatus::NAME, Class::Reading, self.until())?;
         loop {
             let attempt = rotation.next().await?;
             let noted: Vec<_> = wanted.iter().map(|vnode| self.note(vnode, &attempt)).collect();

@@ -6,12 +6,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use rxrpc::net::{ClientCall, Endpoint, Target};
 use rxrpc::proto::{AbortCode, CallError, abort_codes};
 use rxrpc::security::rxkad::Fault;
+use tracing::Instrument as _;
 
 use super::Procedure;
 use super::fs::{
     FETCH_DATA, FETCH_DATA_NAME, FetchDataArgs, FetchDataReply, STORE_DATA, STORE_DATA_NAME, StoreDataArgs,
     StoreDataReply,
 };
+use crate::trace;
 use crate::xdr::{Decode, Encode, XdrError, from_bytes};
 
 /// Why a procedure gave no result.
@@ -81,7 +83,7 @@ pub async fn call<P: Procedure>(
     request: &P,
 ) -> Result<P::Reply, RpcError> {
     let exchange = async {
-        let mut call = endpoint.call(target).await?.named(P::NAME);
+        let mut call = begin(endpoint, target, P::NAME).await?;
         let mut arguments = Vec::new();
         P::OPCODE.encode(&mut arguments);
         request.encode(&mut arguments);
@@ -89,7 +91,31 @@ pub async fn call<P: Procedure>(
         call.finish()?;
         rest_of(&mut call, BytesMut::new()).await
     };
-    watched(target, P::NAME, exchange.await)
+    traced(target, P::NAME, exchange).await
+}
+
+/// A call with its connection.
+async fn begin(
+    endpoint: &Endpoint,
+    target: &Target,
+    procedure: &'static str,
+) -> Result<ClientCall, CallError> {
+    let acquire = trace::acquire();
+    let call = endpoint.call(target).instrument(acquire.clone()).await?;
+    trace::acquired(&acquire, &call);
+    Ok(call.named(procedure))
+}
+
+/// Makes a call in a span of its own, if what it is made for is traced.
+async fn traced<T>(
+    target: &Target,
+    procedure: &'static str,
+    exchange: impl Future<Output = Result<T, RpcError>>,
+) -> Result<T, RpcError> {
+    let span = trace::rpc(target, procedure);
+    let result = exchange.instrument(span.clone()).await;
+    trace::ended(&span, &result);
+    watched(target, procedure, result)
 }
 
 /// Logs nonsense: whoever runs the server should know.
@@ -113,11 +139,7 @@ pub async fn fetch_data(
     request: &FetchDataArgs,
     sink: &mut (dyn FnMut(u64, &[Bytes]) -> io::Result<()> + Send),
 ) -> Result<(u64, FetchDataReply), RpcError> {
-    watched(
-        target,
-        FETCH_DATA_NAME,
-        fetch(endpoint, target, request, sink).await,
-    )
+    traced(target, FETCH_DATA_NAME, fetch(endpoint, target, request, sink)).await
 }
 
 async fn fetch(
@@ -126,7 +148,7 @@ async fn fetch(
     request: &FetchDataArgs,
     sink: &mut (dyn FnMut(u64, &[Bytes]) -> io::Result<()> + Send),
 ) -> Result<(u64, FetchDataReply), RpcError> {
-    let mut call = endpoint.call(target).await?.named(FETCH_DATA_NAME);
+    let mut call = begin(endpoint, target, FETCH_DATA_NAME).await?;
     let mut arguments = Vec::new();
     FETCH_DATA.encode(&mut arguments);
     request.encode(&mut arguments);
@@ -185,11 +207,7 @@ pub async fn store_data(
     request: &StoreDataArgs,
     source: &mut (dyn FnMut(u64, usize) -> io::Result<Bytes> + Send),
 ) -> Result<StoreDataReply, RpcError> {
-    watched(
-        target,
-        STORE_DATA_NAME,
-        store(endpoint, target, request, source).await,
-    )
+    traced(target, STORE_DATA_NAME, store(endpoint, target, request, source)).await
 }
 
 async fn store(
@@ -198,7 +216,7 @@ async fn store(
     request: &StoreDataArgs,
     source: &mut (dyn FnMut(u64, usize) -> io::Result<Bytes> + Send),
 ) -> Result<StoreDataReply, RpcError> {
-    let mut call = endpoint.call(target).await?.named(STORE_DATA_NAME);
+    let mut call = begin(endpoint, target, STORE_DATA_NAME).await?;
     let mut arguments = Vec::new();
     STORE_DATA.encode(&mut arguments);
     request.encode(&mut arguments);

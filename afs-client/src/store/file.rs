@@ -267,6 +267,12 @@ impl CacheFile {
         journal.step(self.id, step);
     }
 
+    /// Bytes of the pages in use, and of those with bytes that only we have.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.allocated.bytes(), state.dirty_pages.bytes())
+    }
+
     /// Takes over what a status says; what is cached of another version is thrown away.
     pub(crate) fn set_server(&self, served: Served) {
         {
@@ -558,6 +564,9 @@ impl CacheFile {
             }
             self.note(&state, &Step::Write(range.clone()));
             state.content.write(range.clone());
+            if state.dirty_pages.is_empty() {
+                self.shared.became_dirty(self.id);
+            }
             let added = state.dirty_pages.insert(cover);
             self.shared.dirty_changed(0, added);
             break state.content.len();
@@ -581,7 +590,7 @@ impl CacheFile {
         if len < before {
             freed += state.cut(len);
         }
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.filled.notify_waiters();
@@ -710,7 +719,7 @@ impl CacheFile {
         state.changed = served.changed;
         // What lies between the ends counts as clean now.
         state.forget_sums(&(base..served.len.max(base)));
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.leave_memory();
@@ -722,7 +731,7 @@ impl CacheFile {
         let mut state = self.state.write();
         self.note(&state, &Step::StoreFailed);
         state.content.store_failed();
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
     }
 
     /// Gives local changes up.
@@ -731,7 +740,7 @@ impl CacheFile {
         self.saved.store(false, Ordering::Relaxed);
         self.note(&state, &Step::Discard);
         let freed = state.change(Content::discard);
-        state.count_dirty(&self.shared);
+        state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.leave_memory();
@@ -1129,8 +1138,11 @@ impl State {
         self.allocated.remove(len.next_multiple_of(PAGE)..u64::MAX)
     }
 
-    fn count_dirty(&mut self, shared: &Shared) {
+    fn count_dirty(&mut self, shared: &Shared, id: u64) {
         let now = self.content.dirty_pages();
+        if now.is_empty() {
+            shared.became_clean(id);
+        }
         shared.dirty_changed(self.dirty_pages.bytes(), now.bytes());
         self.dirty_pages = now;
     }

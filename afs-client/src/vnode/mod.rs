@@ -235,12 +235,20 @@ impl Vnode {
 
     /// The server that promised, if the promise stands.
     pub(crate) fn promised_by(&self, now: Instant, all: &Breaks) -> Option<Arc<crate::server::Server>> {
+        self.promised(now, all).map(|(server, _)| server)
+    }
+
+    /// The server that promised, and for how long its promise stands.
+    pub(crate) fn promised(
+        &self,
+        now: Instant,
+        all: &Breaks,
+    ) -> Option<(Arc<crate::server::Server>, Duration)> {
         let stamp = self.stamp(all);
         let known = self.known.read();
         let promise = known.promise.as_ref()?;
-        promise
-            .remaining(stamp, now)
-            .map(|_| Arc::clone(promise.server()))
+        let left = promise.remaining(stamp, now)?;
+        Some((Arc::clone(promise.server()), left))
     }
 
     /// The directory of this version.

@@ -9,18 +9,21 @@ use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use rxrpc::net::Endpoint;
 use rxrpc::security::Security;
+use tracing::Instrument as _;
 
 use super::{Parent, Volume, VolumeKind, choose};
 use crate::cell::Cell;
 use crate::clock;
 use crate::database::Database;
 use crate::error::Error;
+use crate::events::{Located, Tally};
 use crate::mount_point::{MountKind, MountTarget};
 use crate::rpc::Procedure;
 use crate::rpc::client::RpcError;
 use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
 use crate::rpc::vl::{GetAddrs, GetEntryByName, NO_ENTRY};
 use crate::server::{Server, ServerId, Servers};
+use crate::trace::child;
 use crate::types::{CellId, VolumeId};
 use crate::vnode::promise::Breaks;
 use crate::xdr::Text;
@@ -33,10 +36,11 @@ pub struct Volumes {
     by_id: RwLock<HashMap<(CellId, VolumeId), Arc<Volume>>>,
     /// What the location database said, by name or number.
     entries: Mutex<HashMap<(CellId, String), Learnt>>,
+    lookups: Tally<Located>,
 }
 
-/// An entry and when it was learnt.
-type Learnt = (Arc<VolumeEntry>, Instant);
+/// An entry, and when it was learnt if it is believed still.
+type Learnt = (Arc<VolumeEntry>, Option<Instant>);
 
 impl Volumes {
     /// None yet.
@@ -47,6 +51,7 @@ impl Volumes {
             servers,
             by_id: RwLock::default(),
             entries: Mutex::default(),
+            lookups: Tally::default(),
         }
     }
 
@@ -54,6 +59,12 @@ impl Volumes {
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_id.read().len()
+    }
+
+    /// How questions where volumes are were answered.
+    #[must_use]
+    pub fn lookups(&self) -> &Tally<Located> {
+        &self.lookups
     }
 
     /// True if none was entered.
@@ -161,9 +172,11 @@ impl Volumes {
     ///
     /// As those of [`enter`](Self::enter).
     pub async fn relocate(&self, volume: &Volume, deadline: Instant) -> Result<(), Error> {
-        self.entries
-            .lock()
-            .retain(|(cell, _), (entry, _)| *cell != volume.cell.id || !entry.ids.contains(&volume.id.0));
+        for ((cell, _), (entry, learnt)) in self.entries.lock().iter_mut() {
+            if *cell == volume.cell.id && entry.ids.contains(&volume.id.0) {
+                *learnt = None;
+            }
+        }
         let entry = self.entry(&volume.cell, &volume.id.to_string(), deadline).await?;
         let servers = self
             .servers_of(&volume.cell, &entry, volume.kind, deadline)
@@ -179,27 +192,34 @@ impl Volumes {
         deadline: Instant,
     ) -> Result<Arc<VolumeEntry>, Error> {
         let key = (cell.id, name.to_owned());
-        if let Some((entry, learnt)) = self.entries.lock().get(&key)
-            && clock::now().saturating_duration_since(*learnt) < ENTRY_LIFE
+        let known = self.entries.lock().get(&key).cloned();
+        let is_stale = known.is_some();
+        if let Some((entry, Some(learnt))) = known
+            && clock::now().saturating_duration_since(learnt) < ENTRY_LIFE
         {
-            return Ok(Arc::clone(entry));
+            self.lookups.count(Located::Hit);
+            return Ok(entry);
         }
         let request = GetEntryByName {
             name: Text::from(name.as_bytes()),
         };
-        let reply = self
-            .ask(cell, &request, deadline)
-            .await
-            .map_err(|error| match error {
-                RpcError::Aborted(code) if code.0 == NO_ENTRY => {
-                    Error::new(Errno::NODEV, format!("cell {} has no volume {name}", cell.name))
-                }
-                error => {
-                    let asked = Error::from(error);
-                    let why = format!("location servers of cell {}: {asked}", cell.name);
-                    Error::new(Errno::from_raw_os_error(asked.errno()), why)
-                }
-            })?;
+        let span = child!("vldb.resolve", afs.cell = %cell.name, afs.volume = name);
+        let answer = self.ask(cell, &request, deadline).instrument(span).await;
+        self.lookups.count(match &answer {
+            Err(RpcError::Aborted(code)) if code.0 == NO_ENTRY => Located::Negative,
+            _ if is_stale => Located::Stale,
+            _ => Located::Miss,
+        });
+        let reply = answer.map_err(|error| match error {
+            RpcError::Aborted(code) if code.0 == NO_ENTRY => {
+                Error::new(Errno::NODEV, format!("cell {} has no volume {name}", cell.name))
+            }
+            error => {
+                let asked = Error::from(error);
+                let why = format!("location servers of cell {}: {asked}", cell.name);
+                Error::new(Errno::from_raw_os_error(asked.errno()), why)
+            }
+        })?;
         let entry = Arc::new(reply.entry);
         if entry.servers == 0 || entry.servers > SERVERS_MAX {
             tracing::warn!(cell = %cell.name, volume = name, servers = entry.servers, "damaged location entry");
@@ -212,7 +232,7 @@ impl Volumes {
         if entries.len() >= ENTRIES_MAX {
             entries.clear();
         }
-        entries.insert(key, (Arc::clone(&entry), clock::now()));
+        entries.insert(key, (Arc::clone(&entry), Some(clock::now())));
         Ok(entry)
     }
 

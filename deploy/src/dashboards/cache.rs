@@ -52,6 +52,46 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     ],
                 },
                 Panel {
+                    title: "Bytes of file data",
+                    description: "served_hit was read without waiting; fetched and stored went over the network; evicted made room.",
+                    look: Lines,
+                    unit: Unit::ByteRate,
+                    queries: &[Query {
+                        query: r"sum by (flow) (rate(afs_cache_bytes_total{@}[$__rate_interval]))",
+                        legend: "{{flow}}",
+                    }],
+                },
+                Panel {
+                    title: "Evicted, by reason",
+                    description: "room: others needed the space (--cache-size, --cache-memory); descriptors: others needed the file.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (reason) (rate(afs_cache_evictions_total{@}[$__rate_interval]))",
+                        legend: "{{reason}}",
+                    }],
+                },
+                Panel {
+                    title: "Stores that failed",
+                    description: "By error. What could not be stored is here only.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (errno) (rate(afs_store_errors_total{@}[$__rate_interval]))",
+                        legend: "{{errno}}",
+                    }],
+                },
+                Panel {
+                    title: "Where volumes are",
+                    description: "hit was known; miss, stale and negative asked a location server.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (outcome) (rate(afs_vldb_lookups_total{@}[$__rate_interval]))",
+                        legend: "{{outcome}}",
+                    }],
+                },
+                Panel {
                     title: "Known",
                     description: "status: files, directories and links. volume: volumes entered.",
                     look: Lines,

@@ -184,6 +184,38 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     }],
                 },
                 Panel {
+                    title: "Calls made once more",
+                    description: "By what had become of the first try; failovers went to another address.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[
+                        Query {
+                            query: r"sum by (reason) (rate(afs_rpc_retries_total{@}[$__rate_interval]))",
+                            legend: "{{reason}}",
+                        },
+                        Query {
+                            query: r"sum(rate(afs_failovers_total{@}[$__rate_interval]))",
+                            legend: "to another address",
+                        },
+                    ],
+                },
+                Panel {
+                    title: "Under way",
+                    description: "Calls that were made and not answered yet, and calls that wait for a channel.",
+                    look: Lines,
+                    unit: Unit::Count,
+                    queries: &[
+                        Query {
+                            query: r"sum by (service) (afs_rpc_in_flight{@})",
+                            legend: "{{service}}",
+                        },
+                        Query {
+                            query: r"sum(afs_rx_calls_waiting{@})",
+                            legend: "waiting",
+                        },
+                    ],
+                },
+                Panel {
                     title: "Round trips",
                     description: "As measured by packets that were sent once and answered.",
                     look: Heatmap,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use afs_client::error::Error;
 use afs_client::fs::{AfsFs, Entry, HandleId, Lookup, OpenFlags, Opened};
+use afs_client::lock::{LockOwner, LockScope, Span};
 use afs_client::types::Fid;
 use bytes::Bytes;
 use fuser::{
@@ -26,7 +27,7 @@ impl Adapter {
             .and_then(|kept| kept.opened_before(asked.unique()));
         if let Some(handle) = before {
             let keep_cache = false;
-            return answer_open(asked, flags, Opened { handle, keep_cache });
+            return self.shared.say_open(asked, flags, Opened { handle, keep_cache });
         }
         match asked.fs().open_cached(fid, flags) {
             Some(Ok(opened)) => self.shared.answer_open(asked, fid, flags, opened),
@@ -87,7 +88,7 @@ impl Adapter {
                         &told.attr,
                         told.generation,
                         handle,
-                        open_reply(flags, opened),
+                        open_reply(flags, opened, shared.fs.lock_scope()),
                     );
                 });
             });
@@ -137,21 +138,27 @@ impl Adapter {
         }
     }
 
-    pub(super) fn do_flush(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
+    /// `close()`: besides, what the process had locked of the file is free.
+    pub(super) fn do_flush(&self, asked: Asked<ReplyEmpty>, handle: FileHandle, owner: fuser::LockOwner) {
         let Some(asked) = self.unspoiled(handle, asked) else {
             return;
         };
         let handle = HandleId(handle.0);
+        let owner = LockOwner(owner.0);
         let storing = self.shared.storing(asked.node());
         match asked.fs().flush_cached(handle) {
-            Some(Ok(())) => {
+            Some(Ok(())) if !asked.fs().has_locks(handle, owner) => {
                 self.shared.stored(storing);
                 asked.ok(ReplyEmpty::ok);
             }
             Some(Err(error)) => asked.fail(errno_of(&error)),
-            None => {
+            _ => {
                 let fs = asked.fs().clone();
-                let work = async move { fs.flush(handle).await };
+                let work = async move {
+                    let stored = fs.flush(handle).await;
+                    fs.unlock(handle, owner, Span::WHOLE).await?;
+                    stored
+                };
                 self.shared
                     .wait(Limit::Own, asked, work, move |shared, asked, ()| {
                         shared.stored(storing);
@@ -175,10 +182,18 @@ impl Adapter {
             });
     }
 
-    pub(super) fn do_release(&self, asked: Asked<ReplyEmpty>, handle: FileHandle) {
+    pub(super) fn do_release(
+        &self,
+        asked: Asked<ReplyEmpty>,
+        handle: FileHandle,
+        owner: Option<fuser::LockOwner>,
+    ) {
         let (fs, handle) = (asked.fs().clone(), HandleId(handle.0));
         let storing = self.shared.storing(asked.node());
         let work = async move {
+            if let Some(owner) = owner {
+                fs.unlock(handle, LockOwner(owner.0), Span::WHOLE).await?;
+            }
             fs.release(handle).await;
             Ok(())
         };
@@ -215,7 +230,12 @@ impl Shared {
         if let Some(kept) = self.kept() {
             kept.opened(asked.unique(), opened.handle, fid, flags, asked.fs().identity());
         }
-        answer_open(asked, flags, opened);
+        self.say_open(asked, flags, opened);
+    }
+
+    fn say_open(&self, asked: Asked<ReplyOpen>, flags: OpenFlags, opened: Opened) {
+        let said = open_reply(flags, opened, self.fs.lock_scope());
+        asked.ok(|reply| reply.opened(FileHandle(opened.handle.0), said));
     }
 
     fn wrote(&self, node: u64) {
@@ -251,17 +271,13 @@ async fn open_existing(
     }
 }
 
-fn answer_open(asked: Asked<ReplyOpen>, flags: OpenFlags, opened: Opened) {
-    asked.ok(|reply| reply.opened(FileHandle(opened.handle.0), open_reply(flags, opened)));
-}
-
-fn open_reply(flags: OpenFlags, opened: Opened) -> FopenFlags {
+fn open_reply(flags: OpenFlags, opened: Opened, locks: LockScope) -> FopenFlags {
     let mut reply = FopenFlags::empty();
     if opened.keep_cache && !flags.truncate {
         reply |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    if !flags.write {
-        // close() has nothing to store.
+    if !flags.write && locks == LockScope::Local {
+        // close() has nothing to store, and nothing to give back.
         reply |= FopenFlags::FOPEN_NOFLUSH;
     }
     reply
@@ -282,14 +298,18 @@ mod tests {
             ..OpenFlags::default()
         };
         assert_eq!(
-            open_reply(reader, opened),
+            open_reply(reader, opened, LockScope::Local),
             FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
+        );
+        assert_eq!(
+            open_reply(reader, opened, LockScope::Whole),
+            FopenFlags::FOPEN_KEEP_CACHE
         );
         let writer = OpenFlags {
             write: true,
             truncate: true,
             ..OpenFlags::default()
         };
-        assert_eq!(open_reply(writer, opened), FopenFlags::empty());
+        assert_eq!(open_reply(writer, opened, LockScope::Local), FopenFlags::empty());
     }
 }

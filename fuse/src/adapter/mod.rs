@@ -7,6 +7,8 @@ mod change;
 mod convert;
 mod directory;
 mod file;
+mod interrupt;
+mod lock;
 mod namespace;
 mod node;
 mod reply;
@@ -21,11 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use afs_client::lock::LockScope;
 use afs_client::types::Fid;
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
@@ -53,7 +56,7 @@ impl Adapter {
         let who = self.shared.identities.of(request.uid(), request.pid());
         Asked::new(
             reply,
-            Ticket::new(op, request.unique().0, node.0, Instant::now(), metrics, part),
+            Ticket::new(op, request, node.0, Instant::now(), metrics, part),
             self.shared.fs.as_identity(who),
         )
     }
@@ -85,6 +88,11 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_ASYNC_DIO;
+        // Else the kernel keeps locks by itself.
+        wanted.set(
+            InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS,
+            self.shared.fs.lock_scope() != LockScope::Local,
+        );
         // The kernel shows what it keeps to everybody, and asks nobody before.
         wanted.set(
             InitFlags::FUSE_CACHE_SYMLINKS,
@@ -316,10 +324,10 @@ impl Filesystem for Adapter {
         request: &Request,
         node: INodeNo,
         handle: FileHandle,
-        _owner: LockOwner,
+        owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        guarded(|| self.do_flush(self.asked(Op::Flush, request, node, reply), handle));
+        guarded(|| self.do_flush(self.asked(Op::Flush, request, node, reply), handle, owner));
     }
 
     fn release(
@@ -328,11 +336,11 @@ impl Filesystem for Adapter {
         node: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        guarded(|| self.do_release(self.asked(Op::Release, request, node, reply), handle));
+        guarded(|| self.do_release(self.asked(Op::Release, request, node, reply), handle, owner));
     }
 
     fn fsync(
@@ -405,14 +413,14 @@ impl Filesystem for Adapter {
         &self,
         request: &Request,
         node: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.asked(Op::Setxattr, request, node, reply)
-            .fail(Errno::EOPNOTSUPP);
+        let asked = self.asked(Op::Setxattr, request, node, reply);
+        guarded(|| self.do_setxattr(asked, node, name.as_bytes(), value, flags));
     }
 
     fn getxattr(&self, request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -442,6 +450,39 @@ impl Filesystem for Adapter {
 
     fn access(&self, request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         guarded(|| self.do_access(self.asked(Op::Access, request, node, reply), node, mask));
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        first: u64,
+        last: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let wanted = lock::Wanted::new(owner, (first, last), kind, pid);
+        guarded(|| self.do_getlk(self.asked(Op::Getlk, request, node, reply), handle, wanted));
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        first: u64,
+        last: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let wanted = lock::Wanted::new(owner, (first, last), kind, pid);
+        guarded(|| self.do_setlk(self.asked(Op::Setlk, request, node, reply), handle, wanted, sleep));
     }
 
     fn fallocate(

@@ -234,20 +234,20 @@ impl Adapter {
         let Some((to_dir, asked)) = self.named(to.0, to.1, asked) else {
             return;
         };
-        // The servers know plain replacing only: not to replace is possible where there is nothing to be replaced.
-        if flags == RenameFlags::RENAME_NOREPLACE {
-            match asked.fs().lookup_cached(to_dir, to.1) {
-                Some(Ok(Lookup::Absent { .. })) => {}
-                Some(Ok(Lookup::Found(_))) => return asked.fail(Errno::EEXIST),
-                _ => return asked.fail(Errno::EINVAL),
-            }
-        } else if !flags.is_empty() {
+        let replaces = flags.is_empty();
+        if !replaces && flags != RenameFlags::RENAME_NOREPLACE {
             return asked.fail(Errno::EINVAL);
         }
         let change = Change::rename((from_dir, from.1), (to_dir, to.1));
         let (fs, from, to) = (asked.fs().clone(), from.1.to_vec(), to.1.to_vec());
         // The kernel keeps the moved entry under its new name without asking.
-        let work = async move { fs.rename(from_dir, &from, to_dir, &to).await };
+        let work = async move {
+            if replaces {
+                fs.rename(from_dir, &from, to_dir, &to).await
+            } else {
+                fs.rename_new(from_dir, &from, to_dir, &to).await
+            }
+        };
         self.shared
             .change(asked, change, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
     }

@@ -103,6 +103,31 @@ impl Adapter {
         );
     }
 
+    pub(super) fn do_setxattr(
+        &self,
+        asked: Asked<ReplyEmpty>,
+        node: INodeNo,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) {
+        if !name.starts_with(b"afs.") {
+            return asked.fail(Errno::EOPNOTSUPP);
+        }
+        if flags & libc::XATTR_CREATE != 0 {
+            // Those of ours are always there.
+            return asked.fail(Errno::EEXIST);
+        }
+        let Some((fid, asked)) = self.object(node, asked) else {
+            return;
+        };
+        let (fs, name, value) = (asked.fs().clone(), name.to_vec(), value.to_vec());
+        let work = async move { fs.setxattr(fid, &name, &value).await };
+        self.shared.wait(Limit::Deadline, asked, work, |_, asked, ()| {
+            asked.ok(ReplyEmpty::ok)
+        });
+    }
+
     pub(super) fn do_statfs(&self, asked: Asked<ReplyStatfs>, node: INodeNo) {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;

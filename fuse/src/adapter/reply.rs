@@ -7,12 +7,15 @@ use afs_client::error::Error;
 use afs_client::fs::AfsFs;
 use fuser::{
     Errno, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
+
+use tracing::Span;
 
 use super::shared::{Part, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::op::Op;
+use crate::telemetry::trace;
 
 /// A reply that can say no.
 pub(super) trait Answer: Send + 'static {
@@ -31,25 +34,29 @@ macro_rules! answers {
 
 answers! {
     ReplyAttr ReplyCreate ReplyData ReplyDirectory ReplyDirectoryPlus ReplyEmpty ReplyEntry ReplyOpen
-    ReplyStatfs ReplyWrite ReplyXattr
+    ReplyLock ReplyStatfs ReplyWrite ReplyXattr
 }
 
 /// What is counted about a request.
 pub(super) struct Ticket {
     op: Op,
     unique: u64,
+    thread: u32,
     node: u64,
     start: Instant,
     metrics: Arc<Metrics>,
     /// Where it is written down that the kernel has the answer.
     settles: Option<Arc<Shared>>,
+    /// The trace of it; none unless it is traced.
+    span: Span,
+    waits: bool,
     _part: Option<Part>,
 }
 
 impl Ticket {
     pub(super) fn new(
         op: Op,
-        unique: u64,
+        request: &Request,
         node: u64,
         start: Instant,
         metrics: Arc<Metrics>,
@@ -57,17 +64,21 @@ impl Ticket {
     ) -> Self {
         Self {
             op,
-            unique,
+            unique: request.unique().0,
+            thread: request.pid(),
             node,
             start,
             metrics,
             settles: None,
+            span: trace::request_span(op, request.unique().0, node),
+            waits: false,
             _part: part,
         }
     }
 
     fn done(&self, result: Result<(), i32>) {
         self.metrics.fuse_done(self.op, result, self.start.elapsed());
+        trace::request_answered(&self.span, self.waits, result);
     }
 
     fn answered(&self) {
@@ -79,7 +90,8 @@ impl Ticket {
 
 /// A request that waits for its answer.
 pub(super) struct Asked<R> {
-    reply: R,
+    /// None when whoever asked does not wait any more.
+    reply: Option<R>,
     ticket: Ticket,
     fs: AfsFs,
 }
@@ -87,6 +99,7 @@ pub(super) struct Asked<R> {
 impl<R: Answer> Asked<R> {
     /// `fs` is the file system as whoever asks sees it.
     pub(super) fn new(reply: R, ticket: Ticket, fs: AfsFs) -> Self {
+        let reply = Some(reply);
         Self { reply, ticket, fs }
     }
 
@@ -98,6 +111,12 @@ impl<R: Answer> Asked<R> {
     /// The file system as whoever asks sees it.
     pub(super) fn fs(&self) -> &AfsFs {
         &self.fs
+    }
+
+    /// It waits for the network from now on: the span in which that is done.
+    pub(super) fn waits(&mut self) -> Span {
+        self.ticket.waits = true;
+        self.ticket.span.clone()
     }
 
     pub(super) fn op(&self) -> Op {
@@ -112,24 +131,43 @@ impl<R: Answer> Asked<R> {
         self.ticket.node
     }
 
+    /// The thread that asks; 0 if it cannot be seen from here.
+    pub(super) fn thread(&self) -> u32 {
+        self.ticket.thread
+    }
+
     /// Says yes. Counted first: who sees the answer also sees the count.
     pub(super) fn ok(self, answer: impl FnOnce(R)) {
-        self.ticket.done(Ok(()));
-        answer(self.reply);
+        if let Some(reply) = self.reply {
+            self.ticket.done(Ok(()));
+            answer(reply);
+        }
         self.ticket.answered();
     }
 
     /// Says no.
     pub(super) fn fail(self, errno: Errno) {
-        self.ticket.done(Err(errno.code()));
-        self.reply.fail(errno);
+        if let Some(reply) = self.reply {
+            self.ticket.done(Err(errno.code()));
+            reply.fail(errno);
+        }
         self.ticket.answered();
+    }
+
+    /// Whoever asked is to end and waits no longer; what was begun may go on.
+    pub(super) fn interrupt(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            self.ticket.done(Err(Errno::EINTR.code()));
+            reply.fail(Errno::EINTR);
+        }
     }
 
     /// Says no in a way that is not an error reply.
     pub(super) fn negative(self, errno: Errno, answer: impl FnOnce(R)) {
-        self.ticket.done(Err(errno.code()));
-        answer(self.reply);
+        if let Some(reply) = self.reply {
+            self.ticket.done(Err(errno.code()));
+            answer(reply);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What requests have in common, and the tasks of those that wait.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,13 +15,13 @@ use tracing::Instrument;
 
 use super::convert;
 use super::directory::Streams;
+use super::interrupt;
 use super::reply::{Answer, Asked, errno_of};
 use crate::identity::Identities;
 use crate::inode::{InodeTable, Names, ROOT};
 use crate::kept::{Image, Kept, Log};
 use crate::owners::Owners;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace;
 
 /// What requests and their tasks need.
 pub struct Shared {
@@ -170,7 +171,7 @@ impl Shared {
     }
 
     /// Answers a request from a task.
-    pub(super) fn wait<R, T, W, A>(self: &Arc<Self>, limit: Limit, asked: Asked<R>, work: W, answer: A)
+    pub(super) fn wait<R, T, W, A>(self: &Arc<Self>, limit: Limit, mut asked: Asked<R>, work: W, answer: A)
     where
         R: Answer,
         T: Send + 'static,
@@ -178,20 +179,30 @@ impl Shared {
         A: FnOnce(&Self, Asked<R>, T) + Send + 'static,
     {
         let shared = Arc::clone(self);
-        let span = trace::request_span(asked.op(), asked.unique(), asked.node());
+        let span = asked.waits();
         let task = async move {
             let _counted = InFlight::count(&shared.metrics);
-            let result = match limit {
-                Limit::Own => Ok(work.await),
-                Limit::Deadline => tokio::time::timeout(shared.deadline, work).await,
+            let mut work = pin!(work);
+            let result = tokio::select! {
+                biased;
+                result = &mut work => Some(result),
+                () = tokio::time::sleep(shared.deadline), if limit == Limit::Deadline => None,
+                () = interrupt::asked_to_end(asked.thread()) => {
+                    asked.interrupt();
+                    match limit {
+                        // What it moves is not only for whoever asked.
+                        Limit::Own => Some(work.await),
+                        Limit::Deadline => return,
+                    }
+                }
             };
             match result {
-                Ok(Ok(value)) => answer(&shared, asked, value),
-                Ok(Err(error)) => {
+                Some(Ok(value)) => answer(&shared, asked, value),
+                Some(Err(error)) => {
                     tracing::debug!(op = asked.op().name(), node = asked.node(), %error, "failed");
                     asked.fail(errno_of(&error));
                 }
-                Err(_) => {
+                None => {
                     tracing::warn!(op = asked.op().name(), node = asked.node(), "deadline passed");
                     asked.fail(Errno::ETIMEDOUT);
                 }

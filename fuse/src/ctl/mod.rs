@@ -15,12 +15,13 @@ use std::path::PathBuf;
 
 pub use proto::{Held, Reply, Request};
 
-/// Where mounts of this user have their sockets; `None` if there is no safe place.
-fn own_directory() -> Option<PathBuf> {
+/// Where mounts of this user have their sockets: the first of these that can be used. Root in a user namespace may not be
+/// able to use that of root.
+fn own_directories() -> Vec<PathBuf> {
     if rustix::process::geteuid().is_root() {
-        return Some(ROOT_DIRECTORY.into());
+        return directories();
     }
-    runtime_directory()
+    runtime_directory().into_iter().collect()
 }
 
 /// Where a command looks for mounts.

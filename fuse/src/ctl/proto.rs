@@ -1,10 +1,14 @@
 //! What is said over the control socket, in XDR.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use afs_client::auth::{Principal, Token};
 use afs_client::cell::CellName;
 use afs_client::xdr::{Decode, Decoder, Encode, XdrError, put_counted};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::offer::Offer;
@@ -20,6 +24,14 @@ pub enum Request {
     ForgetTokens(Option<CellName>),
     /// The process that asks, and all below it, are an identity of their own from now on.
     OpenScope,
+    /// How is the mount?
+    Status,
+    /// Why is this path, from the root of the mount on, as it is?
+    Why(PathBuf),
+    /// What do the metrics say?
+    Sample,
+    /// Trace this share of requests (in millionths) from now on, and those that take so many milliseconds.
+    Trace(Option<u32>, Option<u32>),
 }
 
 /// What a mount answers.
@@ -29,18 +41,21 @@ pub enum Reply {
     Done,
     /// These are held.
     Tokens(Vec<Held>),
+    /// A report, in JSON.
+    Report(String),
     /// No, and why not.
     Refused(String),
 }
 
 /// A token that is held: all that anybody is told of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Held {
     /// Who makes calls with it.
     pub owner: String,
     /// The cell.
     pub cell: String,
     /// Whose it is.
+    #[serde(rename = "principal")]
     pub client: String,
     /// Until when it can be used (unix seconds).
     pub expires: u32,
@@ -87,6 +102,18 @@ impl Request {
             }
             Self::ListTokens => LIST_TOKENS.encode(&mut out),
             Self::OpenScope => OPEN_SCOPE.encode(&mut out),
+            Self::Status => STATUS.encode(&mut out),
+            Self::Why(path) => {
+                WHY.encode(&mut out);
+                put_counted(&mut out, path.as_os_str().as_bytes());
+            }
+            Self::Sample => SAMPLE.encode(&mut out),
+            Self::Trace(ratio, slow_ms) => {
+                TRACE.encode(&mut out);
+                for setting in [ratio, slow_ms] {
+                    setting.unwrap_or(AS_IT_IS).encode(&mut out);
+                }
+            }
             Self::ForgetTokens(cell) => {
                 FORGET_TOKENS.encode(&mut out);
                 put_counted(&mut out, cell.as_ref().map_or("", CellName::as_str).as_bytes());
@@ -119,6 +146,13 @@ impl Request {
             }
             LIST_TOKENS => Self::ListTokens,
             OPEN_SCOPE => Self::OpenScope,
+            STATUS => Self::Status,
+            WHY => Self::Why(OsStr::from_bytes(data(&mut input)?).into()),
+            SAMPLE => Self::Sample,
+            TRACE => {
+                let mut setting = || input.word().map(|word| (word != AS_IT_IS).then_some(word));
+                Self::Trace(setting()?, setting()?)
+            }
             FORGET_TOKENS => match text(&mut input)?.as_str() {
                 "" => Self::ForgetTokens(None),
                 cell => Self::ForgetTokens(Some(CellName::new(cell).map_err(|_| Nonsense)?)),
@@ -146,6 +180,10 @@ impl Reply {
                     u32::from(held.renews).encode(&mut out);
                 }
             }
+            Self::Report(json) => {
+                REPORT.encode(&mut out);
+                put_counted(&mut out, json.as_bytes());
+            }
             Self::Refused(why) => {
                 REFUSED.encode(&mut out);
                 put_counted(&mut out, why.as_bytes());
@@ -172,6 +210,7 @@ impl Reply {
                 }
                 Self::Tokens(tokens)
             }
+            REPORT => Self::Report(text(&mut input)?),
             REFUSED => Self::Refused(text(&mut input)?),
             _ => return Err(Nonsense),
         };
@@ -217,9 +256,15 @@ const SET_TOKEN: u32 = 1;
 const LIST_TOKENS: u32 = 2;
 const FORGET_TOKENS: u32 = 3;
 const OPEN_SCOPE: u32 = 4;
+const STATUS: u32 = 5;
+const WHY: u32 = 6;
+const SAMPLE: u32 = 7;
+const TRACE: u32 = 8;
+const AS_IT_IS: u32 = u32::MAX;
 const DONE: u32 = 0;
 const TOKENS: u32 = 1;
 const REFUSED: u32 = 2;
+const REPORT: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -279,6 +324,10 @@ mod tests {
             ),
             Request::ListTokens,
             Request::OpenScope,
+            Request::Status,
+            Request::Why("/a.b/c".into()),
+            Request::Sample,
+            Request::Trace(Some(10_000), None),
             Request::ForgetTokens(None),
             Request::ForgetTokens(CellName::new("a.b").ok()),
         ] {
@@ -299,6 +348,7 @@ mod tests {
             Reply::Done,
             Reply::Tokens(vec![held.clone(), held]),
             Reply::Tokens(Vec::new()),
+            Reply::Report("{}".to_owned()),
             Reply::Refused("no".to_owned()),
         ] {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));

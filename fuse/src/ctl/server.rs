@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use afs_client::auth::Identity;
 use afs_client::fs::AfsFs;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::proto::MESSAGE_MAX;
-use super::{Held, Reply, Request, own_directory, passing};
+use super::{Held, Reply, Request, own_directories, passing};
 use crate::identity::Identities;
+use crate::report::{Reports, Served};
+use crate::telemetry::trace;
 
 /// The socket of one mount. Its drop removes it.
 #[derive(Debug)]
@@ -31,8 +34,8 @@ pub struct Socket {
 /// owner's. Root may look at all, but nobody ever gets a key back.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Whose mount it is.
-    pub owner: u32,
+    /// Whose mount it is, and who may use it.
+    pub served: Arc<Served>,
     /// Who is who.
     pub identities: Arc<Identities>,
 }
@@ -46,14 +49,19 @@ struct Asker {
 
 impl Socket {
     /// Listens. Needs a tokio runtime.
-    pub fn listen(name: &str, fs: AfsFs, policy: Policy) -> io::Result<Self> {
-        let directory = own_directory()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "XDG_RUNTIME_DIR is not set"))?;
-        Self::listen_in(&directory, name, fs, policy)
+    pub fn listen(name: &str, reports: Reports, policy: Policy) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "XDG_RUNTIME_DIR is not set");
+        for directory in own_directories() {
+            match Self::listen_in(&directory, name, &reports, &policy) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
-    fn listen_in(directory: &Path, name: &str, fs: AfsFs, policy: Policy) -> io::Result<Self> {
-        secure(directory, policy.owner)?;
+    fn listen_in(directory: &Path, name: &str, reports: &Reports, policy: &Policy) -> io::Result<Self> {
+        secure(directory, policy.served.owner)?;
         sweep(directory, FRESH)?;
         // Addresses of sockets are short.
         let name: String = name.chars().take(NAME_MAX).filter(char::is_ascii).collect();
@@ -62,7 +70,7 @@ impl Socket {
         let path = directory.join(format!("{name}.{number:016x}.sock"));
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o666))?;
-        let task = tokio::spawn(serve(listener, fs, policy)).abort_handle();
+        let task = tokio::spawn(serve(listener, reports.clone(), policy.clone())).abort_handle();
         Ok(Self { path, task })
     }
 }
@@ -105,7 +113,7 @@ fn sweep(directory: &Path, fresh: Duration) -> io::Result<()> {
     Ok(())
 }
 
-async fn serve(listener: UnixListener, fs: AfsFs, policy: Policy) {
+async fn serve(listener: UnixListener, reports: Reports, policy: Policy) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
@@ -113,9 +121,9 @@ async fn serve(listener: UnixListener, fs: AfsFs, policy: Policy) {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (fs, policy) = (fs.clone(), policy.clone());
+                let (reports, policy) = (reports.clone(), policy.clone());
                 tokio::spawn(async move {
-                    let answered = tokio::time::timeout(PATIENCE, converse(stream, &fs, &policy)).await;
+                    let answered = tokio::time::timeout(PATIENCE, converse(stream, &reports, &policy)).await;
                     if let Ok(Err(error)) = answered {
                         tracing::debug!(%error, "a command gave up");
                     }
@@ -130,7 +138,7 @@ async fn serve(listener: UnixListener, fs: AfsFs, policy: Policy) {
     }
 }
 
-async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: &Policy) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, reports: &Reports, policy: &Policy) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     let asker = Asker {
         user: peer.uid(),
@@ -144,7 +152,7 @@ async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: &Policy) -> io::Re
         let mut request = Zeroizing::new(vec![0; length]);
         stream.read_exact(&mut request).await?;
         match Request::decode(&request) {
-            Ok(request) => policy.answer(fs, asker, request, along),
+            Ok(request) => policy.answer(reports, asker, request, along).await,
             Err(nonsense) => Reply::Refused(nonsense.to_string()),
         }
     };
@@ -156,7 +164,14 @@ async fn converse(mut stream: UnixStream, fs: &AfsFs, policy: &Policy) -> io::Re
 }
 
 impl Policy {
-    fn answer(&self, fs: &AfsFs, asker: Asker, request: Request, along: Option<OwnedFd>) -> Reply {
+    async fn answer(
+        &self,
+        reports: &Reports,
+        asker: Asker,
+        request: Request,
+        along: Option<OwnedFd>,
+    ) -> Reply {
+        let fs = &reports.fs;
         let who = match request {
             Request::SetToken(..) => {
                 let held = || fs.tokens().into_iter().map(|held| held.owner).collect();
@@ -182,6 +197,27 @@ impl Policy {
                 Ok(())
             }
             Request::OpenScope => self.open_scope(fs, asker).map_err(|error| error.to_string()),
+            Request::Status => {
+                let may_see = |owner| {
+                    (owner == who && self.refusal(who, asker.user, &LIST).is_none()) || asker.user == ROOT
+                };
+                return reported(&reports.status(held(fs, may_see)));
+            }
+            Request::Why(path) => {
+                let all = asker.user == ROOT;
+                return reported(&reports.why(&mine, &path, shown(who), all).await);
+            }
+            Request::Sample => return reported(&reports.sample()),
+            Request::Trace(ratio, slow_ms) => {
+                trace::trace(ratio, slow_ms);
+                let now = trace::traced();
+                tracing::info!(
+                    ratio = now.ratio,
+                    slow_ms = now.slow_ms,
+                    "what is traced was asked or changed"
+                );
+                return reported(&now);
+            }
         };
         done.map_or_else(Reply::Refused, |()| Reply::Done)
     }
@@ -189,9 +225,15 @@ impl Policy {
     /// Why it is not done.
     fn refusal(&self, who: Identity, user: u32, request: &Request) -> Option<&'static str> {
         match (who, request) {
+            (_, Request::Trace(..)) => {
+                (user != ROOT && user != self.served.owner).then_some("that is its owner's to say")
+            }
+            (_, Request::Status | Request::Why(_) | Request::Sample) => {
+                (!self.served.may_ask(user)).then_some("it is for its owner alone")
+            }
             (Identity::Everybody, Request::OpenScope) => Some("all who use it are one (--identity mount)"),
             (Identity::Everybody | Identity::Nobody, Request::ListTokens) if user == ROOT => None,
-            (Identity::Everybody, _) if user == self.owner => None,
+            (Identity::Everybody, _) if user == self.served.owner => None,
             (Identity::Everybody, _) => Some("its tokens are those of whoever mounted it"),
             (Identity::Nobody, Request::OpenScope) => None,
             (Identity::Nobody, _) => Some("your control group cannot be told from here"),
@@ -215,6 +257,13 @@ impl Policy {
             who.forget_tokens(None);
         });
         Ok(())
+    }
+}
+
+fn reported(report: &impl Serialize) -> Reply {
+    match serde_json::to_string(report) {
+        Ok(json) => Reply::Report(json),
+        Err(error) => Reply::Refused(format!("the report cannot be written: {error}")),
     }
 }
 
@@ -248,6 +297,7 @@ fn shown(who: Identity) -> String {
 }
 
 const ROOT: u32 = 0;
+const LIST: Request = Request::ListTokens;
 const NAME_MAX: usize = 50;
 /// How long after its birth a socket on which nobody listens is let be.
 const FRESH: Duration = Duration::from_secs(10);
@@ -267,14 +317,31 @@ mod tests {
     fn who_may_do_what() {
         let may = |who, user, request: &Request| {
             let identities = Arc::new(Identities::new(Rule::Uid));
-            let policy = Policy {
+            let served = Served {
+                at: "/afs".into(),
+                device: None,
                 owner: 1001,
+                allow_other: false,
+                read_only: false,
+                started: (std::time::Instant::now(), std::time::SystemTime::now()),
+                metrics: None,
+            };
+            let policy = Policy {
+                served: Arc::new(served),
                 identities,
             };
             policy.refusal(who, user, request).is_none()
         };
         let forget = Request::ForgetTokens(None);
         let scope = Request::OpenScope;
+        for (user, ask) in [(1001, true), (0, true), (1002, false)] {
+            assert_eq!(may(Identity::User(user), user, &Request::Trace(None, None)), ask);
+        }
+        for (user, ask) in [(1001, true), (0, true), (1002, false)] {
+            for request in [Request::Status, Request::Why("/".into()), Request::Sample] {
+                assert_eq!(may(Identity::User(user), user, &request), ask, "{user}");
+            }
+        }
         for (user, look, change) in [(1001, true, true), (0, true, false), (1002, false, false)] {
             let mount = Identity::Everybody;
             assert_eq!(may(mount, user, &Request::ListTokens), look, "{user}");

@@ -173,7 +173,7 @@ impl Mounted {
 
 /// The file by which the connection of a mount is aborted.
 fn connection_of(at: &Path) -> Option<PathBuf> {
-    let minor = mounted_at(at)?.minor;
+    let minor = mounted_at(at)?.device.minor;
     Some(PathBuf::from(format!("/sys/fs/fuse/connections/{minor}/abort")))
 }
 

@@ -192,6 +192,16 @@ families! {
         "Calls that the other side aborted, by the name of the code.";
     rpc_duration: Histogram(LATENCIES), "afs_rpc_duration_seconds", ["service", "rpc"], Stable,
         "Time from the start of a call to its end.";
+    rpc_in_flight: Gauge, "afs_rpc_in_flight", ["service"], Stable,
+        "Calls that we make now.";
+    calls_waiting: Gauge, "afs_rx_calls_waiting", ["service"], Stable,
+        "Calls that wait for a free channel now.";
+    retries: Counter, "afs_rpc_retries_total", ["service", "reason"], Stable,
+        "Calls that were made once more, by what had become of the first.";
+    failovers: Counter, "afs_failovers_total", ["service", "reason"], Stable,
+        "How many of the calls that were made once more went to another address.";
+    vldb_lookups: Counter, "afs_vldb_lookups_total", ["outcome"], Stable,
+        "Questions where a volume is: known (hit), asked (miss), asked again (stale), no such volume (negative).";
     breaks_received: Counter, "afs_callback_breaks_received_total", ["scope"], Stable,
         "Callback breaks as received, one per object named.";
     breaks: Counter, "afs_callback_breaks_total", ["outcome"], Stable,
@@ -214,6 +224,16 @@ families! {
         "Bytes that a cache may take.";
     cache_entries: Gauge, "afs_cache_entries", ["cache"], Stable,
         "Things that a cache knows.";
+    cache_bytes: Counter, "afs_cache_bytes_total", ["flow"], Stable,
+        "Bytes of file data: read from the cache at once, fetched, stored, evicted.";
+    cache_evictions: Counter, "afs_cache_evictions_total", ["cache", "reason"], Stable,
+        "Things that left a cache because others needed the room, or the descriptor.";
+    dirty_files: Gauge, "afs_dirty_files", [], Stable,
+        "Files with bytes written here and not stored on a server yet.";
+    oldest_dirty: Gauge, "afs_oldest_dirty_timestamp_seconds", [], Stable,
+        "Since when the first of them has had such bytes, in seconds since the epoch; 0 if there is none.";
+    store_errors: Counter, "afs_store_errors_total", ["errno"], Stable,
+        "Stores that failed, by error: the data is here only.";
     dirty_bytes: Gauge, "afs_dirty_bytes", [], Stable,
         "Bytes written here and not stored on a server yet.";
     unstored: Gauge, "afs_unstored_files", ["state"], Stable,
@@ -222,6 +242,10 @@ families! {
         "Files that were written here while somebody else changed them.";
     cache_bypasses: Counter, "afs_cache_bypasses_total", ["reason"], Stable,
         "Times that data went past the cache because its file system was full, or failed.";
+    locks: Gauge, "afs_locks", [], Stable,
+        "Locks on files that programs hold.";
+    locks_lost: Counter, "afs_locks_lost_total", [], Stable,
+        "Locks that a file server has forgotten while programs held them.";
     fuse_requests: Counter, "afs_fuse_requests_total", ["op", "result"], Stable,
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,
@@ -238,6 +262,8 @@ families! {
         "When the first of the tokens ends that are renewed here, in seconds since the epoch.";
     token_renewals: Counter, "afs_token_renewals_total", ["cell", "result"], Stable,
         "Tries to renew a token, by result.";
+    telemetry_dropped: Counter, "afs_telemetry_dropped_total", ["signal"], Stable,
+        "Telemetry that was lost: the queue was full, or the collector did not take it.";
     build_info: Gauge, "afs_build_info", ["version"], Stable,
         "Always 1; the label tells the version.";
     cpu_seconds: Seconds, "process_cpu_seconds_total", [], Stable,
@@ -303,6 +329,9 @@ mod tests {
                     "code",
                     "side",
                     "version",
+                    "flow",
+                    "signal",
+                    "errno",
                 ];
                 assert!(allowed.contains(label), "{}: {label}", row.name);
             }

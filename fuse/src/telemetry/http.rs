@@ -1,43 +1,78 @@
-//! /metrics and /healthz.
+//! The pages over HTTP: /metrics, the probes /healthz and /readyz, and /debug/....
+//!
+//! The machine: /healthz says that the process lives, /readyz that its mount can be used: the kernel gets answers through
+//! it, and some server of the home cell answers. A page of debugging is a table, or JSON for who asks for that with
+//! `?format=json` or an `Accept` header. Whoever reaches the address may read all of it.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::metrics::Metrics;
-use crate::failure::{Failure, Kind};
+use crate::mount::answers;
+use crate::report::Reports;
+use crate::report::pages::{Page, Row};
 
 /// What the pages show.
 #[derive(Clone)]
 pub struct Pages {
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// Set while the mount answers.
-    pub healthy: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+    /// What tells the rest, once there is a mount.
+    reports: Arc<OnceLock<Reports>>,
+    /// The mount is not served any more.
+    ended: Arc<AtomicBool>,
+    /// Held while the kernel is asked through the mount.
+    asking: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Pages {
+    /// Pages of a mount that is to come.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            reports: Arc::default(),
+            ended: Arc::default(),
+            asking: Arc::default(),
+        }
+    }
+
+    /// The mount is served.
+    pub fn show(&self, reports: Reports) {
+        // A second one is not shown: a program has one.
+        let _ = self.reports.set(reports);
+    }
+
+    /// The mount is not served any more.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Binds the address and serves until the handle is aborted.
-pub async fn serve(address: SocketAddr, pages: Pages) -> Result<(SocketAddr, JoinHandle<()>), Failure> {
-    let unusable = |error: std::io::Error| {
-        Failure::new(
-            Kind::Address,
-            format!("metrics address {address} cannot be used: {error}"),
-        )
-        .cure("choose another with --metrics")
-    };
-    let listener = TcpListener::bind(address).await.map_err(unusable)?;
-    let bound = listener.local_addr().map_err(unusable)?;
+pub async fn serve(address: SocketAddr, pages: Pages) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
     let router = Router::new()
         .route("/metrics", get(show_metrics))
-        .route("/healthz", get(show_health));
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(show_ready))
+        .route("/debug/connections", debug(Reports::connections))
+        .route("/debug/calls", debug(Reports::calls))
+        .route("/debug/peers", debug(Reports::peers))
+        .route("/debug/servers", debug(Reports::servers))
+        .route("/debug/callbacks", debug(Reports::callbacks))
+        .route("/debug/tokens", debug(Reports::tokens));
     let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router.with_state(pages)).await {
             tracing::error!(%error, "the metrics page ended");
@@ -57,15 +92,93 @@ async fn show_metrics(State(pages): State<Pages>) -> impl IntoResponse {
     }
 }
 
-async fn show_health(State(pages): State<Pages>) -> impl IntoResponse {
-    if pages.healthy.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+async fn show_ready(State(pages): State<Pages>) -> Response {
+    match pages.unready().await {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
     }
 }
 
+impl Pages {
+    /// Why the mount cannot be used.
+    async fn unready(&self) -> Option<String> {
+        if self.ended.load(Ordering::Relaxed) {
+            return Some("the mount has ended".to_owned());
+        }
+        let Some(reports) = self.reports.get() else {
+            return Some("the mount is not there yet".to_owned());
+        };
+        // One that this process does not see it cannot ask; it is served all the same.
+        if reports.served.device.is_some()
+            && let Some(why) = self.unanswered(reports.served.at.clone()).await
+        {
+            return Some(why);
+        }
+        let (home, servers) = (reports.fs.home(), reports.fs.state().servers);
+        let of_home: Vec<_> = servers
+            .iter()
+            .filter(|server| *server.cell == *home.as_str())
+            .collect();
+        let some_up = of_home.is_empty() || of_home.iter().any(|server| server.up);
+        (!some_up).then(|| format!("none of {} file servers of cell {home} answers", of_home.len()))
+    }
+
+    /// Why the kernel gets no answer through the mount.
+    async fn unanswered(&self, at: PathBuf) -> Option<String> {
+        let answer = async {
+            // A thread that hangs is not given company.
+            let turn = Arc::clone(&self.asking).lock_owned().await;
+            let path = at.clone();
+            tokio::task::spawn_blocking(move || {
+                let answer = answers(&path);
+                drop(turn);
+                answer
+            })
+            .await
+        };
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(format!("the mount at {}: {error}", at.display())),
+            Ok(Err(_)) | Err(_) => Some(format!("the mount at {} does not answer", at.display())),
+        }
+    }
+}
+
+/// A page of debugging.
+fn debug<R: Row + 'static>(page: fn(&Reports) -> Page<R>) -> axum::routing::MethodRouter<Pages> {
+    get(
+        move |State(pages): State<Pages>, RawQuery(query): RawQuery, headers: HeaderMap| async move {
+            let Some(reports) = pages.reports.get() else {
+                return (StatusCode::SERVICE_UNAVAILABLE, "the mount is not there yet\n").into_response();
+            };
+            let page = page(reports);
+            let as_json = match query.as_deref() {
+                None | Some("") => headers
+                    .get(header::ACCEPT)
+                    .and_then(|accepted| accepted.to_str().ok())
+                    .is_some_and(|accepted| accepted.contains(JSON)),
+                Some("format=json") => true,
+                Some("format=text") => false,
+                Some(other) => {
+                    let why = format!("{other:?} is not known here: write ?format=json or ?format=text\n");
+                    return (StatusCode::BAD_REQUEST, why).into_response();
+                }
+            };
+            if !as_json {
+                return page.table().into_response();
+            }
+            match serde_json::to_string(&page) {
+                Ok(json) => ([(header::CONTENT_TYPE, JSON)], json).into_response(),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+            }
+        },
+    )
+}
+
 const CLASSIC_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const JSON: &str = "application/json";
+/// Less than a probe of Kubernetes waits by default would be nothing: it waits for one second.
+const PATIENCE: Duration = Duration::from_millis(900);
 
 #[cfg(test)]
 mod tests {
@@ -84,12 +197,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_pages_answer() {
-        let healthy = Arc::new(AtomicBool::new(true));
-        let pages = Pages {
-            metrics: Arc::new(Metrics::new().unwrap()),
-            healthy: Arc::clone(&healthy),
-        };
+    async fn the_pages_answer_before_there_is_a_mount() {
+        let pages = Pages::new(Arc::new(Metrics::new().unwrap()));
         let (address, task) = serve(SocketAddr::from(([127, 0, 0, 1], 0)), pages.clone())
             .await
             .unwrap();
@@ -99,10 +208,14 @@ mod tests {
             "{metrics}"
         );
         assert!(page(address, "/healthz").await.ends_with("ok\n"));
-        healthy.store(false, Ordering::Relaxed);
-        assert!(page(address, "/healthz").await.starts_with("HTTP/1.1 503"));
+        let ready = page(address, "/readyz").await;
+        assert!(
+            ready.starts_with("HTTP/1.1 503") && ready.contains("not there yet"),
+            "{ready}"
+        );
+        assert!(page(address, "/debug/calls").await.starts_with("HTTP/1.1 503"));
         let taken = serve(address, pages).await.unwrap_err();
-        assert_eq!(taken.kind(), Kind::Address);
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         task.abort();
     }
 }

@@ -28,7 +28,7 @@ pub(super) const fn packet_slot(packet_type: PacketType) -> (usize, &'static str
     }
 }
 
-pub(super) const fn service_name(side: Side, service: ServiceId) -> &'static str {
+pub(crate) const fn service_name(side: Side, service: ServiceId) -> &'static str {
     match (side, service.0) {
         (Side::Client, 1) => "fs",
         (Side::Service, 1) => "cb",
@@ -38,7 +38,7 @@ pub(super) const fn service_name(side: Side, service: ServiceId) -> &'static str
     }
 }
 
-pub(super) const fn security_name(security: SecurityIndex) -> &'static str {
+pub(crate) const fn security_name(security: SecurityIndex) -> &'static str {
     match security.0 {
         0 => "none",
         RXKAD => "rxkad",

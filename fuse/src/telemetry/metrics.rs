@@ -1,11 +1,13 @@
 //! Turns events into metrics. One object is the sink of every layer.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use afs_client::events::Broken;
-use afs_client::fs::{AfsFs, State};
+use afs_client::events::{Broken, Kind as _};
+use afs_client::fs::{AfsFs, CountState, State};
 use parking_lot::RwLock;
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use rxrpc::events::{CallResult, Event};
 use rxrpc::proto::{DropReason, Resend, Side};
@@ -13,9 +15,10 @@ use rxrpc::security::rxkad;
 
 use super::families::Families;
 use super::labels::{acquire_name, close_name, code_name, network_error, security_name, service_name};
-use super::op::{Op, OpMetrics};
+use super::op::{Op, OpMetrics, result_name};
 use super::process;
 use super::wire::Wire;
+use crate::report::series::{Sample, Series};
 
 /// All metrics of the program.
 pub struct Metrics {
@@ -44,22 +47,11 @@ pub enum Forgotten {
 impl Metrics {
     /// The sum of the samples of a family of counters that have all these labels.
     pub fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
-        let wanted = |metric: &&prometheus::proto::Metric| {
-            let has = |(name, value): &(&str, &str)| {
-                let mut pairs = metric.get_label().iter();
-                pairs.any(|pair| pair.name() == *name && pair.value() == *value)
-            };
-            labels.iter().all(has)
+        let sample = Sample {
+            series: series_of(&self.registry.gather()),
+            ..Sample::default()
         };
-        let families = self.registry.gather();
-        let metrics = families
-            .iter()
-            .filter(|found| found.name() == family)
-            .flat_map(prometheus::proto::MetricFamily::get_metric);
-        metrics
-            .filter(wanted)
-            .map(|metric| metric.get_counter().get_value())
-            .sum()
+        sample.sum(family, labels)
     }
 
     /// Registers every family.
@@ -83,6 +75,9 @@ impl Metrics {
         for what in Broken::ALL {
             families.breaks.with_label_values(&[what.name()]);
         }
+        for errno in ["EACCES", "EDQUOT", "EIO", "ENOSPC", "ETIMEDOUT", "other"] {
+            families.store_errors.with_label_values(&[errno]);
+        }
         Ok(Self {
             ops: OpMetrics::new(families.fuse_requests.clone(), families.fuse_duration.clone()),
             wire: Wire::new(&families),
@@ -100,13 +95,26 @@ impl Metrics {
 
     /// The exposition in the classic text form.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// The same as numbers: of histograms the sums and the counts.
+    pub fn series(&self) -> Vec<Series> {
+        series_of(&self.gather())
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
         process::refresh(&self.families);
+        raise(
+            &self.families.telemetry_dropped.with_label_values(&["traces"]),
+            super::trace::traced().dropped,
+        );
         if let Some(fs) = self.watched.get() {
             self.look_at(fs);
         }
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        self.registry.gather()
     }
 
     /// The file system whose state is shown from now on.
@@ -129,22 +137,23 @@ impl Metrics {
                     .inc();
             });
         }
-        raise(
-            &families.breaks_received.with_label_values(&["file"]),
-            fs.breaks_received(),
-        );
-        for what in Broken::ALL {
-            raise(
-                &families.breaks.with_label_values(&[what.name()]),
-                fs.breaks().get(what),
-            );
+        for (what, count) in fs.breaks().iter() {
+            raise(&families.breaks.with_label_values(&[what]), count);
         }
         families
             .callback_path_last_seen
             .with_label_values(NO_LABELS)
             .set(whole(fs.requests().last()));
-        self.show(&fs.state());
+        let state = fs.state();
+        self.show(&state);
+        self.show_counts(&state.counts);
         self.show_tokens(fs);
+        let (held, lost) = fs.lock_counts();
+        families
+            .locks
+            .with_label_values(NO_LABELS)
+            .set(whole(held as u64));
+        raise(&families.locks_lost.with_label_values(NO_LABELS), lost);
         for (rpc, count) in fs.requests().iter() {
             raise(&families.callback_requests.with_label_values(&[rpc]), count);
         }
@@ -166,14 +175,21 @@ impl Metrics {
         let families = &self.families;
         families.servers.reset();
         families.promising.reset();
-        for server in &state.servers {
-            self.with_cell(&server.cell, |cell| {
-                let answers = if server.up { "up" } else { "down" };
+        let count_server = |cell: &Arc<str>, service, up| {
+            self.with_cell(cell, |cell| {
+                let answers = if up { "up" } else { "down" };
                 for state in ["up", "down"] {
-                    let labels = [cell, "fs", state];
-                    let servers = families.servers.with_label_values(&labels);
+                    let servers = families.servers.with_label_values(&[cell, service, state]);
                     servers.add(i64::from(state == answers));
                 }
+            });
+        };
+        for (cell, up) in &state.location_servers {
+            count_server(cell, "vl", *up);
+        }
+        for server in &state.servers {
+            count_server(&server.cell, "fs", server.up);
+            self.with_cell(&server.cell, |cell| {
                 let promising = families.promising.with_label_values(&[cell]);
                 promising.add(i64::from(server.promised));
             });
@@ -187,10 +203,6 @@ impl Metrics {
             .cache_limit
             .with_label_values(data)
             .set(whole(state.cache.limit));
-        families
-            .dirty_bytes
-            .with_label_values(NO_LABELS)
-            .set(whole(state.cache.dirty));
         for (state, files) in [
             ("waiting", state.kept.waiting.len()),
             ("set-aside", state.kept.set_aside.len()),
@@ -206,11 +218,48 @@ impl Metrics {
         for (reason, count) in [("full", full), ("failed", failed)] {
             raise(&families.cache_bypasses.with_label_values(&[reason]), count);
         }
+        let oldest = state.cache.dirty_for.map(|age| SystemTime::now() - age);
+        let oldest = oldest.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        for (gauge, value) in [
+            (&families.dirty_bytes, state.cache.dirty),
+            (&families.dirty_files, state.cache.dirty_files as u64),
+            (&families.oldest_dirty, oldest.map_or(0, |at| at.as_secs())),
+        ] {
+            gauge.with_label_values(NO_LABELS).set(whole(value));
+        }
         for (cache, entries) in [("status", state.vnodes), ("volume", state.volumes)] {
             families
                 .cache_entries
                 .with_label_values(&[cache])
                 .set(whole(entries as u64));
+        }
+    }
+
+    /// Takes over what the file system has counted by closed sets.
+    fn show_counts(&self, counts: &CountState) {
+        let families = &self.families;
+        for (family, labels, counted) in [
+            (&families.retries, &["fs"][..], &counts.retries),
+            (&families.failovers, &["fs"], &counts.failovers),
+            (&families.vldb_lookups, &[], &counts.lookups),
+            (&families.breaks_received, &[], &counts.breaks),
+            (&families.cache_bytes, &[], &counts.flows),
+            (&families.cache_evictions, &["data"], &counts.evictions),
+        ] {
+            for (label, count) in counted {
+                let labels: Vec<_> = labels.iter().copied().chain([*label]).collect();
+                raise(&family.with_label_values(&labels), *count);
+            }
+        }
+        // Several errors may share a label.
+        let mut by_label = BTreeMap::new();
+        for (errno, count) in &counts.store_errors {
+            *by_label
+                .entry(result_name(*errno).unwrap_or("other"))
+                .or_insert(0) += count;
+        }
+        for (label, count) in by_label {
+            raise(&families.store_errors.with_label_values(&[label]), count);
         }
     }
 
@@ -312,6 +361,9 @@ impl rxrpc::events::Sink for Metrics {
                 outcome,
             } => self.with_cell(scope, |cell| {
                 let service = service_name(*side, *service);
+                if *side == Side::Client {
+                    self.families.rpc_in_flight.with_label_values(&[service]).inc();
+                }
                 self.families
                     .acquires
                     .with_label_values(&[cell, service, security_name(*security), acquire_name(*outcome)])
@@ -346,11 +398,18 @@ impl rxrpc::events::Sink for Metrics {
                 };
                 self.families.reap_lost.with_label_values(&[side]).inc();
             }
-            Event::ChannelWaited { service, waited } => self
-                .families
-                .channel_wait
-                .with_label_values(&[service_name(Side::Client, *service)])
-                .observe(waited.as_secs_f64()),
+            Event::ChannelAwaited { service } => {
+                let service = service_name(Side::Client, *service);
+                self.families.calls_waiting.with_label_values(&[service]).inc();
+            }
+            Event::ChannelWaited { service, waited } => {
+                let service = service_name(Side::Client, *service);
+                self.families.calls_waiting.with_label_values(&[service]).dec();
+                self.families
+                    .channel_wait
+                    .with_label_values(&[service])
+                    .observe(waited.as_secs_f64());
+            }
             Event::CallEnded {
                 side,
                 scope,
@@ -360,6 +419,9 @@ impl rxrpc::events::Sink for Metrics {
                 duration,
             } => {
                 let service = service_name(*side, *service);
+                if *side == Side::Client {
+                    self.families.rpc_in_flight.with_label_values(&[service]).dec();
+                }
                 if !name.is_empty() {
                     self.families
                         .rpc_duration
@@ -423,6 +485,35 @@ impl rxrpc::events::Sink for Metrics {
             _ => {}
         }
     }
+}
+
+fn series_of(families: &[MetricFamily]) -> Vec<Series> {
+    let mut all = Vec::new();
+    for family in families {
+        for metric in family.get_metric() {
+            let pairs = metric.get_label().iter();
+            let labels: BTreeMap<_, _> = pairs
+                .map(|pair| (pair.name().to_owned(), pair.value().to_owned()))
+                .collect();
+            let mut add = |suffix: &str, value| {
+                all.push(Series {
+                    name: format!("{}{suffix}", family.name()),
+                    labels: labels.clone(),
+                    value,
+                });
+            };
+            match family.get_field_type() {
+                MetricType::COUNTER => add("", metric.get_counter().get_value()),
+                MetricType::HISTOGRAM => {
+                    let histogram = metric.get_histogram();
+                    add("_sum", histogram.get_sample_sum());
+                    add("_count", count(histogram.get_sample_count()));
+                }
+                _ => add("", metric.get_gauge().get_value()),
+            }
+        }
+    }
+    all
 }
 
 /// Takes over a count that somebody else keeps.
@@ -580,6 +671,95 @@ mod tests {
         assert_eq!(value(&text, other), Some(24.0), "{text}");
     }
 
+    /// Everything that a mount with four cells can count, at once.
+    #[test]
+    fn a_loaded_mount_keeps_to_its_budget() {
+        use afs_client::rpc::{cb, fs, vl};
+        let metrics = Metrics::new().unwrap();
+        type Served = (Side, u16, &'static [(u32, &'static str)]);
+        let services: [Served; 3] = [
+            (Side::Client, 1, fs::PROCEDURES),
+            (Side::Client, 52, vl::PROCEDURES),
+            (Side::Service, 1, cb::PROCEDURES),
+        ];
+        for cell in ["a.example", "b.example", "c.example", "d.example"] {
+            let scope: Arc<str> = cell.into();
+            for (side, service, procedures) in services {
+                let service = ServiceId(service);
+                let scope = match side {
+                    Side::Client => Arc::clone(&scope),
+                    Side::Service => "".into(),
+                };
+                for security in [0, 2] {
+                    for outcome in [
+                        Acquire::Created,
+                        Acquire::Reused,
+                        Acquire::Revived,
+                        Acquire::Replaced,
+                        Acquire::RefusedDying,
+                    ] {
+                        metrics.event(&Event::Acquired {
+                            side,
+                            scope: &scope,
+                            service,
+                            security: SecurityIndex(security),
+                            outcome,
+                        });
+                    }
+                }
+                for reason in [
+                    CloseReason::IdleReaped,
+                    CloseReason::Aborted,
+                    CloseReason::PeerDead,
+                ] {
+                    metrics.event(&Event::Closed {
+                        side,
+                        scope: &scope,
+                        service,
+                        reason,
+                        age: Duration::from_secs(30),
+                        calls: 4,
+                    });
+                }
+                for (_, name) in procedures {
+                    for result in [
+                        CallResult::Ok,
+                        CallResult::Aborted(AbortCode(13)),
+                        CallResult::TimedOut,
+                        CallResult::NetworkError,
+                        CallResult::Cancelled,
+                    ] {
+                        metrics.event(&Event::CallEnded {
+                            side,
+                            scope: &scope,
+                            service,
+                            name,
+                            result,
+                            duration: Duration::from_millis(3),
+                        });
+                    }
+                }
+                metrics.event(&Event::RoundTrip {
+                    side,
+                    service,
+                    rtt: Duration::from_millis(1),
+                });
+                metrics.event(&Event::ChannelAwaited { service });
+                metrics.event(&Event::ChannelWaited {
+                    service,
+                    waited: Duration::from_millis(1),
+                });
+            }
+        }
+        for op in Op::ALL {
+            for result in [Ok(()), Err(2), Err(13), Err(110)] {
+                metrics.fuse_done(*op, result, Duration::from_micros(80));
+            }
+        }
+        let text = metrics.render().unwrap();
+        assert!(series(&text) < LOADED, "{} series", series(&text));
+    }
+
     #[test]
     fn the_exposition_is_whole_and_small() {
         let metrics = Metrics::new().unwrap();
@@ -619,6 +799,9 @@ mod tests {
             "{text}"
         );
         assert!(value(&text, "process_start_time_seconds").unwrap() > 1.7e9);
-        assert!(series(&text) < 1500, "{}", series(&text));
+        assert!(series(&text) < IDLE, "{}", series(&text));
     }
+
+    const IDLE: usize = 1500;
+    const LOADED: usize = 3000;
 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -19,7 +20,7 @@ use super::connection::{BundleKey, Connection, Key};
 use super::endpoint::Shared;
 use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
-use crate::proto::{self, CallError, ChannelIndex, ConnectionId, Side, Slot, Upgrade};
+use crate::proto::{self, CallError, ChannelIndex, ConnectionId, ServiceId, Side, Slot, Upgrade};
 
 /// The bundles of an endpoint.
 pub(crate) struct Bundles {
@@ -52,6 +53,7 @@ enum NoChannel {
 pub(crate) struct Channel {
     pub(crate) conn: Ref<Connection>,
     pub(crate) slot: Slot,
+    pub(crate) acquired: Acquire,
     pub(crate) permit: Permit,
 }
 
@@ -65,6 +67,35 @@ pub(crate) struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.bundle.changed.notify_waiters();
+    }
+}
+
+/// A call that waits for a channel; told when it begins, and when it ends in whatever way.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    service: ServiceId,
+    from: Instant,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared, service: ServiceId) -> Self {
+        shared.sink.event(&Event::ChannelAwaited { service });
+        let from = shared.clock.now();
+        Self {
+            shared,
+            service,
+            from,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let now = self.shared.clock.now();
+        self.shared.sink.event(&Event::ChannelWaited {
+            service: self.service,
+            waited: now.saturating_duration_since(self.from),
+        });
     }
 }
 
@@ -127,14 +158,9 @@ impl Shared {
         {
             return Ok(channel);
         }
-        let from = self.clock.now();
+        let _waiting = Waiting::new(self, target.service);
         let limit = target.limits.hard_in.unwrap_or(target.limits.dead_in);
         let channel = tokio::time::timeout(limit, self.wait(&bundle, &key, target)).await;
-        let waited = self.clock.now().saturating_duration_since(from);
-        self.sink.event(&Event::ChannelWaited {
-            service: target.service,
-            waited,
-        });
         channel.unwrap_or(Err(CallError::TimedOut))
     }
 
@@ -181,6 +207,7 @@ impl Shared {
         Ok(Channel {
             conn,
             slot,
+            acquired: outcome,
             permit: Permit {
                 bundle: Arc::clone(bundle),
                 _permit: permit,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use crate::cache::Ref;
-use crate::events::{CallResult, Event};
+use crate::events::{CallResult, Event, SPAN_TARGET};
 use crate::proto::{AbortCode, CallError, PacketSecurity, Read, Slot, Unopened};
 
 /// One call on a connection, as the application sees it. Released when dropped.
@@ -26,6 +26,8 @@ pub(crate) struct Call {
     security: Option<Arc<dyn PacketSecurity>>,
     /// How it ended, once that is known.
     result: Option<CallResult>,
+    /// DATA packets sent again, as far as that was told.
+    resent: u64,
 }
 
 impl Call {
@@ -39,6 +41,7 @@ impl Call {
             ready: VecDeque::new(),
             security: None,
             result: None,
+            resent: 0,
         }
     }
 
@@ -51,6 +54,19 @@ impl Call {
         &self.conn
     }
 
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Tells whoever traces the call what was sent again since the last look.
+    fn tell_resent(&mut self, resent: u64) {
+        let packets = resent.saturating_sub(self.resent);
+        if packets > 0 {
+            self.resent = resent;
+            tracing::info!(target: SPAN_TARGET, packets, "retransmitted");
+        }
+    }
+
     /// Queues all of `data`, waiting for window. Cancelled, it may have queued a part.
     pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), CallError> {
         poll_fn(|context| self.poll_send(context, &mut data)).await
@@ -59,7 +75,9 @@ impl Call {
     fn poll_send(&mut self, context: &Context<'_>, data: &mut Bytes) -> Poll<Result<(), CallError>> {
         let slot = self.slot;
         let now = self.conn.shared.clock.now();
+        let mut resent = 0;
         let polled = self.conn.turn(now, |turn| {
+            resent = turn.state.proto.resent(slot);
             while !data.is_empty() {
                 match turn.state.proto.write(now, slot, data) {
                     Ok(0) => {
@@ -72,6 +90,7 @@ impl Call {
             }
             Poll::Ready(Ok(()))
         });
+        self.tell_resent(resent);
         self.note(polled)
     }
 
@@ -123,7 +142,9 @@ impl Call {
             }
             let (slot, ready, security) = (self.slot, &mut self.ready, &mut self.security);
             let now = self.conn.shared.clock.now();
+            let mut resent = 0;
             let polled = self.conn.turn(now, |turn| {
+                resent = turn.state.proto.resent(slot);
                 security.get_or_insert_with(|| Arc::clone(turn.state.proto.security()));
                 loop {
                     return match turn.state.proto.take(now, slot) {
@@ -141,6 +162,7 @@ impl Call {
                     };
                 }
             });
+            self.tell_resent(resent);
             match self.note(polled) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::bundle::{Channel, Permit};
 use super::call::Call;
-use crate::events::CallResult;
-use crate::proto::{AbortCode, CallError, CallLimits, ServiceId};
+use crate::events::{Acquire, CallResult};
+use crate::proto::{AbortCode, CallError, CallLimits, CallNumber, Epoch, ServiceId};
 use crate::security::Security;
 
 /// Whom to call, and how long it may take.
@@ -49,13 +49,26 @@ impl Target {
 pub struct ClientCall {
     /// Before the permit: the channel is free before somebody is told so.
     call: Call,
+    acquired: Acquire,
     _permit: Permit,
+}
+
+/// What names a call in packets, and in what others tell of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallId {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The connection id with the channel in its two low bits, as it stands on the wire.
+    pub cid: u32,
+    /// The call number.
+    pub number: CallNumber,
 }
 
 impl ClientCall {
     pub(super) fn new(channel: Channel) -> Self {
         Self {
             call: Call::new(channel.conn, channel.slot),
+            acquired: channel.acquired,
             _permit: channel.permit,
         }
     }
@@ -65,6 +78,23 @@ impl ClientCall {
     pub fn named(mut self, name: &'static str) -> Self {
         self.call.set_name(name);
         self
+    }
+
+    /// What names it in packets.
+    #[must_use]
+    pub fn id(&self) -> CallId {
+        let (conn, slot) = (self.call.connection(), self.call.slot());
+        CallId {
+            epoch: conn.shared.epoch,
+            cid: conn.key.cid().with_channel(slot.channel),
+            number: slot.call,
+        }
+    }
+
+    /// How it came by its connection.
+    #[must_use]
+    pub const fn acquired(&self) -> Acquire {
+        self.acquired
     }
 
     /// Whom we call.

@@ -223,6 +223,10 @@ impl Ref<Connection> {
         if !sent.is_empty() {
             self.peer.way_back.on_sent(now);
         }
+        if sent.resent() > 0 {
+            // Who traces the call tells when that was.
+            turn.touched([true; 4]);
+        }
         let found = (turn.state.proto.proven_mtu(), turn.state.proto.take_black_hole());
         if let Some(errno) = sent.unreachable {
             let touched = turn.state.proto.unreachable(now, errno, None);

@@ -299,19 +299,6 @@ impl Endpoint {
         }
     }
 
-    /// The connections that there are now, one by one.
-    #[must_use]
-    pub fn census(&self) -> Vec<Counted> {
-        let all = self.0.connections.snapshot();
-        let counted = all.iter().map(|conn| Counted {
-            side: conn.side(),
-            scope: Arc::clone(conn.scope()),
-            service: conn.service,
-            idle: conn.life.is_idle(),
-        });
-        counted.collect()
-    }
-
     /// The peers that there are connections to or from, or whose way back is kept open, by address.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {
@@ -349,19 +336,6 @@ impl Endpoint {
             task.abort();
         }
     }
-}
-
-/// One connection, as far as it is counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// Which side of it we are.
-    pub side: Side,
-    /// Scope of the target, empty for service connections.
-    pub scope: Arc<str>,
-    /// The service it speaks to.
-    pub service: ServiceId,
-    /// Only the list holds it.
-    pub idle: bool,
 }
 
 /// How many connections there are.

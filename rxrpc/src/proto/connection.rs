@@ -316,6 +316,17 @@ impl Connection {
         self.with(now, slot, |call, path| call.take(path.now))
     }
 
+    /// DATA packets of a call that were sent again so far.
+    #[must_use]
+    pub fn resent(&self, slot: Slot) -> u64 {
+        let call = self
+            .channels
+            .get(slot.channel.index())
+            .and_then(|channel| channel.call.as_ref());
+        call.filter(|call| call.slot() == slot)
+            .map_or(0, |call| call.resent())
+    }
+
     /// True when all of our direction has arrived.
     #[must_use]
     pub fn is_sent(&self, slot: Slot) -> bool {

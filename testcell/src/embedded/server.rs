@@ -143,6 +143,7 @@ impl Server {
             let mut state = self.state.lock();
             state.hosts = Hosts::default();
             state.promises = Promises::default();
+            state.volumes.values_mut().for_each(Volume::forget_locks);
         }
         self.open().await
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::harness::command::{Finished, run, wait};
-use crate::harness::metrics::Metrics;
+use crate::harness::metrics::{Metrics, get};
 use crate::harness::mount::{METRICS, Mount, MountOptions};
 use crate::harness::site::Site;
 use crate::harness::watch::Clients;
@@ -239,8 +239,9 @@ impl Site for Cell {
         METRICS
     }
 
-    fn metrics_page(&self, k: u8) -> Result<Metrics> {
-        self.metrics(k)
+    fn page(&self, k: u8, path: &str) -> Result<String> {
+        self.in_client(k, || get(METRICS, path))
+            .with_context(|| format!("client {k}"))
     }
 
     fn clients(&self) -> &Clients {

@@ -159,7 +159,7 @@ impl<'c> Kept<'c> {
         let answers = eventually(READY, || {
             let serving = self.log(&format!("server-{number}")).contains("serving /");
             let ended = !matches!(status(&self.server.borrow()), Ok(None));
-            ended || serving && get(address, "/healthz").is_ok_and(|page| page.contains("ok"))
+            ended || serving && get(address, "/readyz").is_ok()
         });
         match status(&self.server.borrow())? {
             Some(status) => bail!("afs serve ended with {status}\n{}", self.said()),

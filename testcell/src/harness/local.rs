@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use super::content::Sum;
 use super::kept::Kept;
-use super::metrics::Metrics;
+use super::metrics::get;
 use super::mount::{METRICS, Mount, MountOptions};
 use super::site::Site;
 use super::watch::{Clients, Watch, locked};
@@ -107,6 +107,19 @@ impl LocalCell {
         Mount::start(self, k, options)
     }
 
+    /// Calls to file server I are taken and not answered, or answered again.
+    pub fn freeze(&self, i: u8, frozen: bool) -> Result<()> {
+        Ok(self.cell.freeze(i.into(), frozen)?)
+    }
+
+    /// A program where client K lives.
+    pub fn client_command(&self, _: u8, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        // Who may not use the directory of root has the control sockets here.
+        command.env("XDG_RUNTIME_DIR", self.folder.path());
+        command
+    }
+
     /// Mounts as client K with a keeper, which is given these arguments, and a server.
     pub fn keep(&self, k: u8, keeper: &[&str]) -> Result<Kept<'_>> {
         Kept::start(self, k, keeper)
@@ -145,8 +158,8 @@ impl Site for LocalCell {
         self.folder.path().join(DB)
     }
 
-    fn client(&self, _: u8, program: &OsStr) -> Command {
-        Command::new(program)
+    fn client(&self, k: u8, program: &OsStr) -> Command {
+        self.client_command(k, program)
     }
 
     fn mount_arguments(&self, k: u8) -> Vec<String> {
@@ -157,8 +170,8 @@ impl Site for LocalCell {
         SocketAddr::from((self.address(k), METRICS.port()))
     }
 
-    fn metrics_page(&self, k: u8) -> Result<Metrics> {
-        Metrics::fetch(self.metrics_address(k)).with_context(|| format!("client {k}"))
+    fn page(&self, k: u8, path: &str) -> Result<String> {
+        get(self.metrics_address(k), path).with_context(|| format!("client {k}"))
     }
 
     fn clients(&self) -> &Clients {

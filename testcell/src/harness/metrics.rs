@@ -28,7 +28,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String> {
     let answer = String::from_utf8(answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("it has no body")?;
     if !head.starts_with("HTTP/1.1 200") {
-        bail!("it answered {}", head.lines().next().unwrap_or_default());
+        bail!("it answered {}: {body}", head.lines().next().unwrap_or_default());
     }
     if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
         return unchunked(body);
@@ -49,7 +49,7 @@ impl Metrics {
         Self::parse(&get(address, "/metrics").context("the metrics page")?)
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let lines = text
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -28,6 +28,7 @@ const END: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl MountOptions {
@@ -41,6 +42,13 @@ impl MountOptions {
     #[must_use]
     pub fn read_only(self) -> Self {
         self.argument("--read-only")
+    }
+
+    /// A variable of its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Any other word of the command line.
@@ -77,6 +85,7 @@ impl<'c> Mount<'c> {
             .arg("--log-file")
             .arg(folder.path().join("log"))
             .args(&options.arguments)
+            .envs(options.environment.iter().cloned())
             .arg(&point)
             .current_dir("/")
             .stdin(Stdio::null())
@@ -143,6 +152,11 @@ impl<'c> Mount<'c> {
     /// Its metrics page.
     pub fn metrics(&self) -> Result<Metrics> {
         self.cell.metrics_page(self.k)
+    }
+
+    /// A page beside its metrics.
+    pub fn page(&self, path: &str) -> Result<String> {
+        self.cell.page(self.k, path)
     }
 
     /// Sends SIGTERM and waits for the end.

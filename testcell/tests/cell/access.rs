@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
 use rustix::io::Errno;
 use testcell::{run, write_and_close};
 
@@ -81,4 +82,55 @@ fn a_full_quota_shows_at_close_and_at_fsync() {
         space.text()
     );
     fs::remove_file(mount.path("tiny/small")).unwrap();
+}
+
+#[test]
+fn extended_attributes_tell_what_afs_knows() {
+    let cell = shared();
+    let mount = cell.mount(1).unwrap();
+    let work = mount.work("attributes").unwrap();
+    let file = work.join("file");
+    fs::write(&file, "x").unwrap();
+    let get = |path: &Path, name: &str| {
+        let mut value = [0; 1024];
+        let length = getxattr(path, name, &mut value)?;
+        Ok::<_, Errno>(String::from_utf8(value[..length].to_vec()).unwrap())
+    };
+    assert_eq!(get(&file, "afs.volume").unwrap(), "work");
+    assert!(
+        mount
+            .path("")
+            .to_str()
+            .unwrap()
+            .contains(&get(&file, "afs.cell").unwrap())
+    );
+    let fid = get(&file, "afs.fid").unwrap();
+    let parts: Vec<_> = fid
+        .split(':')
+        .map(|part| u32::from_str_radix(part, 16).unwrap())
+        .collect();
+    assert_eq!(parts.len(), 3);
+    assert_eq!(getxattr(&file, "afs.fid", &mut [0; 2][..]), Err(Errno::RANGE));
+    assert_eq!(get(&file, "user.mine"), Err(Errno::NODATA));
+    assert_eq!(get(&file, "security.capability"), Err(Errno::NODATA));
+    let set =
+        |path: &Path, name: &str, value: &str| setxattr(path, name, value.as_bytes(), XattrFlags::empty());
+    assert_eq!(set(&file, "user.mine", "x"), Err(Errno::OPNOTSUPP));
+    assert_eq!(set(&file, "afs.cell", "x"), Err(Errno::PERM));
+
+    // A list of rights is text; with it go the rights, for what is known already too.
+    let all = get(&work, "afs.acl").unwrap();
+    assert!(all.contains("\nsystem:anyuser\t127\n"), "{all:?}");
+    assert_eq!(get(&file, "afs.acl").unwrap(), all, "that of its directory");
+    set(&work, "afs.acl", "1\n0\nsystem:anyuser\t73\n").unwrap();
+    assert_eq!(
+        fs::write(work.join("new"), "x").unwrap_err().kind(),
+        ErrorKind::PermissionDenied
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), "x");
+    assert_eq!(set(&file, "afs.acl", &all), Err(Errno::NOTDIR));
+    assert_eq!(set(&work, "afs.acl", "nonsense"), Err(Errno::INVAL));
+    set(&work, "afs.acl", &all).unwrap();
+    fs::write(work.join("new"), "x").unwrap();
+    fs::remove_dir_all(&work).unwrap();
 }

@@ -19,6 +19,7 @@ mod hostile;
 mod identity;
 mod kerberos;
 mod localauth;
+mod locks;
 mod names;
 mod network;
 #[path = "../common/peer.rs"]
@@ -29,9 +30,11 @@ mod protection;
 mod recovery;
 mod renewal;
 mod rxkad;
+mod semantics;
 mod stage;
 mod stop;
 mod tokens;
 mod tools;
 #[path = "../common/transcript.rs"]
 mod transcript;
+mod watch;

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use testcell::{MountOptions, eventually};
 
 use crate::shared;
@@ -53,4 +55,24 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
         "usable again"
     );
     fs::remove_dir_all(&work).unwrap();
+}
+
+#[test]
+fn who_waits_for_a_silent_server_can_be_killed() {
+    let cell = shared();
+    let mount = cell.mount(1).unwrap();
+    let work = mount.work("killed").unwrap();
+    cell.stop_server(1).unwrap();
+    for signal in [Signal::KILL, Signal::INT] {
+        // It changes something: no server, no answer before the deadline of a minute.
+        let mut waiting = Command::new("mkdir").arg(work.join("new")).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(waiting.try_wait().unwrap().is_none(), "it waits");
+        let pid = Pid::from_raw(waiting.id() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+        let ended = eventually(Duration::from_secs(15), || waiting.try_wait().unwrap().is_some());
+        assert!(ended, "{signal:?}");
+    }
+    cell.start_server(1).unwrap();
+    assert!(eventually(Duration::from_secs(40), || fs::remove_dir_all(&work).is_ok()));
 }

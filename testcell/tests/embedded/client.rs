@@ -112,6 +112,7 @@ impl Client {
             deadline,
             max_vnodes: 1000,
             tokens: afs_client::auth::TokenRules::default(),
+            locks: afs_client::lock::LockScope::default(),
         };
         Self {
             fs: AfsFs::start(config, sink).await.unwrap(),

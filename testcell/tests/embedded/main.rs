@@ -12,6 +12,7 @@ mod conflicts;
 mod failures;
 mod hidden;
 mod identities;
+mod locks;
 #[path = "../common/peer.rs"]
 mod peer;
 mod procedures;

@@ -14,17 +14,26 @@ use testcell::local as shared;
 mod access;
 #[path = "../cell/coherence.rs"]
 mod coherence;
+mod contract;
 mod crash;
 mod demo;
 #[path = "../cell/git.rs"]
 mod git;
 #[path = "../cell/identity.rs"]
 mod identity;
+#[path = "../cell/locks.rs"]
+mod locks;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;
 mod reattach;
 #[path = "../cell/recovery.rs"]
 mod recovery;
+#[path = "../cell/semantics.rs"]
+mod semantics;
+mod slow;
 #[path = "../cell/stop.rs"]
 mod stop;
+mod traces;
+#[path = "../cell/watch.rs"]
+mod watch;

@@ -70,6 +70,8 @@ pub(super) struct Call {
     loss_timer: LossTimer,
     /// How packets were last found to be lost.
     lost_by: Resend,
+    /// DATA packets sent again so far.
+    resent: u64,
     /// Since when nothing that is in flight has been acknowledged.
     silent_since: Instant,
     /// Retransmission timeouts in a row.
@@ -158,6 +160,7 @@ impl Call {
             unacked: 0,
             loss_timer: LossTimer::Off,
             lost_by: Resend::Overtaken,
+            resent: 0,
             silent_since: now,
             backoff: 0,
             persist: 0,
@@ -172,6 +175,11 @@ impl Call {
 
     pub(super) fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// DATA packets sent again so far.
+    pub(super) fn resent(&self) -> u64 {
+        self.resent
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -102,6 +102,7 @@ impl Call {
             if exempt == Exempt::Probe {
                 self.send.on_probe_sent(again);
             }
+            self.resent += u64::from(again);
             let more = self.next_packet(path).is_some();
             let mut flags = Flags::NONE;
             if last {

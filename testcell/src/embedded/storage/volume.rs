@@ -200,6 +200,13 @@ impl Volume {
         }
     }
 
+    /// Nobody holds a lock any more.
+    pub(crate) fn forget_locks(&mut self) {
+        for vnode in self.vnodes.values_mut() {
+            vnode.lock = Lock::default();
+        }
+    }
+
     pub(crate) fn vnode(&self, at: At) -> Result<&Vnode, Refusal> {
         let vnode = self.vnodes.get(&at.0).filter(|vnode| vnode.unique == at.1);
         vnode.ok_or(Refusal::GONE)

@@ -554,6 +554,7 @@ impl Shared {
             books.by_key.insert(key, id);
             books.objects.insert(id, Object::Live(Arc::downgrade(&file)));
             self.dirty_changed(0, allocated);
+            self.became_dirty(id);
         });
         if let Some(journal) = &self.journal {
             journal.lock().keep(id, entry);

@@ -55,6 +55,13 @@ impl Handle {
         }
     }
 
+    fn check_writing(&self) -> Result<(), Error> {
+        if !self.flags.write {
+            return Err(Errno::BADF.into());
+        }
+        self.check_locks()
+    }
+
     fn check_locks(&self) -> Result<(), Error> {
         if self.lost.load(Ordering::Acquire) {
             return Err(Error::new(Errno::IO, "the server has lost the lock on this file"));
@@ -292,10 +299,7 @@ impl Caller {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
         };
-        if !handle.flags.write {
-            return Some(Err(Errno::BADF.into()));
-        }
-        if let Err(error) = handle.check_locks() {
+        if let Err(error) = handle.check_writing() {
             return Some(Err(error));
         }
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
@@ -335,6 +339,7 @@ impl Caller {
     /// Writes into the cache; stores first what is dirty there, if that is too much.
     pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         let handle = self.handle(id)?;
+        handle.check_writing()?;
         if !handle.vnode.data.is_modified() {
             // If that fails the store will tell.
             let _ = self.as_identity(handle.who).status(&handle.vnode).await;
@@ -342,14 +347,8 @@ impl Caller {
         for _ in 0..ROUNDS {
             let is_full =
                 self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit();
-            if handle.flags.write
-                && !is_full
-                && let Some(written) = self.write_here(&handle, offset, data)
-            {
+            if !is_full && let Some(written) = self.write_here(&handle, offset, data) {
                 return written;
-            }
-            if !handle.flags.write {
-                return Err(Errno::BADF.into());
             }
             self.store_patiently(&handle.vnode, false).await?;
             if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {

@@ -13,6 +13,7 @@ mod edit;
 mod inspect;
 pub(crate) mod locking;
 mod state;
+mod storing;
 mod types;
 mod walk;
 mod xattr;

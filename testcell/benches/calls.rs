@@ -41,7 +41,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use self::peer::Peer;
-use self::work::{TICK, they_worked, we_worked};
+use self::work::{TICK, conclude, median, they_worked, we_worked};
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,9 +187,7 @@ struct Cost {
 
 impl Cost {
     fn median(&self) -> f64 {
-        let mut sorted = self.rates.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+        median(&self.rates)
     }
 
     /// Microseconds of work of both ends for a call.
@@ -274,13 +272,7 @@ fn run() -> Result<bool> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(met) => ExitCode::from(u8::from(!met)),
-        Err(error) => {
-            eprintln!("calls: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    conclude("calls", run())
 }
 
 const CALLERS: usize = 8;

@@ -41,7 +41,7 @@ use testcell::Cell;
 use tokio::task::JoinSet;
 
 use self::peer::Peer;
-use self::work::{TICK, they_worked, we_worked};
+use self::work::{TICK, conclude, median, they_worked, we_worked};
 
 /// Alice's file on the server, and how it is called.
 #[derive(Clone)]
@@ -187,9 +187,7 @@ struct Cost {
 
 impl Cost {
     fn median(&self) -> f64 {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+        median(&self.seconds)
     }
 
     /// Milliseconds of work for each MiB.
@@ -245,13 +243,7 @@ fn run() -> Result<bool> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(met) => ExitCode::from(u8::from(!met)),
-        Err(error) => {
-            eprintln!("levels: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    conclude("levels", run())
 }
 
 const SIZE: u64 = PARTS * PART;

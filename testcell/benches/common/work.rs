@@ -1,5 +1,6 @@
-//! Processor time: what both ends have worked.
+//! What the benches against a real cell share: processor time, medians, verdicts.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -36,3 +37,21 @@ pub(crate) fn they_worked() -> Result<u64> {
 
 /// Linux tells processor time in hundredths of a second, whatever its own clock.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// The one in the middle.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// How a bench ends: it was run and met what is wanted, or not, or it could not be run.
+pub(crate) fn conclude(name: &str, met: Result<bool>) -> ExitCode {
+    match met {
+        Ok(met) => ExitCode::from(u8::from(!met)),
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

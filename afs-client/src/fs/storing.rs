@@ -1,0 +1,368 @@
+//! Storing what was written.
+//!
+//! The machine: one store of a file runs at a time; while it does, writes go on. What the server has is looked at first: if
+//! somebody else changed it, nothing is sent, ours is set aside, and whoever closes the file is told. A call of which we do
+//! not know what became is recognised by what the server has afterwards.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+
+use super::core::Caller;
+use super::types::Invalidation;
+use crate::auth::tokens::ProofId;
+use crate::clock;
+use crate::error::Error;
+use crate::events::Flow;
+use crate::op::Class;
+use crate::rpc::client::store_data;
+use crate::rpc::fs::{STORE_DATA_NAME, StoreDataArgs};
+use crate::rpc::types::StoreStatus;
+use crate::store::{Attempt as StoreAttempt, Author, Mark, StoreCall, checksum_of};
+use crate::types::DataVersion;
+use crate::vnode::Vnode;
+use crate::vnode::status::{Status, to_seconds};
+
+impl Caller {
+    /// Stores whatever else is dirty.
+    pub(super) async fn store_others(&self, but: &Arc<Vnode>) {
+        for vnode in self.vnodes.all() {
+            if !Arc::ptr_eq(&vnode, but) && vnode.data.is_modified() {
+                // Its own writer hears of the error when it closes.
+                let _ = self.store(&vnode, false).await;
+            }
+        }
+    }
+
+    /// Stores what is dirty of a file. If the token of who wrote it has expired, the data is held and a new one waited for.
+    ///
+    /// # Errors
+    ///
+    /// As [`store`](Self::store); `EKEYEXPIRED`: there was no new token in time.
+    pub(crate) async fn store_patiently(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let end = clock::now() + self.tokens.rules().patience;
+        loop {
+            let (writer, cell) = (vnode.writer(), &vnode.volume.cell.name);
+            let used = self.tokens.number(writer, cell);
+            let Err(error) = self.store(vnode, sync).await else {
+                return Ok(());
+            };
+            // Without a token none can expire, whatever the server says.
+            if !is_expiry(&error) || used == Some(ProofId::NONE) {
+                return Err(error);
+            }
+            tracing::warn!(fid = %vnode.fid, %error, "data is held until there is a new token");
+            let renewed = self.tokens.renewed(writer, cell, used);
+            if tokio::time::timeout_at(end.into(), renewed).await.is_err() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Stores what is dirty of a file, as who wrote it last. With `sync` the server writes to its disk before it answers.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`: somebody else has changed the file since; what was written here is set aside, if there is a place for that,
+    /// and theirs stays. Others: those of the way and of the server; the data is dirty as before.
+    pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let _one = vnode.storing.lock().await;
+        if !vnode.data.is_modified() {
+            return Ok(());
+        }
+        let author = vnode.data.author();
+        let writer = self.as_identity(author.who);
+        writer.may_store(vnode, &author)?;
+        writer.check_base(vnode).await?;
+        if !vnode.data.is_modified() {
+            return Ok(());
+        }
+        let before = vnode.data.version();
+        let plan = vnode.data.begin_store();
+        let mut left = plan.calls.iter();
+        let (mut base, mut alone, mut ours) = (before, true, true);
+        let mut last = None;
+        while let Some(part) = left.next() {
+            let mask = StoreStatus::SET_MTIME | if sync { StoreStatus::FSYNC } else { 0 };
+            let request = StoreDataArgs {
+                fid: vnode.fid.into(),
+                status: StoreStatus {
+                    mask,
+                    client_mod_time: to_seconds(clock::wall()),
+                    ..StoreStatus::default()
+                },
+                position: part.range.start,
+                length: part.range.end - part.range.start,
+                file_length: part.file_length,
+            };
+            let (status, sent) = match writer.store_part(vnode, part, &request).await {
+                Ok(done) => done,
+                Err(error) => {
+                    self.counts.store_failed(error.errno());
+                    vnode.data.store_failed();
+                    vnode.distrust();
+                    return Err(error);
+                }
+            };
+            let steps = base.map_or(1, |base| status.version.0.wrapping_sub(base.0));
+            alone &= steps == 1;
+            // Whatever we have sent may have been executed.
+            ours = (1..=sent).contains(&steps);
+            if left.len() > 0 {
+                if !ours {
+                    vnode.data.store_failed();
+                    return Err(self.conflict(vnode, status.version));
+                }
+                if steps == 1 {
+                    vnode.data.part_stored(status.served());
+                } else {
+                    vnode.data.rebase(status.served());
+                }
+            }
+            base = Some(status.version);
+            last = Some(status);
+        }
+        let Some(status) = last else {
+            vnode.data.discard();
+            return Ok(());
+        };
+        vnode.data.end_store(status.served(), alone);
+        {
+            let mut shown = vnode.shown.lock();
+            if alone && *shown == before {
+                *shown = Some(status.version);
+            }
+        }
+        if !ours {
+            self.counts.conflict();
+            tracing::warn!(
+                fid = %vnode.fid, version = %status.version,
+                "somebody else has changed the file in the very moment in which it was stored: of the same bytes ours are left"
+            );
+        }
+        if !alone {
+            self.invalidate(Invalidation::Data(vnode.fid));
+        }
+        Ok(())
+    }
+
+    /// One call of a store; gives how often it was sent.
+    async fn store_part(
+        &self,
+        vnode: &Arc<Vnode>,
+        part: &StoreCall,
+        request: &StoreDataArgs,
+    ) -> Result<(Status, u64), Error> {
+        let mut rotation = self
+            .rotation(vnode, STORE_DATA_NAME, Class::Idempotent, self.until())?
+            .bulk();
+        let sample = part.sample();
+        let len = usize::try_from(sample.end - sample.start).unwrap_or_default();
+        let mark = Mark {
+            mtime: request.status.client_mod_time,
+            sum: checksum_of(&vnode.data.read_for_store(sample.start, len)?),
+        };
+        let mut sent = 0;
+        loop {
+            let attempt = rotation.next().await?;
+            let noted = self.note(vnode, &attempt);
+            sent += 1;
+            vnode.data.sending(part, mark);
+            let mut source = |at, len| vnode.data.read_for_store(at, len);
+            match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
+                Ok(reply) => {
+                    rotation.succeeded(&attempt);
+                    self.counts.flows.add(Flow::Stored, request.length);
+                    let status = self.learn(vnode, &reply.status, None, &noted)?;
+                    return Ok((status, sent));
+                }
+                Err(error) => {
+                    self.on_error(vnode, &error);
+                    rotation.failed(&attempt, error).await?;
+                }
+            }
+        }
+    }
+
+    /// May the caller store what an earlier program took from its author? Only who they were then may, in the cell too.
+    fn may_store(&self, vnode: &Vnode, author: &Author) -> Result<(), Error> {
+        let cell = &vnode.volume.cell.name;
+        match &author.principal {
+            Some(principal)
+                if author.is_earlier && self.tokens.principal(self.who, cell).as_ref() != Some(principal) =>
+            {
+                Err(Error::new(
+                    Errno::NOKEY,
+                    format!("data waits for a token of {principal}: run afs aklog"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sees that the server has what local changes are based on.
+    async fn check_base(&self, vnode: &Arc<Vnode>) -> Result<(), Error> {
+        if vnode.stands(clock::now(), &self.all).is_none()
+            && let Err(error) = self.fetch_status(vnode).await
+        {
+            if error.errno() == Errno::ACCESS.raw_os_error() {
+                // Who may put something there need not be one who may look. The reply to the store tells.
+                return Ok(());
+            }
+            return Err(error);
+        }
+        let (Some(status), Some(base)) = (vnode.status(), vnode.data.version()) else {
+            return Ok(());
+        };
+        if status.version == base {
+            return Ok(());
+        }
+        if let Some(attempt) = vnode.data.attempt()
+            && self.is_ours(vnode, base, &attempt, &status).await?
+        {
+            vnode.data.rebase(status.served());
+            if self.is_there(vnode, &attempt, &status).await? {
+                // To send it again might take away what somebody else writes meanwhile.
+                vnode.data.begin_store();
+                vnode.data.end_store(status.served(), true);
+            }
+            return Ok(());
+        }
+        Err(self.conflict(vnode, status.version))
+    }
+
+    /// Was it a call of ours, of which we did not hear what became, that made the file what it is? The time of its last
+    /// modification is then the one that we sent, its version is as many higher as we have sent calls, and what we sent is
+    /// there, or its first packet: a call that was cut off leaves as much as had arrived.
+    async fn is_ours(
+        &self,
+        vnode: &Arc<Vnode>,
+        base: DataVersion,
+        attempt: &StoreAttempt,
+        status: &Status,
+    ) -> Result<bool, Error> {
+        let steps = status.version.0.wrapping_sub(base.0);
+        if steps > attempt.tries.into() || status.modified != attempt.mark.mtime {
+            return Ok(false);
+        }
+        let range = &attempt.call.range;
+        if range.is_empty() {
+            return Ok(status.size == range.end);
+        }
+        match self.fetch_range(vnode, attempt.call.sample()).await {
+            Ok((_, theirs)) => Ok(checksum_of(&theirs) == attempt.mark.sum),
+            // Who may write need not be one who may read.
+            Err(error) if error.errno() == Errno::ACCESS.raw_os_error() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the server all that is dirty, by a call of ours of which we did not hear?
+    async fn is_there(
+        &self,
+        vnode: &Arc<Vnode>,
+        attempt: &StoreAttempt,
+        status: &Status,
+    ) -> Result<bool, Error> {
+        let range = &attempt.call.range;
+        let len = range.end - range.start;
+        if status.size != vnode.data.len() || !vnode.data.is_dirty_within(range) || len > COMPARED {
+            return Ok(false);
+        }
+        let ours = vnode
+            .data
+            .read_for_store(range.start, usize::try_from(len).unwrap_or_default())?;
+        match self.fetch_range(vnode, range.clone()).await {
+            Ok((version, theirs)) => Ok(version == status.version && ours == theirs),
+            Err(error) if error.errno() == Errno::ACCESS.raw_os_error() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Somebody else has changed the file since what is dirty of it was written: sets that aside.
+    fn conflict(&self, vnode: &Arc<Vnode>, version: DataVersion) -> Error {
+        self.counts.conflict();
+        let base = vnode.data.version().unwrap_or_default();
+        let reason =
+            format!("somebody else has changed the file: version {base} here, {version} on the server");
+        let error = self.set_aside(vnode, &reason);
+        if vnode.opens.load(Ordering::Acquire) > 0 {
+            vnode.owe(error.clone());
+        }
+        error
+    }
+
+    /// Takes what is dirty of a file out of the way. Without a place for it it stays, until the file is closed.
+    fn set_aside(&self, vnode: &Arc<Vnode>, reason: &str) -> Error {
+        let why = match vnode.data.set_aside(reason) {
+            Some(Ok(path)) => {
+                self.give_up(vnode);
+                format!("{reason}; what was written here is in {}", path.display())
+            }
+            Some(Err(error)) => {
+                tracing::error!(fid = %vnode.fid, %error, "data cannot be set aside");
+                format!("{reason}; what was written here cannot be set aside: {error}")
+            }
+            None => {
+                if vnode.opens.load(Ordering::Acquire) == 0 {
+                    self.give_up(vnode);
+                }
+                reason.to_owned()
+            }
+        };
+        Error::new(Errno::STALE, why)
+    }
+
+    /// Stores for `close` or `fsync`: what is owed of errors is told, once.
+    ///
+    /// # Errors
+    ///
+    /// As [`store_patiently`](Self::store_patiently).
+    pub(crate) async fn store_and_tell(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let stored = self.store_patiently(vnode, sync).await;
+        match vnode.take_owed() {
+            Some(owed) => stored.and(Err(owed)),
+            None => stored,
+        }
+    }
+
+    /// Stores what `close` could not. What a server has refused is given up: `close` has said so; or set aside, if an
+    /// earlier program took it. What did not reach a server, or waits for a token, is kept for a later try.
+    pub(crate) async fn store_late(&self, vnode: &Arc<Vnode>) {
+        let is_earlier = vnode.data.author().is_earlier;
+        let Err(error) = self.store(vnode, false).await else {
+            if is_earlier {
+                tracing::info!(fid = %vnode.fid, "what an earlier program had not stored is stored");
+            }
+            return;
+        };
+        let waits = [Errno::TIMEDOUT, Errno::KEYEXPIRED].map(Errno::raw_os_error);
+        if !vnode.data.is_modified() {
+            // It was set aside.
+        } else if error.errno() == Errno::NOKEY.raw_os_error() {
+            tracing::debug!(fid = %vnode.fid, %error, "data is kept");
+        } else if waits.contains(&error.errno()) {
+            tracing::warn!(fid = %vnode.fid, %error, "data is kept until it can be stored");
+        } else if is_earlier {
+            self.set_aside(vnode, &format!("the server refused it: {error}"));
+        } else if vnode.opens.load(Ordering::Acquire) == 0 {
+            tracing::error!(fid = %vnode.fid, %error, "data that the server refused is given up");
+            self.give_up(vnode);
+        }
+    }
+
+    /// What is dirty of a file counts no more.
+    fn give_up(&self, vnode: &Vnode) {
+        vnode.data.discard();
+        vnode.distrust();
+        self.invalidate(Invalidation::Node(vnode.fid));
+    }
+}
+
+fn is_expiry(error: &Error) -> bool {
+    error.errno() == Errno::KEYEXPIRED.raw_os_error()
+}
+
+/// As much is fetched to see whether it is what we have sent.
+const COMPARED: u64 = 8 << 20;

@@ -1,0 +1,107 @@
+//! A fetch of a piece that is under way, from its announcement until its bytes count.
+
+use super::*;
+
+impl Filling {
+    /// Why the fetch failed, if it did: `Some(None)` if it was for the cache.
+    pub(crate) fn failure(&self) -> Option<Option<&Error>> {
+        self.failure.get().map(Option::as_ref)
+    }
+}
+
+impl Fill {
+    /// The range to fetch.
+    pub(crate) fn range(&self) -> &Range<u64> {
+        &self.filling.range
+    }
+
+    /// Takes room for the range. To be called once, before `put`.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        if self.file.key.is_some() && self.file.state.read().path.is_none() {
+            return Err(io::Error::other("the file is in memory until it is stored"));
+        }
+        let cover = pages(&self.filling.range);
+        let mut reserved = self.file.reserve(&cover)?;
+        self.file.ensure_backing()?;
+        let mut state = self.file.state.write();
+        if self.is_overtaken() {
+            return Ok(());
+        }
+        // Pages of this range cannot be evicted while it is being filled, so there were as many or fewer before.
+        reserved.keep(state.allocate(cover));
+        let len = state.content.len();
+        drop(state);
+        self.file
+            .shared
+            .touch(self.file.id, chunks(&self.filling.range), len);
+        Ok(())
+    }
+
+    /// Puts fetched bytes at `offset`. They count after `commit`.
+    pub(crate) fn put(&self, offset: u64, data: &[Bytes]) -> io::Result<()> {
+        let len: u64 = data.iter().map(|part| part.len() as u64).sum();
+        let range = offset..offset.saturating_add(len);
+        if range.start < self.filling.range.start || range.end > self.filling.range.end {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let state = self.file.state.write();
+        if self.is_overtaken() {
+            return Ok(());
+        }
+        let file = state.backing.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let free = state.content.fillable(&range);
+        if free.first() == Some(&range) {
+            return write_all_vectored(file, data, offset);
+        }
+        let flat: Vec<u8> = data.iter().flat_map(|part| part.iter().copied()).collect();
+        for part in free {
+            let from = usize::try_from(part.start - range.start).map_err(|_| io::ErrorKind::InvalidData)?;
+            let to = usize::try_from(part.end - range.start).map_err(|_| io::ErrorKind::InvalidData)?;
+            file.write_all_at(flat.get(from..to).unwrap_or_default(), part.start)?;
+        }
+        Ok(())
+    }
+
+    /// All bytes up to `end` were put; they are those of `version`. False if they came too late to be of use.
+    pub(crate) fn commit(self, end: u64, version: DataVersion) -> bool {
+        let range = self.filling.range.start..self.filling.range.end.min(end);
+        if range.is_empty() {
+            return !self.is_overtaken();
+        }
+        self.file.verify(&range);
+        let mut state = self.file.state.write();
+        state.forget_sums(&range);
+        let is_of_use = !self.is_overtaken() && state.content.filled(&range, version);
+        drop(state);
+        self.file.mark();
+        is_of_use
+    }
+
+    /// The fetch failed: tells those who wait for it.
+    pub(crate) fn fail(self, error: Error) {
+        let _ = self.filling.failure.set(Some(error));
+    }
+
+    /// The cache does not take what is fetched: tells those who wait for it to have it past the cache.
+    pub(crate) fn fail_here(self, error: &io::Error) {
+        self.file.shared.bypass(error);
+        let _ = self.filling.failure.set(None);
+    }
+
+    fn is_overtaken(&self) -> bool {
+        self.filling.overtaken.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        let mut state = self.file.state.write();
+        state
+            .filling
+            .retain(|filling| !Arc::ptr_eq(filling, &self.filling));
+        let freed = state.punch(pages(&self.filling.range), true);
+        drop(state);
+        self.file.shared.freed(freed);
+        self.file.filled.notify_waiters();
+    }
+}

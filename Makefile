@@ -18,7 +18,8 @@ test: lint
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release -p rxrpc loom
 	$(CARGO) build -p fuse
 	$(CARGO) test -p deploy
-	$(CARGO) test -p testcell --lib --test embedded --test local
+	$(CARGO) test -p testcell --lib --test embedded
+	$(CARGO) test -p testcell --test local -- --skip reattach
 	$(CARGO) test -p testcell --test cell -- --test-threads 1
 
 lint:
@@ -42,8 +43,10 @@ bench:
 	testcell/bench-traces || missed="$$missed traces"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
 
-# The image, a pod and the package, run: needs root and the packages of deploy/packages.
+# The image, a pod and the package, run, and mounts whose process is killed: needs root and the packages of deploy/packages.
 deploy-test:
+	$(CARGO) build -p fuse
+	$(CARGO) test -p testcell --test local reattach
 	deploy/test
 
 cell:

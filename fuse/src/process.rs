@@ -38,6 +38,13 @@ pub fn stat_field(stat: &str, place: usize) -> Option<u64> {
     fields.nth(place.checked_sub(3)?)?.parse().ok()
 }
 
+/// Has the first thread of a process ended, and nobody asked yet how? Others of it may be left in the kernel.
+pub fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, fields)| fields.starts_with('Z'))
+}
+
 /// The process that a thread is of.
 pub fn process_of(thread: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
@@ -149,5 +156,17 @@ mod tests {
         let parent = Process::read(me.parent).unwrap();
         assert!(parent.start <= me.start);
         assert_eq!(Process::read(0), None);
+    }
+
+    #[test]
+    fn who_has_ended_and_was_not_asked_is_a_zombie() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let started = std::time::Instant::now();
+        while !is_zombie(child.id()) && started.elapsed().as_secs() < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(is_zombie(child.id()) && !is_zombie(std::process::id()));
+        child.wait().unwrap();
+        assert!(!is_zombie(child.id()));
     }
 }

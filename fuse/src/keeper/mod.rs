@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::failure::{Failure, Kind};
 use crate::kept::Log;
 use crate::mount::{FS_TYPE, check_fuse, check_mount_point, lexical, mounted_at, unmount};
+use crate::process::is_zombie;
 use crate::session::{Options, mount_direct, refused};
 use message::{receive, send};
 
@@ -393,7 +394,12 @@ impl Keeping {
 
 async fn hear(peer: Peer, tell: mpsc::Sender<Event>) {
     let connection = &peer.connection;
-    while connection.readable().await.is_ok() {
+    let process = connection.peer_cred().ok().and_then(|peer| peer.pid());
+    loop {
+        tokio::select! {
+            readable = connection.readable() => if readable.is_err() { break },
+            () = killed(process) => break,
+        }
         match connection.try_io(Interest::READABLE, || receive(connection.as_fd())) {
             Ok(Some((message, held))) => {
                 if tell.send(Event::Said(peer.clone(), message, held)).await.is_err() {
@@ -406,6 +412,21 @@ async fn hear(peer: Peer, tell: mpsc::Sender<Event>) {
     }
     // A keeper that ends does not care.
     let _ = tell.send(Event::Gone(peer.number)).await;
+}
+
+/// Returns when the process is killed, although a thread of it may be left in the kernel with all that it has open: one
+/// that was about to have it forget a name waits there for the directory, which somebody holds who waits for the mount to
+/// answer, so for the next server. Never, if the process cannot be seen from here.
+async fn killed(process: Option<i32>) {
+    let Some(pid) = process.and_then(|pid| u32::try_from(pid).ok()) else {
+        return std::future::pending().await;
+    };
+    // Most have ended wholly a moment later, and are heard of so.
+    let mut looks = 0;
+    while looks < 3 {
+        tokio::time::sleep(LOOKED_AT).await;
+        looks = if is_zombie(pid) { looks + 1 } else { 0 };
+    }
 }
 
 fn listen_at(path: &Path) -> Result<UnixListener, Failure> {
@@ -436,6 +457,8 @@ fn listen_at(path: &Path) -> Result<UnixListener, Failure> {
     })
 }
 
+/// How often a server is looked at.
+const LOOKED_AT: Duration = Duration::from_millis(500);
 const ROOT: u32 = 0;
 const EVENTS: usize = 16;
 const BACKLOG: i32 = 8;

@@ -73,9 +73,15 @@ impl<'c> Kept<'c> {
         locked(&self.server.borrow()).id()
     }
 
-    /// Kills the server with SIGKILL, as a crash would.
+    /// Kills the server with SIGKILL, as a crash would. A thread of it may stay in the kernel until the next server answers.
     pub fn kill_server(&self) -> Result<()> {
-        self.end(&self.server, Signal::KILL, END).map(drop)
+        let process = self.server.borrow();
+        kill_group(&locked(&process), Signal::KILL);
+        let ended = eventually(SOON, || !matches!(status(&process), Ok(None)));
+        if !ended && !eventually(END, || is_dead(&process)) {
+            bail!("it is not killed within {END:?}\n{}", self.said());
+        }
+        Ok(())
     }
 
     /// Has the server retire.
@@ -200,6 +206,16 @@ impl Drop for Kept<'_> {
     }
 }
 
+/// Has it ended, or at least its first thread?
+fn is_dead(process: &Process) -> bool {
+    if !matches!(status(process), Ok(None)) {
+        return true;
+    }
+    let stat = fs::read_to_string(format!("/proc/{}/stat", locked(process).id())).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, fields)| fields.starts_with('Z'))
+}
+
 fn count(log: &str, what: &str) -> usize {
     log.matches(what).count()
 }
@@ -248,5 +264,6 @@ fn start_server(cell: &LocalCell, k: u8, folder: &Path, number: u32) -> Result<P
     Ok(cell.clients().add(child))
 }
 
+const SOON: Duration = Duration::from_secs(2);
 const READY: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(20);

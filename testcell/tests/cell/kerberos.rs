@@ -87,7 +87,6 @@ fn what_kinit_wrote_is_read_and_used() {
     let keyrings = [
         format!("KEYRING:user:{test}"),
         format!("KEYRING:persistent:0:{test}"),
-        format!("KEYRING:session:{test}"),
     ];
     let files = [
         format!("FILE:{}", path("file").display()),

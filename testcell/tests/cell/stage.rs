@@ -102,6 +102,8 @@ impl<'c> Stage<'c> {
     /// Gives a user of this machine the key of a user of the cell.
     pub(crate) fn give_key(&self, user: u32, name: &str) -> Result<PathBuf> {
         let keytab = self.folder.path().join(format!("{user}-{name}.keytab"));
+        // Not even root may write to what others own in such a folder (proc_sys_fs(5), protected_regular).
+        let _ = fs::remove_file(&keytab);
         fs::copy(self.cell.keytab(name), &keytab)?;
         fs::set_permissions(&keytab, Permissions::from_mode(0o600))?;
         chown(&keytab, Some(user), None)?;

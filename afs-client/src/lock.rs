@@ -34,6 +34,17 @@ pub enum LockScope {
     Strict,
 }
 
+impl LockScope {
+    /// Does the server hear of a lock on these bytes?
+    pub(crate) const fn hears_of(self, span: Span) -> bool {
+        match self {
+            Self::Local => false,
+            Self::Whole => span.is_whole(),
+            Self::Strict => true,
+        }
+    }
+}
+
 /// Bytes of a file, from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -148,12 +159,8 @@ impl LockTable {
 
     /// The lock that the server must hold for us.
     pub(crate) fn need(&self, scope: LockScope) -> Option<LockKind> {
-        let counts = |held: &&Held| match scope {
-            LockScope::Local => false,
-            LockScope::Whole => held.asked.span.is_whole(),
-            LockScope::Strict => true,
-        };
-        self.0.iter().filter(counts).map(|held| held.asked.kind).max()
+        let heard_of = self.0.iter().filter(|held| scope.hears_of(held.asked.span));
+        heard_of.map(|held| held.asked.kind).max()
     }
 
     pub(crate) fn has(&self, owner: LockOwner) -> bool {

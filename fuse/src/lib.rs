@@ -10,6 +10,7 @@ pub mod cli;
 pub mod ctl;
 pub mod daemon;
 pub mod demo;
+mod descriptors;
 pub mod failure;
 pub mod fstab;
 pub mod identity;

@@ -229,7 +229,8 @@ impl Caller {
                 return Ok(None);
             }
         }
-        if self.lock_need(vnode, &asked).is_none() {
+        // On a read-only volume nobody writes, so nobody is excluded.
+        if !self.locks.scope.hears_of(asked.span) || vnode.volume.kind.is_read_only() {
             return Ok(None);
         }
         let opener = self.as_identity(handle.who);
@@ -252,20 +253,6 @@ impl Caller {
             kind,
             pid: 0,
         }))
-    }
-
-    /// What the server would have to hold for it.
-    fn lock_need(&self, vnode: &Vnode, asked: &LockAsked) -> Option<LockKind> {
-        let mut table = LockTable::default();
-        table.set(Held {
-            asked: *asked,
-            handle: HandleId(0),
-            lost: Arc::default(),
-        });
-        // Nobody writes there, so nobody is excluded.
-        table
-            .need(self.locks.scope)
-            .filter(|_| !vnode.volume.kind.is_read_only())
     }
 
     async fn server_of<'a>(

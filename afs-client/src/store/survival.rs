@@ -40,6 +40,16 @@ fn cached(cache: &DataCache, said: Served) -> Option<Vec<u8>> {
     file.read(0..u64::MAX / 4, &mut out).unwrap().then_some(out)
 }
 
+/// One of many files.
+fn fid(vnode: u32) -> Fid {
+    Fid {
+        cell: CellId(1),
+        volume: VolumeId(2),
+        vnode: VnodeId(vnode),
+        unique: Uniquifier(1),
+    }
+}
+
 #[test]
 fn contents_survive_while_the_server_says_the_same() {
     let server = server();
@@ -171,12 +181,6 @@ fn a_smaller_cache_evicts_what_was_used_first() {
     let dir = fast_dir();
     let cache = DataCache::in_dir(dir.path(), 64 << 20).unwrap();
     let name = CellName::new("lab.example").unwrap();
-    let fid = |vnode| Fid {
-        cell: CellId(1),
-        volume: VolumeId(2),
-        vnode: VnodeId(vnode),
-        unique: Uniquifier(1),
-    };
     let server = Server {
         data: vec![9; 1 << 20],
         version: 1,
@@ -209,12 +213,6 @@ fn a_smaller_cache_evicts_what_was_used_first() {
 fn one_large_file_does_not_flush_the_rest() {
     let cache = DataCache::in_memory(32 << 20);
     let name = CellName::new("lab.example").unwrap();
-    let fid = |vnode| Fid {
-        cell: CellId(1),
-        volume: VolumeId(2),
-        vnode: VnodeId(vnode),
-        unique: Uniquifier(1),
-    };
     let small = Server {
         data: vec![9; 1 << 20],
         version: 1,

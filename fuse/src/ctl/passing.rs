@@ -1,26 +1,17 @@
 //! The first bytes of a request, with which a descriptor may come along (SCM_RIGHTS).
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
 use tokio::io::Interest;
+
+use crate::descriptors;
 
 /// Sends the length of a request, and a descriptor if there is one.
 pub(super) fn send(stream: &UnixStream, length: u32, along: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let bytes = length.to_be_bytes();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = along.as_slice();
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let sent = sendmsg(stream, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    let sent = descriptors::send(stream.as_fd(), &bytes, along.as_slice())?;
     // Four bytes fit into an empty socket.
     if sent == bytes.len() {
         Ok(())
@@ -36,9 +27,9 @@ pub(super) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(u32,
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         stream.readable().await?;
-        match stream.try_io(Interest::READABLE, || receive_some(stream.as_fd(), rest)) {
+        match stream.try_io(Interest::READABLE, || descriptors::receive(stream.as_fd(), rest)) {
             Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok((count, descriptor)) => {
+            Ok((count, [descriptor, _])) => {
                 filled += count;
                 along = along.or(descriptor);
             }
@@ -47,18 +38,6 @@ pub(super) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(u32,
         }
     }
     Ok((u32::from_be_bytes(bytes), along))
-}
-
-fn receive_some(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut bytes = [IoSliceMut::new(bytes)];
-    let received = recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptor = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    Ok((received.bytes, descriptor))
 }
 
 #[cfg(test)]

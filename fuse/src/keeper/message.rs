@@ -3,17 +3,14 @@
 //! One packet of a SOCK_SEQPACKET socket is one message; the descriptors of the device and of the state come along with it.
 
 use std::ffi::OsString;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use afs_client::xdr::{Decoder, Encode, XdrError, put_counted};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
+
+use crate::descriptors;
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,44 +116,21 @@ fn text(input: &mut Decoder<'_>) -> Result<String, XdrError> {
 
 /// Sends a message.
 pub(super) fn send(socket: BorrowedFd<'_>, message: &Message, along: Option<&Held>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = along.map(|held| [held.device.as_fd(), held.state.as_fd()]);
-    if let Some(descriptors) = &descriptors {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    sendmsg(
-        socket,
-        &[IoSlice::new(&message.encode())],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    let along = along.map(|held| [held.device.as_fd(), held.state.as_fd()]);
+    let along = along.as_ref().map_or(&[][..], |along| &along[..]);
+    descriptors::send(socket, &message.encode(), along)?;
     Ok(())
 }
 
 /// Receives a message; none if the other side has gone.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Message, Option<Held>)>> {
     let mut bytes = [0; MESSAGE_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    let mut descriptors = control
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        })
-        .flatten();
-    let held = match (descriptors.next(), descriptors.next()) {
-        (Some(device), Some(state)) => Some(Held { device, state }),
+    let (length, along) = descriptors::receive(socket, &mut bytes)?;
+    let held = match along {
+        [Some(device), Some(state)] => Some(Held { device, state }),
         _ => None,
     };
-    let bytes = bytes.get(..received.bytes).unwrap_or_default();
+    let bytes = bytes.get(..length).unwrap_or_default();
     if bytes.is_empty() {
         return Ok(None);
     }

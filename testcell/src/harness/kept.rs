@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -225,27 +225,20 @@ fn start_keeper(cell: &LocalCell, folder: &Path, arguments: &[String]) -> Result
         .create(true)
         .append(true)
         .open(folder.join("keeper"))?;
-    let child = cell
-        .client(1, afs_program()?.as_os_str())
+    let mut command = cell.client(1, afs_program()?.as_os_str());
+    command
         .arg("keeper")
         .arg("--socket")
         .arg(folder.join("socket"))
         .args(arguments)
-        .arg(folder.join("mnt"))
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(said.try_clone()?)
-        .stderr(said)
-        .process_group(0)
-        .spawn()
-        .context("cannot start the keeper")?;
-    Ok(cell.clients().add(child))
+        .arg(folder.join("mnt"));
+    start(cell, &mut command, said).context("cannot start the keeper")
 }
 
 fn start_server(cell: &LocalCell, k: u8, folder: &Path, number: u32) -> Result<Process> {
     let said = File::create(folder.join(format!("server-{number}")))?;
-    let child = cell
-        .client(k, afs_program()?.as_os_str())
+    let mut command = cell.client(k, afs_program()?.as_os_str());
+    command
         .args(["serve", "--cell", cell.name()])
         .arg("--fd-socket")
         .arg(folder.join("socket"))
@@ -253,14 +246,18 @@ fn start_server(cell: &LocalCell, k: u8, folder: &Path, number: u32) -> Result<P
         .arg("--cellservdb")
         .arg(cell.cellservdb())
         .args(["--metrics", &cell.metrics_address(k).to_string()])
-        .args(["--deadline", "10"])
+        .args(["--deadline", "10"]);
+    start(cell, &mut command, said).context("cannot start a server")
+}
+
+fn start(cell: &LocalCell, command: &mut Command, said: File) -> Result<Process> {
+    let child = command
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(said.try_clone()?)
         .stderr(said)
         .process_group(0)
-        .spawn()
-        .context("cannot start a server")?;
+        .spawn()?;
     Ok(cell.clients().add(child))
 }
 

@@ -41,7 +41,7 @@ use crate::callback::CallbackService;
 use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
-use crate::events::{Broken, Tally};
+use crate::events::{Broken, Cached, Tally};
 use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
@@ -217,17 +217,10 @@ impl AfsFs {
         self.0.endpoint.census()
     }
 
-    /// Hits and misses of the status and the data cache: (status hits, status misses, data hits, data misses).
+    /// How many questions the caches have answered, and how many a server had to be asked for.
     #[must_use]
-    pub fn cache_counts(&self) -> [u32; 4] {
-        let counts = &self.0.counts;
-        [
-            &counts.status_hits,
-            &counts.status_misses,
-            &counts.data_hits,
-            &counts.data_misses,
-        ]
-        .map(|count| count.load(Ordering::Relaxed))
+    pub fn cache_counts(&self) -> [&Tally<Cached>; 2] {
+        [&self.0.counts.hits, &self.0.counts.misses]
     }
 
     /// What became of the breaks received.

@@ -196,6 +196,7 @@ fn serve_on(
     let mut ended = Session::attach(Arc::clone(&shared), seat, held.device, first.as_ref(), how)
         .and_then(|session| session.start(fs.take_invalidations(), Arc::clone(&metrics)))
         .map_err(|error| holder.hopeless(place, error.to_string()))?;
+    metrics.attached(first.is_some());
     let reports = Reports::new(
         Served::new(at, how.read_only, how.allow_other, page),
         &fs,

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -13,7 +14,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::command::{kill_group, tail};
-use crate::harness::metrics::get;
+use crate::harness::metrics::{Metrics, get};
 use crate::harness::mount::{afs_program, mounted};
 use crate::harness::site::Site;
 use crate::harness::watch::{Process, locked, status};
@@ -146,6 +147,16 @@ impl<'c> Kept<'c> {
         mounted(&self.point())
     }
 
+    /// The metrics of the server.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Metrics::fetch(self.cell.metrics_address(self.k))
+    }
+
+    /// The metrics of the keeper.
+    pub fn keeper_metrics(&self) -> Result<Metrics> {
+        Metrics::fetch(keeper_address(self.cell))
+    }
+
     /// What its processes wrote.
     pub fn said(&self) -> String {
         let mut said = format!(
@@ -230,9 +241,16 @@ fn start_keeper(cell: &LocalCell, folder: &Path, arguments: &[String]) -> Result
         .arg("keeper")
         .arg("--socket")
         .arg(folder.join("socket"))
+        .args(["--metrics", &keeper_address(cell).to_string()])
         .args(arguments)
         .arg(folder.join("mnt"));
     start(cell, &mut command, said).context("cannot start the keeper")
+}
+
+/// Where a keeper shows its metrics. There is one at a time at an address.
+fn keeper_address(cell: &LocalCell) -> SocketAddr {
+    let server = cell.metrics_address(1);
+    SocketAddr::from((server.ip(), server.port() + 1))
 }
 
 fn start_server(cell: &LocalCell, k: u8, folder: &Path, number: u32) -> Result<Process> {

@@ -185,6 +185,12 @@ impl AfsFs {
         self.0.tokens.list()
     }
 
+    /// Has somebody told which tokens there are: now, and after each change, before who made it goes on. It must not block,
+    /// nor change them itself.
+    pub fn witness_tokens(&self, witness: impl Fn(&[Holding]) + Send + Sync + 'static) {
+        self.0.tokens.witness(Box::new(witness));
+    }
+
     /// How often tokens were renewed, by cell.
     #[must_use]
     pub fn renewals(&self) -> Vec<(CellName, Renewals)> {

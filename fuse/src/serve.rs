@@ -182,10 +182,12 @@ fn serve_on(
     if first.is_some() {
         runtime.block_on(restore(&shared, image));
     }
-    let keeps_tokens = Arc::clone(&shared);
-    runtime.spawn(async move {
-        if let Some(kept) = keeps_tokens.kept() {
-            kept.follow_tokens().await;
+    let keeps_tokens = Arc::downgrade(&shared);
+    fs.witness_tokens(move |held| {
+        if let Some(shared) = keeps_tokens.upgrade()
+            && let Some(kept) = shared.kept()
+        {
+            kept.has_tokens(held);
         }
     });
     log_in(runtime, &fs, options)?;

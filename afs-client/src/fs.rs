@@ -43,6 +43,7 @@ use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
 use crate::events::{Broken, Cached, Tally};
+use crate::hidden::{Hidden, HiddenFile, Hiding};
 use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
@@ -103,6 +104,10 @@ impl AfsFs {
             CacheConfig::Dir { path, max_bytes } => DataCache::in_dir(path, *max_bytes)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
+        let hidden = match &config.cache {
+            CacheConfig::Dir { path, .. } => Hidden::in_dir(path),
+            CacheConfig::Memory { .. } => Hidden::default(),
+        };
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let [a, b, c, d, uuid @ ..] = random;
@@ -133,6 +138,7 @@ impl AfsFs {
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
             sysnames: config.sysnames,
+            hidden,
             history: crate::history::History::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
@@ -272,6 +278,16 @@ impl AfsFs {
     pub fn forget(&self, fid: Fid) {
         if let Some(vnode) = self.0.vnodes.peek(fid) {
             vnode.retained.store(false, Ordering::Release);
+        }
+    }
+
+    /// Removes what an earlier program has removed while it was open, and did not live to see closed. To be called when all
+    /// files are known that are open still. Needs a tokio runtime, on which that goes on for as long as it takes.
+    pub fn remove_hidden(&self) {
+        let left = self.0.hidden.all();
+        if !left.is_empty() {
+            let task = tokio::spawn(remove_hidden(Caller::nobody(&self.0.core), left)).abort_handle();
+            self.0.tasks.lock().push(task);
         }
     }
 
@@ -708,6 +724,30 @@ async fn left_behind(core: Caller, mut left: Vec<Left>) {
                 Err(error) => {
                     tracing::debug!(cell = %left.cell, volume = %left.volume, %error, "data of an earlier program waits");
                     later.push(left);
+                }
+            }
+        }
+        left = later;
+        if !left.is_empty() {
+            clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
+        }
+    }
+}
+
+/// Removes the hidden names that an earlier program has left. Ends when none is left.
+async fn remove_hidden(core: Caller, mut left: Vec<(HiddenFile, Hiding)>) {
+    while !left.is_empty() {
+        let mut later = Vec::new();
+        for (file, hiding) in left {
+            match core
+                .as_identity(hiding.who)
+                .remove_left_hidden(&file, hiding)
+                .await
+            {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::debug!(?file, %error, "a removed file is left behind still");
+                    later.push((file, hiding));
                 }
             }
         }

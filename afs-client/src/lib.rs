@@ -11,6 +11,7 @@ pub mod dir;
 pub mod error;
 pub mod events;
 pub mod fs;
+mod hidden;
 pub mod history;
 pub mod lock;
 pub mod mount_point;

@@ -11,6 +11,7 @@ use super::types::{HandleId, Invalidation, OpenFlags};
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::error::Error;
+use crate::hidden::HiddenFile;
 use crate::types::{CellId, Fid, VolumeId};
 
 impl AfsFs {
@@ -81,6 +82,11 @@ impl AfsFs {
         core.next_handle
             .fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
         let handle = Handle::new(Arc::clone(&vnode), flags, core.who);
+        let file = HiddenFile::new(&vnode.volume.cell.name, fid);
+        if let Some(hiding) = core.hidden.find(&file) {
+            let (dir, dir_unique) = hiding.dir;
+            *vnode.doomed.lock() = Some((fid.sibling(dir, dir_unique), file.name()));
+        }
         if core.handles.lock().insert(id, handle).is_none() {
             vnode.opens.fetch_add(1, Ordering::AcqRel);
         }

@@ -21,6 +21,7 @@ use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
 use crate::events::{Broken, Cached, Tally};
+use crate::hidden::Hidden;
 use crate::history::{About, History};
 use crate::op::{Attempt, Class, Rotation};
 use crate::rpc::Procedure;
@@ -63,6 +64,7 @@ pub(crate) struct Core {
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
     pub(crate) locks: super::locking::Locks,
     pub(crate) sysnames: SysNames,
+    pub(crate) hidden: Hidden,
     pub(crate) history: History,
 }
 

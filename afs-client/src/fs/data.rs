@@ -370,7 +370,11 @@ impl Caller {
         };
         if let Some((dir, name)) = doomed {
             vnode.data.discard();
-            if let Err(error) = self.as_identity(handle.who).remove_file(dir, &name).await {
+            if let Err(error) = self
+                .as_identity(handle.who)
+                .remove_hidden(dir, &name, &vnode)
+                .await
+            {
                 tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
             }
         } else if handle.flags.write && vnode.data.is_modified() {

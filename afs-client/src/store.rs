@@ -9,19 +9,27 @@
 //! stands for it any more it is dormant, over restarts too, until it is asked for again or evicted.
 
 mod aside;
+mod backing;
 mod books;
 mod content;
 mod file;
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
+mod hidden;
 mod index;
 mod inheritance;
 mod journal;
+mod key;
 mod ledger;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod model;
+mod pages;
 mod place;
 mod ranges;
 mod record;
+mod seal;
+mod sealed;
 mod space;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -42,21 +50,25 @@ use crate::cell::CellName;
 use crate::clock;
 use crate::events::{Eviction, Tally};
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
+use backing::Backing;
 use books::{Books, ChunkKey, Object, Reserved};
-use index::Redb;
+use index::{Forgetful, Held, Index, Redb};
 use journal::{Entry, Journal};
 use ledger::Ledger;
+use pages::Pages;
 use place::{Lying, Place};
 pub(crate) use record::checksum_of;
 use record::{ObjectKey, Record};
+use seal::Seal;
 use space::{Trouble, is_full, open_memory, raise_descriptor_limit};
 
-pub use aside::Aside;
 pub(crate) use aside::Owner as Writer;
+pub use aside::{Aside, reveal};
 pub(crate) use content::{Attempt, Mark, StoreCall};
 pub(crate) use file::{CacheFile, Fill};
 pub(crate) use journal::Author;
 pub use journal::fuzz_records;
+pub use key::{CacheKey, CacheKeyError, Encryption};
 pub use place::CacheError;
 pub(crate) use record::Served;
 
@@ -139,23 +151,28 @@ impl DataCache {
     /// # Errors
     ///
     /// The directory cannot be used.
-    pub(crate) fn in_dir(dir: &Path, max_bytes: u64) -> Result<Self, CacheError> {
-        let place = Place::open(dir)?;
+    pub(crate) fn in_dir(dir: &Path, max_bytes: u64, encryption: &Encryption) -> Result<Self, CacheError> {
+        let place = Place::open(dir, encryption)?;
         let failed = |error| CacheError::Io {
             path: dir.to_owned(),
             error,
         };
-        let (index, held) = Redb::open(&place.index()).map_err(failed)?;
-        let (journal, left) = Journal::open(&place.journal()).map_err(failed)?;
+        let (index, held, journal, left): (Box<dyn Index>, _, _, _) = if place.lasts() {
+            let (index, held) = Redb::open(&place.index(), place.seal()).map_err(failed)?;
+            let (journal, left) = Journal::open(&place.journal(), place.seal()).map_err(failed)?;
+            (Box::new(index), held, Some(journal), left)
+        } else {
+            (Box::new(Forgetful), Held::default(), None, Vec::new())
+        };
         let asides = aside::list(&place).map_err(failed)?;
         if !asides.is_empty() {
             let (count, folder) = (asides.len(), place.set_aside());
             tracing::warn!(count, folder = %folder.display(), "there is data that was set aside: look at it, and remove it");
         }
-        let shared = Arc::new(Shared::new(Some(place), Some(journal), max_bytes));
+        let shared = Arc::new(Shared::new(Some(place), journal, max_bytes));
         *shared.asides.lock() = asides;
         shared.take_over(held, left).map_err(failed)?;
-        let thread = Ledger::start(&shared, Box::new(index)).map_err(failed)?;
+        let thread = Ledger::start(&shared, index).map_err(failed)?;
         Ok(Self(Arc::new(Owner {
             shared,
             ledger: Mutex::new(Some(thread)),
@@ -322,6 +339,11 @@ impl Shared {
             books: Mutex::new(Books::new()),
             gone: Condvar::new(),
         }
+    }
+
+    /// What hides what lies in the directory.
+    fn seal(&self) -> Option<&Arc<Seal>> {
+        self.place.as_ref()?.seal()
     }
 
     fn next_id(&self) -> u64 {

@@ -9,7 +9,7 @@ mod writing;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -18,17 +18,18 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use rustix::fs::FallocateFlags;
 use tokio::sync::Notify;
 
-pub(super) use self::sparse::punch_hole;
-use self::sparse::{ASIDE_MAX, SUM_STEP, chunks, overlap, read_sparse, steps, write_all_vectored};
+use self::sparse::{ASIDE_MAX, SUM_STEP, chunks, overlap, steps};
 use super::aside::{self, About};
+use super::backing::Backing;
 use super::content::{Attempt, Content, Mark, PAGE, PAGE_BYTES, StoreCall, StorePlan, pages};
 use super::journal::{Author, Entry, Step};
-use super::place;
+use super::pages::Pages;
+use super::place::{self, Place};
 use super::ranges::RangeSet;
 use super::record::{Checksum, ObjectKey, Record, Served, chunk_range};
+use super::seal::Seal;
 use super::{CHUNK, Shared};
 use crate::error::Error;
 use crate::types::DataVersion;
@@ -66,10 +67,12 @@ struct State {
     unverified: BTreeMap<u64, u64>,
     /// Where the file lies, if it has a name.
     path: Option<PathBuf>,
+    /// What it is sealed with there, if it is, and as what.
+    seal: Option<(ObjectKey, Arc<Seal>)>,
     /// Without one the contents are gone, or closed for a while if the file has a name.
-    backing: Option<Arc<File>>,
+    backing: Option<Arc<Backing>>,
     /// Pages of the backing file in use, whether what is in them counts or not.
-    allocated: RangeSet,
+    allocated: Pages,
     /// Chunks that ever had pages: those that the books may list, whether anything is left of them or not.
     listed: RangeSet,
     /// Pages with bytes that only we have; what of the shared dirty count is ours.
@@ -113,7 +116,7 @@ impl CacheFile {
     pub(super) fn restored(id: u64, shared: Arc<Shared>, key: ObjectKey, record: &[u8]) -> Arc<Self> {
         // It was read before. If it cannot be read again the file is of no use, and its pages go at once.
         let record = Record::decode(record).unwrap_or_default();
-        let allocated = record.clean.covering(PAGE);
+        let allocated = Pages::of(record.clean.covering(PAGE), shared.seal().is_some());
         let listed = record.sums.keys().map(|chunk| *chunk..chunk + 1).collect();
         let state = State {
             content: Content::restored(record.served.version, record.served.len, record.clean),
@@ -130,24 +133,26 @@ impl CacheFile {
     /// A file of which an earlier program has left changes. Whatever else is in it is cleared.
     pub(super) fn left(id: u64, shared: Arc<Shared>, entry: &Entry) -> io::Result<Arc<Self>> {
         let dirty = entry.content.dirty();
-        let allocated = dirty.covering(PAGE);
-        let listed = allocated.iter().map(|range| chunks(&range));
+        let pages = dirty.covering(PAGE);
+        let listed = pages.iter().map(|range| chunks(&range));
         let state = State {
             content: entry.content.clone(),
             author: entry.author.clone(),
             listed: listed.map(|chunks| *chunks.start()..chunks.end() + 1).collect(),
-            dirty_pages: allocated.clone(),
-            allocated,
+            allocated: Pages::of(pages.clone(), shared.seal().is_some()),
+            dirty_pages: pages,
             ..State::default()
         };
         let file = Self::with(id, shared, Some(entry.key), state);
-        file.state.write().clear_around(&dirty)?;
+        file.state.write().settle(&dirty)?;
         file.saved.store(true, Ordering::Relaxed);
         Ok(file)
     }
 
     fn with(id: u64, shared: Arc<Shared>, key: Option<ObjectKey>, mut state: State) -> Arc<Self> {
-        state.path = key.zip(shared.place.as_ref()).map(|(key, place)| place.data(key));
+        if let Some((key, place)) = key.zip(shared.place.as_ref()) {
+            state.lie_in(place, key);
+        }
         Arc::new_cyclic(|me| Self {
             id,
             key,
@@ -164,7 +169,7 @@ impl CacheFile {
         self.key
     }
 
-    /// Tells the bytes of its pages and the chunks they are in.
+    /// Tells the bytes of its pages and the chunks that they are in.
     pub(super) fn listed(&self, tell: impl FnOnce(u64, Vec<u64>)) {
         let state = self.state.read();
         let (bytes, chunks) = (state.allocated.bytes(), state.listed.iter().flatten().collect());
@@ -289,16 +294,16 @@ impl CacheFile {
         state.content.evict(range.clone());
         state.sums.remove(&chunk);
         state.unverified.remove(&chunk);
-        let is_all = state.allocated.bytes() == overlap(&state.allocated, &range)
+        let is_all = state.allocated.data().bytes() == overlap(state.allocated.data(), &range)
             && state.dirty_pages.is_empty()
             && state.filling.is_empty();
         let freed = if is_all && state.path.is_some() {
             // The whole file goes.
-            std::mem::take(&mut state.allocated).bytes()
+            state.allocated.clear()
         } else {
             state.punch(range.clone(), false)
         };
-        let empty = overlap(&state.allocated, &range) == 0;
+        let empty = overlap(state.allocated.data(), &range) == 0;
         let is_unused = state.allocated.is_empty() && state.filling.is_empty();
         let closed = is_unused && state.backing.take().is_some();
         if is_unused {
@@ -324,12 +329,12 @@ impl CacheFile {
         }
         state.content.evict(0..u64::MAX);
         state.backing = None;
-        Some(std::mem::take(&mut state.allocated).bytes())
+        Some(state.allocated.clear())
     }
 
     fn reserve(&self, cover: &Range<u64>) -> io::Result<super::Reserved> {
-        let here = overlap(&self.state.read().allocated, cover);
-        self.shared.reserve(cover.end - cover.start - here)
+        let cost = self.state.read().allocated.cost(cover);
+        self.shared.reserve(cost)
     }
 
     fn ensure_backing(&self) -> io::Result<()> {

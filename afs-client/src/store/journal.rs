@@ -18,10 +18,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::text::{Framed, frame, next_frame, put_entry, put_step, put_text, take_record, take_text};
+use self::text::{Framed, Frames, next_frame, put_entry, put_step, put_text, take_record, take_text};
 use super::content::{Attempt, Content, Mark, StoreCall};
 use super::ranges::RangeSet;
 use super::record::{Input, ObjectKey, checksum_of};
+use super::seal::{Place, Seal};
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::types::DataVersion;
@@ -106,6 +107,7 @@ impl Content {
 pub(super) struct Journal {
     path: PathBuf,
     file: Option<File>,
+    frames: Frames,
     size: u64,
     /// At this size it is written anew.
     full: u64,
@@ -116,14 +118,14 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Reads what an earlier program left, and begins anew. What is behind a damage is not believed.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<Entry>)> {
+    pub(super) fn open(path: &Path, seal: Option<&Arc<Seal>>) -> io::Result<(Self, Vec<Entry>)> {
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
         let left = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let read = read(&left);
+        let read = read(&left, seal);
         if let Some(at) = read.damaged_at {
             let aside = path.with_extension("damaged");
             let kept = fs::write(&aside, &left).is_ok();
@@ -142,6 +144,7 @@ impl Journal {
         let journal = Self {
             path: path.to_owned(),
             file: None,
+            frames: Frames::new(seal.cloned())?,
             size: 0,
             full: FULL,
             entries: HashMap::new(),
@@ -163,10 +166,9 @@ impl Journal {
 
     /// A file is about to differ from the server's.
     pub(super) fn begin(&mut self, id: u64, entry: Entry) {
-        let mut out = Vec::new();
-        frame(&mut out, |out| put_entry(out, id, &entry));
+        let framed = self.frames.frame(|out| put_entry(out, id, &entry));
         self.entries.insert(id, entry);
-        self.append(&out);
+        self.append(framed);
     }
 
     /// A file of an earlier program has this number now; to be followed by `rewrite`.
@@ -177,9 +179,8 @@ impl Journal {
     /// Nothing of a file is on the disk any more.
     pub(super) fn forget(&mut self, id: u64) {
         if self.entries.remove(&id).is_some() {
-            let mut out = Vec::new();
-            frame(&mut out, |out| put_step(out, id, &Step::Forget));
-            self.append(&out);
+            let framed = self.frames.frame(|out| put_step(out, id, &Step::Forget));
+            self.append(framed);
         }
     }
 
@@ -194,17 +195,16 @@ impl Journal {
         if !entry.content.is_modified() {
             self.entries.remove(&id);
         }
-        let mut out = Vec::new();
-        frame(&mut out, |out| put_step(out, id, step));
-        self.append(&out);
+        let framed = self.frames.frame(|out| put_step(out, id, step));
+        self.append(framed);
     }
 
     /// Begins a new file with what there is.
     pub(super) fn rewrite(&mut self) -> io::Result<()> {
-        let mut all = Vec::from(MAGIC);
-        frame(&mut all, |out| put_text(out, &self.boot));
+        let mut all = self.frames.begin()?;
+        all.extend(self.frames.frame(|out| put_text(out, &self.boot))?);
         for (id, entry) in &self.entries {
-            frame(&mut all, |out| put_entry(out, *id, entry));
+            all.extend(self.frames.frame(|out| put_entry(out, *id, entry))?);
         }
         let new = self.path.with_extension("new");
         let mut file = File::options()
@@ -221,9 +221,11 @@ impl Journal {
         Ok(())
     }
 
-    fn append(&mut self, record: &[u8]) {
-        let appended = match &mut self.file {
-            Some(file) if self.size < self.full => file.write_all(record).map(|()| record.len()),
+    fn append(&mut self, framed: io::Result<Vec<u8>>) {
+        let appended = match (&mut self.file, framed) {
+            (Some(file), Ok(record)) if self.size < self.full => {
+                file.write_all(&record).map(|()| record.len())
+            }
             // It is among what there is.
             _ => self.rewrite().map(|()| 0),
         };
@@ -249,12 +251,12 @@ struct Read {
 }
 
 /// Reads a journal as far as it is one. What is cut off in the middle of its last record was being written.
-fn read(bytes: &[u8]) -> Read {
+fn read(bytes: &[u8], seal: Option<&Arc<Seal>>) -> Read {
     let mut read = Read::default();
     if bytes.is_empty() {
         return read;
     }
-    let Some(rest) = bytes.strip_prefix(MAGIC) else {
+    let Some((mut frames, rest)) = Frames::of(bytes, seal) else {
         read.damaged_at = Some(0);
         return read;
     };
@@ -262,16 +264,16 @@ fn read(bytes: &[u8]) -> Read {
     let mut first = true;
     loop {
         let at = bytes.len() - input.0.len();
-        match next_frame(&mut input) {
+        match next_frame(&mut input, &mut frames) {
             Framed::End => return read,
-            Framed::Record(body) if first => match take_text(&mut Input(body)) {
+            Framed::Record(body) if first => match take_text(&mut Input(&body)) {
                 Some(boot) => read.boot = boot,
                 None => {
                     read.damaged_at = Some(at);
                     return read;
                 }
             },
-            Framed::Record(body) if take_record(&mut read.entries, &mut Input(body)).is_some() => {}
+            Framed::Record(body) if take_record(&mut read.entries, &mut Input(&body)).is_some() => {}
             Framed::Record(_) | Framed::Damaged => {
                 read.damaged_at = Some(at);
                 return read;
@@ -312,7 +314,6 @@ pub fn fuzz_records(bytes: &[u8]) {
     super::record::fuzz_record(bytes);
 }
 
-const MAGIC: &[u8] = b"afs-fuse journal 1\n";
 /// It is not worth writing anew before.
 const FULL: u64 = 4 << 20;
 /// Changes when the machine starts (Linux, proc(5)).

@@ -82,6 +82,11 @@ impl Fill {
         if self.is_overtaken() {
             return Ok(());
         }
+        // Eviction may have closed it in between; then `put` says so.
+        if let Some(file) = &state.backing {
+            let new = state.allocated.without(&cover);
+            state.found_zeros(file, &new)?;
+        }
         // Pages of this range cannot be evicted while it is being filled, so there were as many or fewer before.
         reserved.keep(state.allocate(cover));
         let len = state.content.len();
@@ -106,13 +111,14 @@ impl Fill {
         let file = state.backing.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let free = state.content.fillable(&range);
         if free.first() == Some(&range) {
-            return write_all_vectored(file, data, offset);
+            return file.write_pieces(data, offset, &|page| state.counts_here_only(page));
         }
         let flat: Vec<u8> = data.iter().flat_map(|part| part.iter().copied()).collect();
         for part in free {
             let from = usize::try_from(part.start - range.start).map_err(|_| io::ErrorKind::InvalidData)?;
             let to = usize::try_from(part.end - range.start).map_err(|_| io::ErrorKind::InvalidData)?;
-            file.write_all_at(flat.get(from..to).unwrap_or_default(), part.start)?;
+            let bytes = flat.get(from..to).unwrap_or_default();
+            file.write(bytes, part.start, &|page| state.counts_here_only(page))?;
         }
         Ok(())
     }

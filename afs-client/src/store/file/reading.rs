@@ -97,7 +97,7 @@ impl CacheFile {
                 continue;
             }
             let is_closed = state.backing.is_none() && state.path.is_some();
-            if is_closed && overlap(&state.allocated, &range) > 0 {
+            if is_closed && overlap(state.allocated.data(), &range) > 0 {
                 drop(state);
                 if let Err(error) = self.ensure_backing() {
                     self.lose(&range, error)?;
@@ -108,7 +108,7 @@ impl CacheFile {
             let start = out.len();
             out.resize(start + len, 0);
             if let (Some(file), Some(buffer)) = (&state.backing, out.get_mut(start..))
-                && let Err(error) = read_sparse(file, buffer, range.start)
+                && let Err(error) = state.read(file, buffer, range.start)
             {
                 drop(state);
                 out.truncate(start);
@@ -134,8 +134,13 @@ impl CacheFile {
     /// The cache cannot be read there: what servers have is forgotten.
     fn lose(&self, range: &Range<u64>, error: io::Error) -> io::Result<()> {
         let mut state = self.state.write();
-        if overlap(&state.content.dirty_pages(), range) > 0 {
-            return Err(error);
+        let dirty: RangeSet = state.content.dirty().overlapping(range.clone()).collect();
+        if !dirty.is_empty() {
+            let file = state.existing()?.ok_or(io::ErrorKind::NotFound)?;
+            let mut buffer = vec![0; SUM_STEP];
+            for (at, step) in steps(&dirty) {
+                state.read(&file, buffer.get_mut(..step).unwrap_or_default(), at)?;
+            }
         }
         tracing::warn!(%error, "a cache file cannot be read: its data is fetched again");
         let all = range.start - range.start % CHUNK..range.end.next_multiple_of(CHUNK);
@@ -176,7 +181,7 @@ impl CacheFile {
             let file = state.existing()?.ok_or(io::ErrorKind::NotFound)?;
             for (at, step) in steps(&dirty) {
                 let from = size(at - range.start);
-                read_sparse(&file, out.get_mut(from..from + step).unwrap_or_default(), at)?;
+                state.read(&file, out.get_mut(from..from + step).unwrap_or_default(), at)?;
             }
         }
         Ok(Some(out))

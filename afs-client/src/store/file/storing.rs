@@ -46,10 +46,10 @@ impl CacheFile {
         loop {
             let state = self.state.read();
             if let Some(file) = &state.backing {
-                read_sparse(file, &mut buffer, offset)?;
+                state.read(file, &mut buffer, offset)?;
                 return Ok(buffer.into());
             }
-            if overlap(&state.allocated, &(offset..end)) == 0 {
+            if overlap(state.allocated.data(), &(offset..end)) == 0 {
                 return Ok(buffer.into());
             }
             drop(state);
@@ -61,6 +61,8 @@ impl CacheFile {
     pub(crate) fn end_store(&self, served: Served, alone: bool) {
         let mut state = self.state.write();
         let base = state.content.base_len();
+        let page = pages(&(base..base.saturating_add(1)));
+        let is_hole = !state.counts(&page);
         self.note(&state, &Step::Stored(served.version, served.len, alone));
         let freed = state.change(|content| {
             if alone {
@@ -70,6 +72,9 @@ impl CacheFile {
             }
         });
         state.changed = served.changed;
+        if is_hole {
+            state.keep_zeros(&page);
+        }
         // What lies between the ends counts as clean now.
         state.forget_sums(&(base..served.len.max(base)));
         state.count_dirty(&self.shared, self.id);
@@ -99,10 +104,13 @@ impl CacheFile {
         self.leave_memory();
     }
 
-    /// Copies what is here to a folder beside the cache, to be looked at by people; `None` if the cache is in memory. What is
-    /// modified stays so.
+    /// Copies what is here to a folder beside the cache, to be looked at by people; `None` if nothing outlives the program. What
+    /// is modified stays so.
     pub(crate) fn set_aside(&self, reason: &str) -> Option<io::Result<PathBuf>> {
         let (key, place) = self.key.zip(self.shared.place.as_ref())?;
+        if !place.lasts() {
+            return None;
+        }
         let cell = self.shared.cell_name(key.cell)?;
         let state = self.state.read();
         let dirty = state.content.dirty();
@@ -111,8 +119,8 @@ impl CacheFile {
         if is_known && state.content.clean().bytes() <= ASIDE_MAX {
             all.extend(state.content.clean().iter());
         }
-        let copy = |to: &File| {
-            to.set_len(state.content.len())?;
+        let copy = |to: &Backing| {
+            to.cut(state.content.len(), &|_| false)?;
             let Some(from) = state.existing()? else {
                 return Ok(());
             };
@@ -122,8 +130,8 @@ impl CacheFile {
                 while at < part.end {
                     let step = usize::try_from(part.end - at).map_or(SUM_STEP, |rest| rest.min(SUM_STEP));
                     let buffer = buffer.get_mut(..step).unwrap_or_default();
-                    read_sparse(&from, buffer, at)?;
-                    to.write_all_at(buffer, at)?;
+                    state.read(&from, buffer, at)?;
+                    to.write(buffer, at, &|_| false)?;
                     at += step as u64;
                 }
             }
@@ -141,6 +149,7 @@ impl CacheFile {
             base: state.content.version().unwrap_or_default(),
             len: state.content.len(),
             ranges: ranges.join(" "),
+            held: all.clone(),
         };
         Some(
             aside::put(place, &about, copy)

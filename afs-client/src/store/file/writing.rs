@@ -37,7 +37,7 @@ impl CacheFile {
             let mut buffer = vec![0; SUM_STEP];
             for (at, step) in steps(&dirty) {
                 let buffer = buffer.get_mut(..step).unwrap_or_default();
-                read_sparse(&file, buffer, at)?;
+                state.read(&file, buffer, at)?;
                 memory.write_all_at(buffer, at)?;
             }
         }
@@ -49,10 +49,11 @@ impl CacheFile {
         state.sums.clear();
         state.unverified.clear();
         let before = state.allocated.bytes();
-        state.allocated = state.dirty_pages.clone();
+        state.allocated = Pages::of(state.dirty_pages.clone(), false);
         let freed = before - state.allocated.bytes();
         state.path = None;
-        state.backing = Some(Arc::new(memory));
+        state.seal = None;
+        state.backing = Some(Arc::new(Backing::Plain(memory)));
         // If that fails, the next start removes it.
         let _ = place::remove_file(&path);
         drop(state);
@@ -71,9 +72,9 @@ impl CacheFile {
             return;
         }
         state.content.evict(0..u64::MAX);
-        let freed = std::mem::take(&mut state.allocated).bytes();
+        let freed = state.allocated.clear();
         state.backing = None;
-        state.path = Some(place.data(key));
+        state.lie_in(place, key);
         drop(state);
         self.shared.freed(freed);
     }
@@ -100,14 +101,13 @@ impl CacheFile {
             state.forget_sums(&range);
             // Eviction may have closed it in between.
             let Some(file) = &state.backing else { continue };
-            let wanted = cover.end - cover.start - overlap(&state.allocated, &cover);
-            if wanted > reserved.bytes {
+            if state.allocated.cost(&cover) > reserved.bytes {
                 // Evicted between the reservation and the lock.
                 drop(state);
                 reserved = self.reserve(&cover)?;
                 continue;
             }
-            let written = file.write_all_at(data, offset);
+            let written = file.write(data, offset, &|page| state.counts(page));
             reserved.keep(state.allocate(cover.clone()));
             if let Err(error) = written {
                 state.content.evict(range);

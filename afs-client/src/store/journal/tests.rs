@@ -48,7 +48,7 @@ fn steps() -> Vec<(u64, Step)> {
 
 fn written(dir: &Path) -> PathBuf {
     let path = dir.join("journal");
-    let (mut journal, left) = Journal::open(&path).unwrap();
+    let (mut journal, left) = Journal::open(&path, None).unwrap();
     assert!(left.is_empty());
     for (id, step) in steps() {
         if !journal.has(id) {
@@ -71,7 +71,7 @@ fn told(entry: &Entry) -> String {
 fn what_was_written_is_read() {
     let dir = crate::store::model::fast_dir();
     let path = written(dir.path());
-    let (mut journal, left) = Journal::open(&path).unwrap();
+    let (mut journal, left) = Journal::open(&path, None).unwrap();
     let [left] = left.as_slice() else {
         panic!("{left:?}")
     };
@@ -93,7 +93,7 @@ fn what_was_written_is_read() {
     // And from a journal that was written anew.
     journal.keep(7, left.clone());
     journal.rewrite().unwrap();
-    let (_, again) = Journal::open(&path).unwrap();
+    let (_, again) = Journal::open(&path, None).unwrap();
     assert_eq!(told(&again[0]), told(left));
 }
 
@@ -104,8 +104,8 @@ fn a_journal_that_is_cut_off_is_read_up_to_there() {
     let path = written(dir.path());
     let whole = fs::read(&path).unwrap();
     let mut seen = Vec::new();
-    for len in MAGIC.len()..=whole.len() {
-        let read = read(&whole[..len]);
+    for len in b"afs-fuse journal 1\n".len()..=whole.len() {
+        let read = read(&whole[..len], None);
         assert_eq!(read.damaged_at, None, "at {len}");
         let mut now: Vec<_> = read.entries.values().map(told).collect();
         now.sort();
@@ -124,7 +124,7 @@ fn a_changed_byte_ends_it() {
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
-        let read = read(&bytes);
+        let read = read(&bytes, None);
         // A length that points behind the end looks like a record that was being written.
         let rest = whole.len() - at;
         assert!(
@@ -134,7 +134,7 @@ fn a_changed_byte_ends_it() {
         assert!(read.entries.len() <= 2);
     }
     fs::write(&path, b"not a journal").unwrap();
-    let (_, left) = Journal::open(&path).unwrap();
+    let (_, left) = Journal::open(&path, None).unwrap();
     assert!(left.is_empty());
     assert_eq!(
         fs::read(dir.path().join("journal.damaged")).unwrap(),
@@ -146,11 +146,11 @@ fn a_changed_byte_ends_it() {
 fn what_another_boot_has_left_is_doubtful() {
     let dir = crate::store::model::fast_dir();
     let path = dir.path().join("journal");
-    let (mut journal, _) = Journal::open(&path).unwrap();
+    let (mut journal, _) = Journal::open(&path, None).unwrap();
     journal.boot = "another".to_owned();
     journal.begin(1, entry(1));
     journal.step(1, &Step::Write(0..10));
-    let (_, left) = Journal::open(&path).unwrap();
+    let (_, left) = Journal::open(&path, None).unwrap();
     assert!(left[0].is_doubtful);
 }
 
@@ -158,13 +158,13 @@ fn what_another_boot_has_left_is_doubtful() {
 fn it_does_not_grow_without_end() {
     let dir = crate::store::model::fast_dir();
     let path = dir.path().join("journal");
-    let (mut journal, _) = Journal::open(&path).unwrap();
+    let (mut journal, _) = Journal::open(&path, None).unwrap();
     journal.begin(1, entry(1));
     for round in 0..200_000u64 {
         journal.step(1, &Step::Write(round % 100 * 10..round % 100 * 10 + 5));
     }
     let size = fs::metadata(&path).unwrap().len();
     assert!(size <= FULL, "{size}");
-    let (_, left) = Journal::open(&path).unwrap();
+    let (_, left) = Journal::open(&path, None).unwrap();
     assert_eq!(left[0].content.dirty().bytes(), 500);
 }

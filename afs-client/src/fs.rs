@@ -41,7 +41,7 @@ use crate::callback::CallbackService;
 use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
-use crate::events::{Broken, Tally};
+use crate::events::{Broken, Cached, Tally};
 use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
@@ -189,6 +189,12 @@ impl AfsFs {
         self.0.tokens.list()
     }
 
+    /// Has somebody told which tokens there are: now, and after each change, before who made it goes on. It must not block,
+    /// nor change them itself.
+    pub fn witness_tokens(&self, witness: impl Fn(&[Holding]) + Send + Sync + 'static) {
+        self.0.tokens.witness(Box::new(witness));
+    }
+
     /// How often tokens were renewed, by cell.
     #[must_use]
     pub fn renewals(&self) -> Vec<(CellName, Renewals)> {
@@ -221,17 +227,10 @@ impl AfsFs {
         self.0.endpoint.census()
     }
 
-    /// Hits and misses of the status and the data cache: (status hits, status misses, data hits, data misses).
+    /// How many questions the caches have answered, and how many a server had to be asked for.
     #[must_use]
-    pub fn cache_counts(&self) -> [u32; 4] {
-        let counts = &self.0.counts;
-        [
-            &counts.status_hits,
-            &counts.status_misses,
-            &counts.data_hits,
-            &counts.data_misses,
-        ]
-        .map(|count| count.load(Ordering::Relaxed))
+    pub fn cache_counts(&self) -> [&Tally<Cached>; 2] {
+        [&self.0.counts.hits, &self.0.counts.misses]
     }
 
     /// What became of the breaks received.

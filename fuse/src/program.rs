@@ -3,7 +3,7 @@
 //! The machine: check everything that can be checked, start the file system, see that the home cell answers, mount, say
 //! that it is ready, and wait for the unmount or a signal. Then the way back: store, give up, unmount, end.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,13 +29,14 @@ use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
 };
 use crate::pagsh;
-use crate::report::{MetricsPage, Reports, Served};
+use crate::report::{Reports, Served};
 use crate::secret;
 use crate::serve;
 use crate::service;
 use crate::session::{Ended, Options, Session};
 use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::page::Shown;
 use crate::telemetry::trace;
 use crate::token;
 use crate::{status, top, why};
@@ -190,6 +191,7 @@ fn serve_on(
     service::ready(&format!("mounted at {}", at.display()));
     // Nobody waits for the report any more: the mount is good all the same.
     let _ = caller.ready();
+    metrics.attached(false);
     ready(&fs, &metrics);
 
     runtime.block_on(wait(ended, signals, at, &fs));
@@ -199,34 +201,12 @@ fn serve_on(
     Ok(())
 }
 
-/// Shows the pages. Without them the mount works, and nobody sees how.
-fn show_metrics(runtime: &Runtime, address: SocketAddr, pages: Pages) -> MetricsPage {
-    match runtime.block_on(http::serve(address, pages)) {
-        Ok((bound, _)) => {
-            tracing::info!("metrics at http://{bound}/metrics");
-            MetricsPage {
-                address: bound,
-                error: None,
-            }
-        }
-        Err(error) => {
-            tracing::error!(
-                "metrics are not shown: {address} cannot be used: {error}; choose another with --metrics"
-            );
-            MetricsPage {
-                address,
-                error: Some(error.to_string()),
-            }
-        }
-    }
-}
-
 /// A file system whose home cell answers, and what serves it; no session with the kernel yet.
 pub(crate) struct Started {
     pub(crate) fs: AfsFs,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pages: Pages,
-    pub(crate) page: Option<MetricsPage>,
+    pub(crate) page: Option<Shown>,
     pub(crate) signals: Signals,
     pub(crate) identities: Arc<Identities>,
     pub(crate) shared: Arc<Shared>,
@@ -242,7 +222,7 @@ impl Started {
         let pages = Pages::new(Arc::clone(&metrics));
         let page = options
             .metrics
-            .map(|address| show_metrics(runtime, address, pages.clone()));
+            .map(|address| Shown::at(runtime.handle(), address, http::of_mount(pages.clone())));
         let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
         metrics.watch(fs.clone());
         let signals = runtime.block_on(async { Signals::new() });

@@ -20,7 +20,7 @@ use super::types::{HandleId, Kind, OpenFlags, Opened};
 use crate::auth::tokens::Identity;
 use crate::clock;
 use crate::error::Error;
-use crate::events::Flow;
+use crate::events::{Cached, Flow};
 use crate::op::Class;
 use crate::rpc::client::{RpcError, fetch_data};
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs};
@@ -154,7 +154,7 @@ impl Caller {
         {
             Ok(true) => {
                 *handle.next.lock() = offset + out.len() as u64;
-                self.counts.data_hit();
+                self.counts.hits.count(Cached::Data);
                 self.counts.flows.add(Flow::ServedHit, out.len() as u64);
                 Some(Ok(out.into()))
             }
@@ -191,7 +191,7 @@ impl Caller {
                 self.store(vnode, false).await?;
                 continue;
             }
-            self.counts.data_miss();
+            self.counts.misses.count(Cached::Data);
             let (want, unit) = if sequential {
                 (offset..range.end + AHEAD, LARGE)
             } else {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::harness::command::{Finished, run, wait};
+use crate::harness::kept::Kept;
 use crate::harness::metrics::{Metrics, get};
 use crate::harness::mount::{METRICS, Mount, MountOptions};
 use crate::harness::site::Site;
@@ -176,6 +177,11 @@ impl Cell {
         Mount::start(self, k, options)
     }
 
+    /// Mounts as client K with a keeper, and a server that is given these options.
+    pub fn keep(&self, k: u8, server: &MountOptions) -> Result<Kept<'_>> {
+        Kept::start(self, k, &[], server)
+    }
+
     /// Reads the metrics page of the mount of client K.
     pub fn metrics(&self, k: u8) -> Result<Metrics> {
         self.in_client(k, || Metrics::fetch(METRICS))
@@ -239,8 +245,8 @@ impl Site for Cell {
         METRICS
     }
 
-    fn page(&self, k: u8, path: &str) -> Result<String> {
-        self.in_client(k, || get(METRICS, path))
+    fn page(&self, k: u8, address: SocketAddr, path: &str) -> Result<String> {
+        self.in_client(k, || get(address, path))
             .with_context(|| format!("client {k}"))
     }
 

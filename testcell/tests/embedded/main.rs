@@ -19,6 +19,7 @@ mod procedures;
 mod relay;
 mod restart;
 mod rxkad;
+mod spans;
 mod storms;
 #[path = "../common/transcript.rs"]
 mod transcript;

@@ -23,6 +23,9 @@ mod key;
 mod ledger;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
+mod limits;
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod model;
 mod pages;
 mod place;
@@ -100,7 +103,7 @@ pub(super) struct Shared {
     max_bytes: u64,
     /// What of `max_bytes` there is: the index takes some, and the file system may be filled by others.
     limit: AtomicU64,
-    /// Bytes that the index takes.
+    /// Bytes that index and journal take.
     overhead: AtomicU64,
     max_open: usize,
     /// Pages that must not be evicted, in bytes.
@@ -170,6 +173,7 @@ impl DataCache {
             tracing::warn!(count, folder = %folder.display(), "there is data that was set aside: look at it, and remove it");
         }
         let shared = Arc::new(Shared::new(Some(place), journal, max_bytes));
+        shared.count_overhead(index.taken());
         *shared.asides.lock() = asides;
         shared.take_over(held, left).map_err(failed)?;
         let thread = Ledger::start(&shared, index).map_err(failed)?;

@@ -365,6 +365,7 @@ impl Drop for CacheFile {
         let recorded = if is_closed { None } else { self.recorded() };
         let state = self.state.get_mut();
         if let Some((key, Some(record))) = recorded {
+            self.shared.freed(state.forget_unrecorded());
             self.shared.sleeps(self.id, key, record);
             return;
         }

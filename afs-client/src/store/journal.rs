@@ -154,6 +154,11 @@ impl Journal {
         Ok((journal, entries))
     }
 
+    /// Bytes that it takes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Has a file an entry?
     pub(super) fn has(&self, id: u64) -> bool {
         self.entries.contains_key(&id)

@@ -16,9 +16,10 @@ pub(super) struct Trouble {
 }
 
 impl Shared {
-    /// The index has this size now.
-    pub(super) fn set_overhead(&self, bytes: u64) {
-        self.overhead.store(bytes, Ordering::Relaxed);
+    /// The index has this size now, and the journal its own.
+    pub(super) fn count_overhead(&self, index: u64) {
+        let journal = self.journal.as_ref().map_or(0, |journal| journal.lock().size());
+        self.overhead.store(index + journal, Ordering::Relaxed);
     }
 
     /// Sees how much there is of the bound: what others leave of the file system, but for a reserve.

@@ -301,6 +301,31 @@ fn a_full_cache_disk_is_nobodys_error() {
     fs::remove_dir_all(&work).unwrap();
 }
 
+/// The cache may take more than the file system has: a fiftieth of that is left to others, and the rest is used.
+#[test]
+fn some_of_the_cache_disk_is_left_to_others() {
+    let cell = shared();
+    let small = Small::new("48m");
+    let all = 48 << 20;
+    let mount = cell.mount_with(1, &options(&small.0.join("cache"))).unwrap();
+    let work = mount.work("reserve").unwrap();
+    let mut least = all;
+    for number in 0..16 {
+        let path = work.join(format!("f{number}"));
+        let contents = Random::new(number).bytes(5 << 20);
+        fs::write(&path, &contents).unwrap();
+        assert!(fs::read(&path).unwrap() == contents, "f{number}");
+        let space = rustix::fs::statvfs(&small.0).unwrap();
+        least = least.min(space.f_bavail * space.f_frsize);
+    }
+    // What the index grows by is made room for a moment later.
+    assert!(least >= all / 50 - (256 << 10), "{least} bytes were left");
+    assert!(least <= all / 10, "{least} bytes were not used");
+    let bypasses = mount.metrics().unwrap().sum("afs_cache_bypasses_total", &[]);
+    assert_eq!(bypasses, 0.0);
+    fs::remove_dir_all(&work).unwrap();
+}
+
 /// Nothing can be opened in it any more.
 #[test]
 fn a_cache_disk_that_fails_is_nobodys_error() {

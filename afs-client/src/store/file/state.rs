@@ -324,12 +324,23 @@ impl State {
         self.allocated.remove(len.next_multiple_of(PAGE)..u64::MAX)
     }
 
-    pub(super) fn count_dirty(&mut self, shared: &Shared, id: u64) {
+    /// What is dirty has changed: counts it, and gives back the pages in which nothing counts any more. Gives the bytes freed.
+    #[must_use]
+    pub(super) fn count_dirty(&mut self, shared: &Shared, id: u64) -> u64 {
         let now = self.content.dirty_pages();
         if now.is_empty() {
             shared.became_clean(id);
         }
         shared.dirty_changed(self.dirty_pages.bytes(), now.bytes());
         self.dirty_pages = now;
+        self.punch(0..u64::MAX, true)
+    }
+
+    /// Gives back what the index does not know of, now that nobody has the file any more. Gives the bytes freed.
+    pub(super) fn forget_unrecorded(&mut self) -> u64 {
+        while let Some(chunk) = self.next_without_sum(0) {
+            self.content.evict(chunk_range(chunk));
+        }
+        self.punch(0..u64::MAX, true)
     }
 }

@@ -64,7 +64,7 @@ impl CacheFile {
         let page = pages(&(base..base.saturating_add(1)));
         let is_hole = !state.counts(&page);
         self.note(&state, &Step::Stored(served.version, served.len, alone));
-        let freed = state.change(|content| {
+        let mut freed = state.change(|content| {
             if alone {
                 content.stored(served.version, served.len);
             } else {
@@ -77,7 +77,7 @@ impl CacheFile {
         }
         // What lies between the ends counts as clean now.
         state.forget_sums(&(base..served.len.max(base)));
-        state.count_dirty(&self.shared, self.id);
+        freed += state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.leave_memory();
@@ -89,7 +89,9 @@ impl CacheFile {
         let mut state = self.state.write();
         self.note(&state, &Step::StoreFailed);
         state.content.store_failed();
-        state.count_dirty(&self.shared, self.id);
+        let freed = state.count_dirty(&self.shared, self.id);
+        drop(state);
+        self.shared.freed(freed);
     }
 
     /// Gives local changes up.
@@ -97,8 +99,8 @@ impl CacheFile {
         let mut state = self.state.write();
         self.saved.store(false, Ordering::Relaxed);
         self.note(&state, &Step::Discard);
-        let freed = state.change(Content::discard);
-        state.count_dirty(&self.shared, self.id);
+        let mut freed = state.change(Content::discard);
+        freed += state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.leave_memory();

@@ -141,7 +141,7 @@ impl CacheFile {
         if len < before {
             freed += state.cut(len);
         }
-        state.count_dirty(&self.shared, self.id);
+        freed += state.count_dirty(&self.shared, self.id);
         drop(state);
         self.shared.freed(freed);
         self.filled.notify_waiters();

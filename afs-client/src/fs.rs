@@ -56,7 +56,7 @@ use crate::types::{DataVersion, Fid};
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
-pub use crate::store::{Aside, CacheError, fuzz_records};
+pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, fuzz_records, reveal};
 pub use inspect::{Inspection, Known};
 pub use state::{CacheState, CountState, KeptState, PromiseState, ServerState, State, VolumeState, Waiting};
 pub use types::{
@@ -101,7 +101,11 @@ impl AfsFs {
     /// The port is taken, or the cache cannot be used.
     pub async fn start(config: Config, sink: Arc<dyn Sink>) -> Result<Self, StartError> {
         let cache = match &config.cache {
-            CacheConfig::Dir { path, max_bytes } => DataCache::in_dir(path, *max_bytes)?,
+            CacheConfig::Dir {
+                path,
+                max_bytes,
+                encryption,
+            } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
         let hidden = match &config.cache {

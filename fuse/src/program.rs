@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afs_client::cell::{CellName, Cells, CellsConfig};
-use afs_client::fs::{AfsFs, CacheConfig, Config, StartError};
+use afs_client::fs::{AfsFs, CacheConfig, CacheKey, Config, Encryption, StartError};
 use clap::Parser;
 use rxrpc::net::EndpointConfig;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Shared;
-use crate::cli::{Cli, Client, Command, Mount};
+use crate::cli::{Cli, Client, Command, Mount, Reveal};
 use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
@@ -59,6 +59,7 @@ pub fn run() -> ExitCode {
         Command::Pagsh(options) => pagsh::pagsh(&options),
         Command::Status(options) => ended(status::status(&options)),
         Command::Why(options) => ended(why::why(&options)),
+        Command::Reveal(options) => ended(reveal(&options)),
         Command::Top(options) => ended(top::top(&options)),
         Command::Trace(options) => ended(crate::trace::trace(&options)),
         Command::Umount(options) => ended(umount(&options.mount_point)),
@@ -113,6 +114,7 @@ impl Setup {
             (Some(dir), _) => CacheConfig::Dir {
                 path: absolute(dir)?,
                 max_bytes: options.cache_size.0,
+                encryption: encryption(options)?,
             },
             (None, size) => CacheConfig::Memory {
                 max_bytes: size.map_or(CACHE_MEMORY, |size| size.0),
@@ -321,6 +323,28 @@ async fn start(
         Some(error) => Failure::new(Kind::Other, error.to_string()),
         None => Failure::new(Kind::Other, "no port to try"),
     })
+}
+
+/// How the cache is encrypted. A key is read here, before the process leaves its terminal and its descriptors.
+fn encryption(options: &Client) -> Result<Encryption, Failure> {
+    match &options.cache_key_file {
+        Some(file) => Ok(Encryption::Key(cache_key(file)?)),
+        None if options.cache_encrypt => Ok(Encryption::Passing),
+        None => Ok(Encryption::Off),
+    }
+}
+
+fn cache_key(file: &Path) -> Result<CacheKey, Failure> {
+    CacheKey::read(file).map_err(|error| Failure::new(Kind::Cache, error.to_string()))
+}
+
+/// Shows what an encrypted cache has set aside.
+fn reveal(options: &Reveal) -> Result<(), Failure> {
+    let key = cache_key(&options.cache_key_file)?;
+    let about = afs_client::fs::reveal(&options.folder, &key, &mut std::io::stdout().lock())
+        .map_err(|error| Failure::new(Kind::Cache, format!("{}: {error}", options.folder.display())))?;
+    eprint!("{about}");
+    Ok(())
 }
 
 fn load_cells(options: &Client) -> Result<Cells, Failure> {

@@ -14,6 +14,7 @@ mod inspect;
 pub(crate) mod locking;
 mod state;
 mod storing;
+pub(crate) mod synthetic;
 mod types;
 mod unwanted;
 mod walk;
@@ -52,7 +53,7 @@ use crate::rpc::types::AfsUuid;
 use crate::rpc::vl::ProbeServer;
 use crate::server::Servers;
 use crate::store::{DataCache, Left, Writer};
-use crate::types::Fid;
+use crate::types::{DataVersion, Fid};
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
@@ -137,6 +138,7 @@ impl AfsFs {
             counts: counts::Counts::default(),
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
+            sysnames: config.sysnames,
             history: crate::history::History::default(),
             unwanted: unwanted::Unwanted::default(),
         });
@@ -258,7 +260,7 @@ impl AfsFs {
     /// The root: the directory of cells.
     #[must_use]
     pub fn root(&self) -> Fid {
-        walk::ROOT
+        synthetic::ROOT
     }
 
     /// The queue of what the kernel must forget. Some for the first caller only.
@@ -288,7 +290,7 @@ impl AfsFs {
     /// The cell is unknown, or nobody answers.
     pub async fn check_home(&self) -> Result<(), Error> {
         let home = self.0.cells.home().clone();
-        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await {
+        match self.0.lookup(synthetic::ROOT, home.as_str().as_bytes()).await {
             Ok(Lookup::Found(_)) => Ok(()),
             // Says why.
             Ok(Lookup::Absent { .. }) => self.0.cells.resolve(&home).await.map(drop),
@@ -404,7 +406,7 @@ impl AfsFs {
 
     /// Opens a file: its status is valid afterwards.
     pub async fn open(&self, fid: Fid, flags: OpenFlags) -> Result<Opened, Error> {
-        if fid == walk::ROOT {
+        if synthetic::is_synthetic(fid) {
             return Err(Errno::ISDIR.into());
         }
         self.0.open(&self.0.vnode(fid)?, flags).await
@@ -552,6 +554,16 @@ impl AfsFs {
     /// without a race.
     pub async fn rename_new(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
         self.0.rename_new(from_dir, from, to_dir, to).await
+    }
+
+    /// The version of a directory that may be listed, without waiting: while it is the same, so are the entries.
+    pub fn opendir_cached(&self, dir: Fid) -> Option<Result<DataVersion, Error>> {
+        self.0.opendir_cached(dir)
+    }
+
+    /// The version of a directory that may be listed.
+    pub async fn opendir(&self, dir: Fid) -> Result<DataVersion, Error> {
+        self.0.opendir(dir).await
     }
 
     /// The entries of a directory, without waiting.

@@ -29,6 +29,7 @@ use crate::rpc::fs::FetchStatusOf;
 use crate::rpc::types::{AfsUuid, CallBack, FetchStatus};
 use crate::server::Servers;
 use crate::store::{DataCache, Left};
+use crate::sysname::SysNames;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
 use crate::vnode::status::{LOOKUP, OWNER, Status};
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) counts: super::counts::Counts,
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
     pub(crate) locks: super::locking::Locks,
+    pub(crate) sysnames: SysNames,
     pub(crate) history: History,
     pub(crate) unwanted: super::unwanted::Unwanted,
 }

@@ -152,7 +152,7 @@ impl Core {
         };
         let request = GiveUpCallBacks {
             fids: List(batch.fids.iter().map(|fid| (*fid).into()).collect()),
-            callbacks: List(batch.fids.iter().map(|_| dropped.clone()).collect()),
+            callbacks: List(batch.fids.iter().map(|_| dropped).collect()),
         };
         let target = short_call(batch.peer, Arc::clone(&batch.cell));
         let done = call(&self.endpoint, &target, &request).await;

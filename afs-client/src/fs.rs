@@ -16,6 +16,7 @@ mod state;
 mod storing;
 pub(crate) mod synthetic;
 mod types;
+mod unwanted;
 mod walk;
 mod xattr;
 
@@ -34,6 +35,7 @@ use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
 use self::core::{Caller, Core};
+use self::unwanted::give_up_unwanted;
 use crate::auth::keeper::Keeper;
 use crate::auth::source::Source;
 use crate::auth::tokens::Tokens;
@@ -144,6 +146,7 @@ impl AfsFs {
             sysnames: config.sysnames,
             hidden,
             history: crate::history::History::default(),
+            unwanted: unwanted::Unwanted::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -160,6 +163,7 @@ impl AfsFs {
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
             tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
             tokio::spawn(Caller::nobody(&core).extend_locks()).abort_handle(),
+            tokio::spawn(give_up_unwanted(Arc::clone(&core))).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
         Ok(Self(Caller::nobody(&core)))

@@ -66,6 +66,7 @@ pub(crate) struct Core {
     pub(crate) sysnames: SysNames,
     pub(crate) hidden: Hidden,
     pub(crate) history: History,
+    pub(crate) unwanted: super::unwanted::Unwanted,
 }
 
 /// The file system as one identity sees it.
@@ -135,8 +136,10 @@ impl Core {
         }
         // Outside of the lock of the table: it may have to be looked for on the disk.
         let data = self.cache.file(&volume.cell.name, fid);
-        self.vnodes
-            .get_or_make(fid, || Vnode::new(fid, Arc::clone(volume), data))
+        let make = || Vnode::new(fid, Arc::clone(volume), data);
+        let (vnode, dropped) = self.vnodes.get_or_make(fid, make);
+        self.dropped(dropped);
+        vnode
     }
 
     pub(crate) fn invalidate(&self, what: Invalidation) {
@@ -267,6 +270,7 @@ impl Caller {
         })?;
         let promise = callback
             .filter(|_| noted.issued.unknown == self.unknown.count())
+            .filter(|_| self.unwanted.counts(vnode.fid, noted.issued.at))
             .and_then(|callback| {
                 Promise::from_reply(
                     callback,

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Access;
 use super::core::{Caller, Core};
-use super::data::ROUNDS;
+use super::data::{ROUNDS, check_length};
 use super::synthetic::{FOREVER, is_synthetic, target};
 use super::types::{Attr, Kind, SetAttr, StatFs};
 use crate::error::Error;
@@ -95,6 +95,7 @@ impl Caller {
             Kind::Directory => return Err(Errno::ISDIR.into()),
             Kind::Symlink => return Err(Errno::INVAL.into()),
         }
+        check_length(size)?;
         self.cut(vnode, size).await?;
         let stored = self.store(vnode, false).await;
         if stored.is_err() && vnode.opens.load(std::sync::atomic::Ordering::Acquire) == 0 {

@@ -297,7 +297,8 @@ impl Caller {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
         };
-        if let Err(error) = handle.check_writing() {
+        let end = offset.saturating_add(data.len() as u64);
+        if let Err(error) = handle.check_writing().and_then(|()| check_length(end)) {
             return Some(Err(error));
         }
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
@@ -338,6 +339,7 @@ impl Caller {
     pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         let handle = self.handle(id)?;
         handle.check_writing()?;
+        check_length(offset.saturating_add(data.len() as u64))?;
         if !handle.vnode.data.is_modified() {
             // If that fails the store will tell.
             let _ = self.as_identity(handle.who).status(&handle.vnode).await;
@@ -383,6 +385,16 @@ impl Caller {
     }
 }
 
+/// Can a file be so long? OpenAFS 1.8 that was asked for 2^63 - 1 bytes gave no answer any more.
+pub(super) fn check_length(bytes: u64) -> Result<(), Error> {
+    if bytes > LONGEST {
+        return Err(Errno::FBIG.into());
+    }
+    Ok(())
+}
+
+/// What a volume can hold: it counts KiB, in 31 bits.
+const LONGEST: u64 = (i32::MAX as u64) << 10;
 /// Pieces of a sequential read.
 const LARGE: u64 = 1 << 20;
 /// Pieces of any other.

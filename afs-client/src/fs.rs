@@ -15,6 +15,7 @@ pub(crate) mod locking;
 mod state;
 mod storing;
 mod types;
+mod unwanted;
 mod walk;
 mod xattr;
 
@@ -33,6 +34,7 @@ use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
 use self::core::{Caller, Core};
+use self::unwanted::give_up_unwanted;
 use crate::auth::keeper::Keeper;
 use crate::auth::source::Source;
 use crate::auth::tokens::Tokens;
@@ -136,6 +138,7 @@ impl AfsFs {
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
             history: crate::history::History::default(),
+            unwanted: unwanted::Unwanted::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -152,6 +155,7 @@ impl AfsFs {
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
             tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
             tokio::spawn(Caller::nobody(&core).extend_locks()).abort_handle(),
+            tokio::spawn(give_up_unwanted(Arc::clone(&core))).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
         Ok(Self(Caller::nobody(&core)))
@@ -272,7 +276,7 @@ impl AfsFs {
 
     /// The kernel forgot the object wholly.
     pub fn forget(&self, fid: Fid) {
-        self.0.vnodes.forgot(fid);
+        self.0.dropped(self.0.vnodes.forgot(fid));
     }
 
     /// How many vnodes are known.

@@ -62,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
     pub(crate) locks: super::locking::Locks,
     pub(crate) history: History,
+    pub(crate) unwanted: super::unwanted::Unwanted,
 }
 
 /// The file system as one identity sees it.
@@ -129,8 +130,10 @@ impl Core {
         if let Some(vnode) = self.vnodes.get(fid) {
             return vnode;
         }
-        self.vnodes
-            .get_or_make(fid, || Vnode::new(fid, Arc::clone(volume), self.cache.clone()))
+        let make = || Vnode::new(fid, Arc::clone(volume), self.cache.clone());
+        let (vnode, dropped) = self.vnodes.get_or_make(fid, make);
+        self.dropped(dropped);
+        vnode
     }
 
     pub(crate) fn invalidate(&self, what: Invalidation) {
@@ -264,6 +267,7 @@ impl Caller {
         })?;
         let promise = callback
             .filter(|_| noted.issued.unknown == self.unknown.count())
+            .filter(|_| self.unwanted.counts(vnode.fid, noted.issued.at))
             .and_then(|callback| {
                 Promise::from_reply(
                     callback,

@@ -38,28 +38,33 @@ impl Vnodes {
         self.by_fid.lock().peek(&fid).cloned()
     }
 
-    /// The vnode, made if need be.
-    pub(crate) fn get_or_make(&self, fid: Fid, make: impl FnOnce() -> Vnode) -> Arc<Vnode> {
+    /// The vnode, made if need be, and those that have left the table for it.
+    pub(crate) fn get_or_make(
+        &self,
+        fid: Fid,
+        make: impl FnOnce() -> Vnode,
+    ) -> (Arc<Vnode>, Vec<Arc<Vnode>>) {
         let mut by_fid = self.by_fid.lock();
         let vnode = Arc::clone(by_fid.get_or_insert(fid, || Arc::new(make())));
-        self.trim(by_fid);
-        vnode
+        (vnode, self.trim(by_fid))
     }
 
-    /// The kernel forgot a vnode: it may go.
-    pub(crate) fn forgot(&self, fid: Fid) {
+    /// The kernel forgot a vnode: it may go. Gives those that have left the table.
+    pub(crate) fn forgot(&self, fid: Fid) -> Vec<Arc<Vnode>> {
         let mut by_fid = self.by_fid.lock();
-        if let Some(vnode) = by_fid.peek(&fid) {
-            vnode.retained.store(false, Ordering::Release);
-            if by_fid.len() > self.limit {
-                by_fid.demote(&fid);
-                self.trim(by_fid);
-            }
+        let Some(vnode) = by_fid.peek(&fid) else {
+            return Vec::new();
+        };
+        vnode.retained.store(false, Ordering::Release);
+        if by_fid.len() <= self.limit {
+            return Vec::new();
         }
+        by_fid.demote(&fid);
+        self.trim(by_fid)
     }
 
     /// Drops what is too much, as far as it is found at once.
-    fn trim(&self, mut by_fid: MutexGuard<'_, LruCache<Fid, Arc<Vnode>>>) {
+    fn trim(&self, mut by_fid: MutexGuard<'_, LruCache<Fid, Arc<Vnode>>>) -> Vec<Arc<Vnode>> {
         let mut dropped = Vec::new();
         for _ in 0..CHANCES {
             if by_fid.len() <= self.limit {
@@ -73,11 +78,10 @@ impl Vnodes {
             }
         }
         drop(by_fid);
-        // Their data goes back to the cache here, outside of the lock.
-        for old in dropped {
+        for old in &dropped {
             self.directories.lock().remove(old.fid);
-            old.keep_contents();
         }
+        dropped
     }
 
     /// A vnode has its directory in memory, or has it no more; others may have to lose theirs.

@@ -40,6 +40,15 @@ pub struct Cell {
 impl Cell {
     /// Starts a cell with 1 to 3 file servers.
     pub fn up(servers: u8) -> Result<Self> {
+        Self::start(servers, None)
+    }
+
+    /// Starts one whose second file server has no more room than this (as `48m`).
+    pub fn up_with_partition(servers: u8, size: &str) -> Result<Self> {
+        Self::start(servers, Some(size))
+    }
+
+    fn start(servers: u8, partition: Option<&str>) -> Result<Self> {
         needs::check()?;
         let name = fresh_name();
         let guardian = guardian(&name)?;
@@ -49,7 +58,10 @@ impl Cell {
             clients: Arc::default(),
             guardian,
         };
-        cell.script(UP, ["up", "--servers", &servers.to_string()])?.ok()?;
+        let servers = servers.to_string();
+        let size = partition.iter().flat_map(|size| ["--partition", size]);
+        cell.script(UP, ["up", "--servers", &servers].into_iter().chain(size))?
+            .ok()?;
         let env = cell.script(ADMIN, ["env"])?.ok()?.text();
         cell.env = env
             .lines()

@@ -9,6 +9,7 @@
 mod callbacks;
 mod client;
 mod conflicts;
+mod directories;
 mod failures;
 mod hidden;
 mod identities;

@@ -127,7 +127,7 @@ impl Caller {
             (status, _) = self.status(vnode).await?;
         }
         let opened = self.open_valid(vnode, &status, flags)?;
-        if flags.truncate && vnode.data.len() > 0 {
+        if flags.truncate && vnode.data().len() > 0 {
             self.cut(vnode, 0).await?;
         }
         Ok(opened)
@@ -149,7 +149,7 @@ impl Caller {
         }
         let mut out = Vec::new();
         match vnode
-            .data
+            .data()
             .read(offset..offset.saturating_add(len.into()), &mut out)
         {
             Ok(true) => {
@@ -183,10 +183,10 @@ impl Caller {
                 return Err(Errno::ACCESS.into());
             }
             let mut out = Vec::new();
-            if vnode.data.read(range.clone(), &mut out)? {
+            if vnode.data().read(range.clone(), &mut out)? {
                 return Ok(out.into());
             }
-            if vnode.data.is_modified() && vnode.data.version() != Some(status.version) {
+            if vnode.is_modified() && vnode.data().version() != Some(status.version) {
                 // What is missing beside the changes cannot be had any more, or a store is about to end.
                 self.store(vnode, false).await?;
                 continue;
@@ -212,7 +212,7 @@ impl Caller {
 
     /// Starts a task for each piece of `want` that is not here and not under way.
     fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
-        for fill in vnode.data.begin_fills(want, unit) {
+        for fill in vnode.data().begin_fills(want, unit) {
             let (caller, vnode) = (self.clone(), Arc::clone(vnode));
             let fetch = async move { caller.fetch(&vnode, fill, deadline).await };
             tokio::spawn(fetch.in_current_span());
@@ -222,15 +222,15 @@ impl Caller {
     /// Reads past the cache, which does not do its work; `None` if the file has changed meanwhile.
     async fn read_past(&self, vnode: &Arc<Vnode>, range: &Range<u64>) -> Result<Option<Bytes>, Error> {
         let (version, sent) = self.fetch_range(vnode, range.clone()).await?;
-        Ok(vnode.data.patched(range, version, &sent)?.map(Bytes::from))
+        Ok(vnode.data().patched(range, version, &sent)?.map(Bytes::from))
     }
 
     /// Waits until nothing of `range` is under way. False if something of it can only be had past the cache.
     async fn fetched(&self, vnode: &Vnode, range: &Range<u64>, deadline: Instant) -> Result<bool, Error> {
         loop {
-            let mut changed = pin!(vnode.data.changed());
+            let mut changed = pin!(vnode.data().changed());
             changed.as_mut().enable();
-            let filling = vnode.data.filling(range);
+            let filling = vnode.data().filling(range);
             if filling.is_empty() {
                 return Ok(true);
             }
@@ -304,7 +304,7 @@ impl Caller {
             return None;
         }
         let vnode = &handle.vnode;
-        if !vnode.data.is_modified() && vnode.stands(clock::now(), &self.all).is_none() {
+        if !vnode.is_modified() && vnode.stands(clock::now(), &self.all).is_none() {
             // What is written now is to be based on what the server has now.
             return None;
         }
@@ -338,7 +338,7 @@ impl Caller {
     pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         let handle = self.handle(id)?;
         handle.check_writing()?;
-        if !handle.vnode.data.is_modified() {
+        if !handle.vnode.is_modified() {
             // If that fails the store will tell.
             let _ = self.as_identity(handle.who).status(&handle.vnode).await;
         }
@@ -369,11 +369,11 @@ impl Caller {
             None
         };
         if let Some((dir, name)) = doomed {
-            vnode.data.discard();
+            vnode.data().discard();
             if let Err(error) = self.as_identity(handle.who).remove_file(dir, &name).await {
                 tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
             }
-        } else if handle.flags.write && vnode.data.is_modified() {
+        } else if handle.flags.write && vnode.is_modified() {
             self.store_late(&vnode).await;
         }
     }

@@ -10,8 +10,11 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod fetching;
 mod inspect;
 pub(crate) mod locking;
+mod readahead;
+mod series;
 mod state;
 mod storing;
 mod types;
@@ -20,6 +23,7 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -112,6 +116,7 @@ impl AfsFs {
             volumes: Volumes::new(endpoint.clone(), Arc::clone(&servers)),
             cells: config.cells,
             endpoint: endpoint.clone(),
+            runtime: tokio::runtime::Handle::current(),
             servers,
             vnodes: Vnodes::new(config.max_vnodes),
             cache,
@@ -132,6 +137,7 @@ impl AfsFs {
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
             history: crate::history::History::default(),
+            series: Mutex::new(lru::LruCache::new(SERIES)),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -707,6 +713,8 @@ async fn left_behind(core: Caller, mut left: Vec<Left>) {
     }
 }
 
+/// Directories of which it is noted how their files are opened.
+const SERIES: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const FILE_SERVICE: u16 = 1;
 const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;

@@ -21,6 +21,7 @@ test: lint
 	$(CARGO) test -p testcell --lib --test embedded
 	$(CARGO) test -p testcell --test local -- --skip reattach
 	$(CARGO) test -p testcell --test cell -- --test-threads 1
+	$(CARGO) test -p testcell --test outage -- --test-threads 1
 
 lint:
 	$(CARGO) fmt --check

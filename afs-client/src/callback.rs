@@ -13,7 +13,7 @@ use rxrpc::proto::AbortCode;
 
 use crate::cell::Cell;
 use crate::clock;
-use crate::events::{Broken, Scope};
+use crate::events::{Broken, Cached, Scope};
 use crate::fs::Invalidation;
 use crate::fs::core::Core;
 use crate::rpc::cb::{self, CallbackServer};
@@ -391,9 +391,6 @@ impl Core {
                 *word = i32::try_from(value).unwrap_or(i32::MAX);
             }
         };
-        let read = |count: &std::sync::atomic::AtomicU32| {
-            usize::try_from(count.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(usize::MAX)
-        };
         let kib = |bytes: u64| usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
         let up_for = clock::now().saturating_duration_since(self.started).as_secs();
         put(
@@ -406,10 +403,15 @@ impl Core {
         put(9, kib(self.cache.max_bytes()));
         put(10, kib(self.cache.used_bytes()));
         put(11, kib(self.cache.max_bytes()));
-        put(14, read(&self.counts.data_hits));
-        put(15, read(&self.counts.status_hits));
-        put(16, read(&self.counts.data_misses));
-        put(17, read(&self.counts.status_misses));
+        let cached = [
+            (14, &self.counts.hits, Cached::Data),
+            (15, &self.counts.hits, Cached::Status),
+            (16, &self.counts.misses, Cached::Data),
+            (17, &self.counts.misses, Cached::Status),
+        ];
+        for (place, tally, cache) in cached {
+            put(place, usize::try_from(tally.get(cache)).unwrap_or(usize::MAX));
+        }
         put(35, usize::try_from(self.counts.breaks()).unwrap_or(usize::MAX));
         put(37, self.servers.list().len());
         words

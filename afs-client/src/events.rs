@@ -91,6 +91,20 @@ kinds! {
         Negative "negative",
     }
 
+    /// What a cache knows.
+    Cached {
+        /// Bytes of files.
+        Data "data",
+        /// The status of objects.
+        Status "status",
+        /// Contents of directories.
+        Directory "dir",
+        /// Names that are not there.
+        Absence "negative",
+        /// Where mount points lead.
+        MountPoint "mountpoint",
+    }
+
     /// Where bytes of file data went.
     Flow {
         /// From the cache to a reader who did not wait.
@@ -174,6 +188,7 @@ mod tests {
         fits::<Scope>();
         fits::<Retry>();
         fits::<Located>();
+        fits::<Cached>();
         fits::<Flow>();
         fits::<Eviction>();
         let tally = Tally::default();

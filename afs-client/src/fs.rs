@@ -45,7 +45,7 @@ use crate::callback::CallbackService;
 use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
-use crate::events::{Broken, Tally};
+use crate::events::{Broken, Cached, Tally};
 use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
@@ -58,7 +58,7 @@ use crate::types::Fid;
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
-pub use crate::store::{Aside, CacheError, fuzz_records};
+pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, fuzz_records, reveal};
 pub use inspect::{Inspection, Known};
 pub use state::{CacheState, CountState, KeptState, PromiseState, ServerState, State, VolumeState, Waiting};
 pub use types::{
@@ -103,7 +103,11 @@ impl AfsFs {
     /// The port is taken, or the cache cannot be used.
     pub async fn start(config: Config, sink: Arc<dyn Sink>) -> Result<Self, StartError> {
         let cache = match &config.cache {
-            CacheConfig::Dir { path, max_bytes } => DataCache::in_dir(path, *max_bytes)?,
+            CacheConfig::Dir {
+                path,
+                max_bytes,
+                encryption,
+            } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
         let mut random = [0; 20];
@@ -191,6 +195,12 @@ impl AfsFs {
         self.0.tokens.list()
     }
 
+    /// Has somebody told which tokens there are: now, and after each change, before who made it goes on. It must not block,
+    /// nor change them itself.
+    pub fn witness_tokens(&self, witness: impl Fn(&[Holding]) + Send + Sync + 'static) {
+        self.0.tokens.witness(Box::new(witness));
+    }
+
     /// How often tokens were renewed, by cell.
     #[must_use]
     pub fn renewals(&self) -> Vec<(CellName, Renewals)> {
@@ -223,17 +233,10 @@ impl AfsFs {
         self.0.endpoint.census()
     }
 
-    /// Hits and misses of the status and the data cache: (status hits, status misses, data hits, data misses).
+    /// How many questions the caches have answered, and how many a server had to be asked for.
     #[must_use]
-    pub fn cache_counts(&self) -> [u32; 4] {
-        let counts = &self.0.counts;
-        [
-            &counts.status_hits,
-            &counts.status_misses,
-            &counts.data_hits,
-            &counts.data_misses,
-        ]
-        .map(|count| count.load(Ordering::Relaxed))
+    pub fn cache_counts(&self) -> [&Tally<Cached>; 2] {
+        [&self.0.counts.hits, &self.0.counts.misses]
     }
 
     /// What became of the breaks received.

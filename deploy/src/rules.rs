@@ -679,6 +679,69 @@ pub const ALERTS: &[Alert] = &[
         ),
     },
     Alert {
+        name: "AfsMountOrphaned",
+        query: "sum by (instance) (afs_keeper_orphaned_mounts) > 0",
+        lasting: "30s",
+        severity: Severity::Critical,
+        summary: "No process serves a mount: programs that use it wait",
+        fires: (&[(r#"afs_keeper_orphaned_mounts{instance="k"}"#, "0 0 1x10")], 5),
+        labels: &[("instance", "k")],
+        quiet: (&[(r#"afs_keeper_orphaned_mounts{instance="k"}"#, "0 1 0x10")], 5),
+    },
+    Alert {
+        name: "AfsReattachLoop",
+        query: r#"max by (instance) (changes(process_start_time_seconds[15m]) and on (instance) afs_fuse_attaches_total{kind="reattach"}) > 3 or sum by (instance) (increase(afs_keeper_servers_total{result="given"}[15m])) > 3"#,
+        lasting: "0s",
+        severity: Severity::Critical,
+        summary: "The process of a mount ends again and again",
+        fires: (
+            &[
+                (r#"afs_fuse_attaches_total{instance="a",kind="reattach"}"#, "1x20"),
+                (
+                    r#"process_start_time_seconds{instance="a"}"#,
+                    "100x9 700 800 900 1000 1000 1000 1000 1000 1000 1000 1000",
+                ),
+            ],
+            15,
+        ),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[
+                (r#"afs_fuse_attaches_total{instance="a",kind="reattach"}"#, "1x20"),
+                (r#"process_start_time_seconds{instance="a"}"#, "100x9 700x20"),
+                (
+                    r#"afs_keeper_servers_total{instance="k",result="given"}"#,
+                    "1x9 2x20",
+                ),
+            ],
+            15,
+        ),
+    },
+    Alert {
+        name: "AfsMemoryNearLimit",
+        query: "max by (instance) (process_resident_memory_bytes) / max by (instance) (afs_memory_limit_bytes > 0) > 0.9",
+        lasting: "5m",
+        severity: Severity::Warning,
+        summary: "The process takes nearly all the memory that its control group may have",
+        fires: (
+            &[
+                (r#"process_resident_memory_bytes{instance="a"}"#, "490000000x20"),
+                (r#"afs_memory_limit_bytes{instance="a"}"#, "512000000x20"),
+            ],
+            10,
+        ),
+        labels: &[("instance", "a")],
+        quiet: (
+            &[
+                (r#"process_resident_memory_bytes{instance="a"}"#, "490000000x20"),
+                (r#"afs_memory_limit_bytes{instance="a"}"#, "0x20"),
+                (r#"process_resident_memory_bytes{instance="b"}"#, "190000000x20"),
+                (r#"afs_memory_limit_bytes{instance="b"}"#, "512000000x20"),
+            ],
+            10,
+        ),
+    },
+    Alert {
         name: "AfsTargetMissing",
         query: r#"absent(up{job="afs"} == 1)"#,
         lasting: "5m",

@@ -32,7 +32,9 @@ fn every_panel_has_data() {
     let folder = tempfile::tempdir().unwrap();
     let (metrics, prometheus) = (free_port(), free_port());
     let cell = demo(folder.path(), metrics);
-    let watch = watch(folder.path(), metrics, prometheus);
+    let keeper_metrics = free_port();
+    let keeper = keeper(folder.path(), keeper_metrics);
+    let watch = watch(folder.path(), &[metrics, keeper_metrics], prometheus);
     let top = folder.path().join("mnt/demo.example");
     let mounted = eventually(Duration::from_secs(20), || top.join("work").is_dir());
     assert!(mounted, "the demo mounts its cell");
@@ -68,6 +70,7 @@ fn every_panel_has_data() {
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
     assert!(series < SERIES_MAX, "{series} series");
     drop(watch);
+    drop(keeper);
     drop(cell);
 }
 
@@ -208,13 +211,35 @@ fn demo(folder: &Path, metrics: u16) -> Process {
     Process(child)
 }
 
+/// A keeper whose server does not come.
+fn keeper(folder: &Path, metrics: u16) -> Process {
+    let mount = folder.join("kept");
+    fs::create_dir(&mount).unwrap();
+    let child = Command::new(afs_program().unwrap())
+        .args([
+            "keeper",
+            "--orphan-deadline",
+            "86400",
+            "--metrics",
+            &format!("127.0.0.1:{metrics}"),
+            "--socket",
+        ])
+        .arg(folder.join("keeper"))
+        .arg(mount)
+        .spawn()
+        .unwrap();
+    Process(child)
+}
+
 /// A Prometheus with the rules, which looks each second.
-fn watch(folder: &Path, metrics: u16, port: u16) -> Process {
+fn watch(folder: &Path, metrics: &[u16], port: u16) -> Process {
     let rules = root().join("deploy/monitoring/rules").canonicalize().unwrap();
+    let targets: Vec<_> = metrics.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
     let config = format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{0}/recording.yaml', '{0}/alerts.yaml']\n\
-         scrape_configs: [{{job_name: afs, static_configs: [{{targets: ['127.0.0.1:{metrics}']}}]}}]\n",
-        rules.display()
+         scrape_configs: [{{job_name: afs, static_configs: [{{targets: [{1}]}}]}}]\n",
+        rules.display(),
+        targets.join(", ")
     );
     let file = folder.join("prometheus.yml");
     fs::write(&file, config).unwrap();

@@ -66,6 +66,8 @@ pub enum Command {
     Why(Why),
     /// Trace a share of the requests of a mount, or those that are slow; shows what is traced. For root and the owner
     Trace(Trace),
+    /// Show what an encrypted cache has set aside: its contents on standard output, what it was on standard error
+    Reveal(Reveal),
     /// Watch a mount at work: requests, calls, connections, cache and servers, once a second
     Top(Top),
 }
@@ -121,6 +123,21 @@ pub struct Client {
         conflicts_with = "cache_memory"
     )]
     pub cache_size: Size,
+
+    /// Encrypt what is in --cache-dir with a key that ends with the program: nothing of it is there after a restart, nor what a
+    /// crash left unstored
+    #[arg(
+        long,
+        env = "AFS_CACHE_ENCRYPT",
+        requires = "cache_dir",
+        conflicts_with = "cache_key_file"
+    )]
+    pub cache_encrypt: bool,
+
+    /// Encrypt what is in --cache-dir with the key in FILE (32 bytes or more; /dev/fd/N and credentials of systemd too); with
+    /// the same key it is there after a restart
+    #[arg(long, env = "AFS_CACHE_KEY_FILE", value_name = "FILE", requires = "cache_dir")]
+    pub cache_key_file: Option<PathBuf>,
 
     /// Keep cached data in memory, at most so much [default: 128M unless --cache-dir is given]
     #[arg(long, env = "AFS_CACHE_MEMORY", value_name = "SIZE")]
@@ -273,6 +290,17 @@ pub enum DemoCell {
     Openafs,
 }
 
+/// Options of `afs reveal`.
+#[derive(Args, Clone, Debug)]
+pub struct Reveal {
+    /// The key of the cache
+    #[arg(long, env = "AFS_CACHE_KEY_FILE", value_name = "FILE")]
+    pub cache_key_file: PathBuf,
+
+    /// A folder in `set-aside' of the cache directory
+    pub folder: PathBuf,
+}
+
 const EXIT_STATUSES: &str = "\
 Exit status:
   0  done                          5  unknown cell, or its configuration is broken
@@ -339,6 +367,18 @@ mod tests {
             (vec!["--cache-memory", "12Q", "/afs"], "write a size like"),
             (
                 vec!["--cache-memory", "1M", "--cache-dir", "/d", "/afs"],
+                "cannot be used with",
+            ),
+            (vec!["--cache-encrypt", "/afs"], "--cache-dir <DIR>"),
+            (
+                vec![
+                    "--cache-dir",
+                    "/d",
+                    "--cache-encrypt",
+                    "--cache-key-file",
+                    "/k",
+                    "/afs",
+                ],
                 "cannot be used with",
             ),
             (vec!["--port", "0", "/afs"], "not in 1..=65535"),

@@ -3,21 +3,21 @@
 //! The machine: check everything that can be checked, start the file system, see that the home cell answers, mount, say
 //! that it is ready, and wait for the unmount or a signal. Then the way back: store, give up, unmount, end.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use afs_client::cell::{CellName, Cells, CellsConfig};
-use afs_client::fs::{AfsFs, CacheConfig, Config, StartError};
+use afs_client::fs::{AfsFs, CacheConfig, CacheKey, Config, Encryption, StartError};
 use clap::Parser;
 use rxrpc::net::EndpointConfig;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Shared;
-use crate::cli::{Cli, Client, Command, Mount};
+use crate::cli::{Cli, Client, Command, Mount, Reveal};
 use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
@@ -29,13 +29,14 @@ use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
 };
 use crate::pagsh;
-use crate::report::{MetricsPage, Reports, Served};
+use crate::report::{Reports, Served};
 use crate::secret;
 use crate::serve;
 use crate::service;
 use crate::session::{Ended, Options, Session};
 use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::page::Shown;
 use crate::telemetry::trace;
 use crate::token;
 use crate::{status, top, why};
@@ -58,6 +59,7 @@ pub fn run() -> ExitCode {
         Command::Pagsh(options) => pagsh::pagsh(&options),
         Command::Status(options) => ended(status::status(&options)),
         Command::Why(options) => ended(why::why(&options)),
+        Command::Reveal(options) => ended(reveal(&options)),
         Command::Top(options) => ended(top::top(&options)),
         Command::Trace(options) => ended(crate::trace::trace(&options)),
         Command::Umount(options) => ended(umount(&options.mount_point)),
@@ -112,6 +114,7 @@ impl Setup {
             (Some(dir), _) => CacheConfig::Dir {
                 path: absolute(dir)?,
                 max_bytes: options.cache_size.0,
+                encryption: encryption(options)?,
             },
             (None, size) => CacheConfig::Memory {
                 max_bytes: size.map_or(CACHE_MEMORY, |size| size.0),
@@ -188,6 +191,7 @@ fn serve_on(
     service::ready(&format!("mounted at {}", at.display()));
     // Nobody waits for the report any more: the mount is good all the same.
     let _ = caller.ready();
+    metrics.attached(false);
     ready(&fs, &metrics);
 
     runtime.block_on(wait(ended, signals, at, &fs));
@@ -197,34 +201,12 @@ fn serve_on(
     Ok(())
 }
 
-/// Shows the pages. Without them the mount works, and nobody sees how.
-fn show_metrics(runtime: &Runtime, address: SocketAddr, pages: Pages) -> MetricsPage {
-    match runtime.block_on(http::serve(address, pages)) {
-        Ok((bound, _)) => {
-            tracing::info!("metrics at http://{bound}/metrics");
-            MetricsPage {
-                address: bound,
-                error: None,
-            }
-        }
-        Err(error) => {
-            tracing::error!(
-                "metrics are not shown: {address} cannot be used: {error}; choose another with --metrics"
-            );
-            MetricsPage {
-                address,
-                error: Some(error.to_string()),
-            }
-        }
-    }
-}
-
 /// A file system whose home cell answers, and what serves it; no session with the kernel yet.
 pub(crate) struct Started {
     pub(crate) fs: AfsFs,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pages: Pages,
-    pub(crate) page: Option<MetricsPage>,
+    pub(crate) page: Option<Shown>,
     pub(crate) signals: Signals,
     pub(crate) identities: Arc<Identities>,
     pub(crate) shared: Arc<Shared>,
@@ -240,7 +222,7 @@ impl Started {
         let pages = Pages::new(Arc::clone(&metrics));
         let page = options
             .metrics
-            .map(|address| show_metrics(runtime, address, pages.clone()));
+            .map(|address| Shown::at(runtime.handle(), address, http::of_mount(pages.clone())));
         let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
         metrics.watch(fs.clone());
         let signals = runtime.block_on(async { Signals::new() });
@@ -339,6 +321,28 @@ async fn start(
         Some(error) => Failure::new(Kind::Other, error.to_string()),
         None => Failure::new(Kind::Other, "no port to try"),
     })
+}
+
+/// How the cache is encrypted. A key is read here, before the process leaves its terminal and its descriptors.
+fn encryption(options: &Client) -> Result<Encryption, Failure> {
+    match &options.cache_key_file {
+        Some(file) => Ok(Encryption::Key(cache_key(file)?)),
+        None if options.cache_encrypt => Ok(Encryption::Passing),
+        None => Ok(Encryption::Off),
+    }
+}
+
+fn cache_key(file: &Path) -> Result<CacheKey, Failure> {
+    CacheKey::read(file).map_err(|error| Failure::new(Kind::Cache, error.to_string()))
+}
+
+/// Shows what an encrypted cache has set aside.
+fn reveal(options: &Reveal) -> Result<(), Failure> {
+    let key = cache_key(&options.cache_key_file)?;
+    let about = afs_client::fs::reveal(&options.folder, &key, &mut std::io::stdout().lock())
+        .map_err(|error| Failure::new(Kind::Cache, format!("{}: {error}", options.folder.display())))?;
+    eprint!("{about}");
+    Ok(())
 }
 
 fn load_cells(options: &Client) -> Result<Cells, Failure> {

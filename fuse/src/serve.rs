@@ -182,10 +182,12 @@ fn serve_on(
     if first.is_some() {
         runtime.block_on(restore(&shared, image));
     }
-    let keeps_tokens = Arc::clone(&shared);
-    runtime.spawn(async move {
-        if let Some(kept) = keeps_tokens.kept() {
-            kept.follow_tokens().await;
+    let keeps_tokens = Arc::downgrade(&shared);
+    fs.witness_tokens(move |held| {
+        if let Some(shared) = keeps_tokens.upgrade()
+            && let Some(kept) = shared.kept()
+        {
+            kept.has_tokens(held);
         }
     });
     log_in(runtime, &fs, options)?;
@@ -196,6 +198,7 @@ fn serve_on(
     let mut ended = Session::attach(Arc::clone(&shared), seat, held.device, first.as_ref(), how)
         .and_then(|session| session.start(fs.take_invalidations(), Arc::clone(&metrics)))
         .map_err(|error| holder.hopeless(place, error.to_string()))?;
+    metrics.attached(first.is_some());
     let reports = Reports::new(
         Served::new(at, how.read_only, how.allow_other, page),
         &fs,

@@ -8,7 +8,9 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::proto::{AbortCode, AckReason, DropReason, PacketType, Resend, SecurityIndex, ServiceId, Side};
+use crate::proto::{
+    AbortCode, AckReason, DropReason, PacketType, Proof, Resend, SecurityIndex, ServiceId, Side,
+};
 
 /// The target of the events and spans of `tracing` that tell of single requests: for traces, not for the log.
 pub const SPAN_TARGET: &str = "afs::span";
@@ -90,6 +92,17 @@ pub enum Event<'a> {
         result: CallResult,
         /// From start to end.
         duration: Duration,
+        /// Packets that might be under way to the peer at its end; `None` if it died with its connection.
+        window: Option<u32>,
+    },
+    /// The ends of a connection have got to know each other, or have not.
+    Secured {
+        /// Which side of the connection we are.
+        side: Side,
+        /// The security class.
+        security: SecurityIndex,
+        /// How it went.
+        proof: Proof,
     },
     /// A server that was asked for a newer service has answered.
     UpgradeAnswered {

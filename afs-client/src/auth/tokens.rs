@@ -127,8 +127,10 @@ impl Proof {
     }
 }
 
+/// Whom changes of the tokens are told, before who made them goes on.
+type Witness = Box<dyn Fn(&[Holding]) + Send + Sync>;
+
 /// The tokens of all identities.
-#[derive(Debug)]
 pub(crate) struct Tokens {
     rules: TokenRules,
     held: RwLock<HashMap<(Identity, CellName), Held>>,
@@ -137,7 +139,18 @@ pub(crate) struct Tokens {
     /// How many were ever set.
     set: AtomicU64,
     changed: Notify,
+    /// Locked while it is told, so that the last word is the newest.
+    witness: Mutex<Option<Witness>>,
     renewals: Mutex<HashMap<CellName, Renewals>>,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("rules", &self.rules)
+            .field("held", &self.held)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -156,6 +169,7 @@ impl Tokens {
             any: AtomicBool::new(false),
             set: AtomicU64::new(0),
             changed: Notify::new(),
+            witness: Mutex::default(),
             renewals: Mutex::default(),
         }
     }
@@ -216,7 +230,7 @@ impl Tokens {
         self.any.store(true, Ordering::Release);
         drop(held);
         drop(old);
-        self.changed.notify_waiters();
+        self.tell();
         Ok(is_other)
     }
 
@@ -238,7 +252,7 @@ impl Tokens {
             held.token = Arc::new(token);
             held.proof = proof;
         }
-        self.changed.notify_waiters();
+        self.tell();
         Ok(true)
     }
 
@@ -271,6 +285,20 @@ impl Tokens {
         held.retain(|(owner, of), _| *owner != who || cell.is_some_and(|cell| cell != of));
         self.any.store(!held.is_empty(), Ordering::Release);
         drop(held);
+        self.tell();
+    }
+
+    /// Has `witness` told what there is: now, and after each change, before who made it goes on.
+    pub(crate) fn witness(&self, witness: Witness) {
+        let mut place = self.witness.lock();
+        witness(&self.list());
+        *place = Some(witness);
+    }
+
+    fn tell(&self) {
+        if let Some(witness) = &*self.witness.lock() {
+            witness(&self.list());
+        }
         self.changed.notify_waiters();
     }
 
@@ -411,6 +439,22 @@ mod tests {
             "the token of alice@LAB for cell lab.example has expired: run afs aklog"
         );
     }
+    #[test]
+    fn a_witness_hears_of_each_change_before_who_makes_it() {
+        let tokens = Tokens::new(TokenRules::default());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let alice = Identity::User(1001);
+        tokens.set(alice, token("lab.example", 8), None).unwrap();
+        let told = Arc::clone(&heard);
+        tokens.witness(Box::new(move |held| {
+            told.lock()
+                .push(held.iter().map(|held| held.token.expires).collect::<Vec<_>>());
+        }));
+        tokens.renew(alice, token("lab.example", 9)).unwrap();
+        tokens.forget(alice, None);
+        assert_eq!(*heard.lock(), [vec![8], vec![9], vec![]]);
+    }
+
     #[test]
     fn a_token_is_renewed_only_while_it_is_held_by_the_same() {
         let tokens = Tokens::new(TokenRules::default());

@@ -12,6 +12,7 @@ use super::data::ROUNDS;
 use super::types::{Attr, Kind, SetAttr, StatFs};
 use super::walk::{FOREVER, ROOT, root_attr};
 use crate::error::Error;
+use crate::events::Cached;
 use crate::op::Class;
 use crate::rpc::fs::{GetVolumeStatus, StoreStatusOf};
 use crate::rpc::types::StoreStatus;
@@ -29,7 +30,7 @@ impl Caller {
         if status.kind == Kind::Directory && status.may_search().is_err() {
             return None;
         }
-        self.counts.status_hit();
+        self.counts.hits.count(Cached::Status);
         Some(Ok((Core::attr(&vnode, &status), self.kept(&status, ttl))))
     }
 

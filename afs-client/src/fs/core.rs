@@ -22,7 +22,7 @@ use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
-use crate::events::{Broken, Tally};
+use crate::events::{Broken, Cached, Tally};
 use crate::history::{About, History};
 use crate::op::{Attempt, Class, Rotation};
 use crate::rpc::Procedure;
@@ -293,7 +293,7 @@ impl Caller {
     /// relied on.
     pub(crate) async fn status(&self, vnode: &Arc<Vnode>) -> Result<(Status, Duration), Error> {
         if let Some(valid) = self.valid(vnode) {
-            self.counts.status_hit();
+            self.counts.hits.count(Cached::Status);
             return Ok(valid);
         }
         // Known, but not what the caller may do there: the directory says that for all that is in it.
@@ -332,7 +332,7 @@ impl Caller {
         if let Some((status, _)) = self.valid(vnode) {
             return Ok(status);
         }
-        self.counts.status_miss();
+        self.counts.misses.count(Cached::Status);
         let request = FetchStatusOf {
             fid: vnode.fid.into(),
         };

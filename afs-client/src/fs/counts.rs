@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::events::{Flow, Scope, Tally};
+use crate::events::{Cached, Flow, Scope, Tally};
 
 /// Counts from the start. Relaxed: they are only read to be shown.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    pub(crate) status_hits: AtomicU32,
-    pub(crate) status_misses: AtomicU32,
-    pub(crate) data_hits: AtomicU32,
-    pub(crate) data_misses: AtomicU32,
+    /// Questions that a cache has answered.
+    pub(crate) hits: Tally<Cached>,
+    /// Questions that a server had to be asked for.
+    pub(crate) misses: Tally<Cached>,
     pub(crate) scopes: Tally<Scope>,
     pub(crate) flows: Tally<Flow>,
     pub(crate) conflicts: AtomicU32,
@@ -22,22 +22,6 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn status_hit(&self) {
-        self.status_hits.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn status_miss(&self) {
-        self.status_misses.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn data_hit(&self) {
-        self.data_hits.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn data_miss(&self) {
-        self.data_misses.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Objects and volumes that breaks have named.
     pub(crate) fn breaks(&self) -> u64 {
         self.scopes.get(Scope::File) + self.scopes.get(Scope::Volume)

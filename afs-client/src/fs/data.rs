@@ -20,7 +20,7 @@ use super::types::{HandleId, Kind, OpenFlags, Opened};
 use crate::auth::tokens::Identity;
 use crate::clock;
 use crate::error::Error;
-use crate::events::Flow;
+use crate::events::{Cached, Flow};
 use crate::server::Aim;
 use crate::store::{Author, CacheFile};
 use crate::trace::child;
@@ -154,7 +154,7 @@ impl Caller {
             .read(offset..offset.saturating_add(len.into()), &mut out)
         {
             Ok(true) => {
-                self.counts.data_hit();
+                self.counts.hits.count(Cached::Data);
                 self.counts.flows.add(Flow::ServedHit, out.len() as u64);
                 self.as_identity(handle.who)
                     .read_ahead(&handle, &(offset..offset + out.len() as u64));
@@ -187,7 +187,7 @@ impl Caller {
                 self.store(vnode, false).await?;
                 continue;
             }
-            self.counts.data_miss();
+            self.counts.misses.count(Cached::Data);
             let aim = self.aim(vnode);
             let (ahead, is_sequential) = {
                 let mut reader = handle.reader.lock();

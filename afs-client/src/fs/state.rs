@@ -204,6 +204,31 @@ impl AfsFs {
     }
 }
 
+impl AfsFs {
+    /// How many promises stand on the 16,384 objects used last, and how many of these end within a minute. The time that this
+    /// takes is bounded.
+    #[must_use]
+    pub fn promise_counts(&self) -> (usize, usize) {
+        let now = clock::now();
+        let recent = self.0.vnodes.recent(PROMISES_LOOKED_AT);
+        let left: Vec<_> = recent
+            .iter()
+            .filter_map(|vnode| vnode.promised(now, &self.0.all))
+            .map(|(_, left)| left)
+            .collect();
+        (left.len(), left.iter().filter(|left| **left < ENDS_SOON).count())
+    }
+
+    /// How many peers there are.
+    #[must_use]
+    pub fn peer_count(&self) -> rxrpc::net::PeerCount {
+        self.0.endpoint.peer_count()
+    }
+}
+
+const PROMISES_LOOKED_AT: usize = 16_384;
+const ENDS_SOON: Duration = Duration::from_secs(60);
+
 /// What a server has promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromiseState {

@@ -10,6 +10,7 @@ use rxrpc::net::EndpointConfig;
 use crate::auth::TokenRules;
 use crate::cell::Cells;
 use crate::lock::LockScope;
+use crate::store::Encryption;
 use crate::types::{DataVersion, Fid};
 
 /// How a file system is set up.
@@ -42,6 +43,8 @@ pub enum CacheConfig {
         path: PathBuf,
         /// The most data kept.
         max_bytes: u64,
+        /// How it is hidden from who has the directory.
+        encryption: Encryption,
     },
     /// In memory.
     Memory {

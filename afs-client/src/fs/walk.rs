@@ -13,6 +13,7 @@ use super::types::{Attr, Entry, Kind, ListEntry, Listing, Lookup};
 use crate::cell::CellName;
 use crate::dir::Directory;
 use crate::error::Error;
+use crate::events::Cached;
 use crate::mount_point::{MountKind, MountTarget};
 use crate::op::Class;
 use crate::rpc::Procedure as _;
@@ -121,15 +122,18 @@ impl Caller {
         let mut stands = self.stands(&dir_status, dir_ttl);
         let directory = parent.directory(dir_status.version)?;
         let Some((vnode, unique)) = directory.lookup(name) else {
+            self.counts.hits.count(Cached::Absence);
             return Some(Ok(Lookup::Absent { ttl: stands.other }));
         };
         let mut found = self.vnodes.get(dir.sibling(vnode, unique))?;
         let (mut status, mut ttl) = self.valid(&found)?;
+        self.counts.hits.count(Cached::Directory);
         if status.may_be_mount_point() {
             if let Some(root) = found.mounted(status.version) {
                 stands = stands.at_most(ttl);
                 found = self.vnodes.get(root)?;
                 (status, ttl) = self.valid(&found)?;
+                self.counts.hits.count(Cached::MountPoint);
             } else if let Some(text) = found.link(status.version)
                 && MountTarget::parse(&text).is_err()
             {
@@ -138,7 +142,7 @@ impl Caller {
                 return None;
             }
         }
-        self.counts.status_hit();
+        self.counts.hits.count(Cached::Status);
         Some(Ok(Lookup::Found(self.found(&found, &status, ttl, stands))))
     }
 
@@ -159,6 +163,7 @@ impl Caller {
         };
         let stands = self.stands(&dir_status, dir_ttl);
         let Some((vnode, unique)) = directory.lookup(name) else {
+            self.counts.misses.count(Cached::Absence);
             return Ok(Lookup::Absent { ttl: stands.other });
         };
         let found = self.vnode_in(dir.sibling(vnode, unique), &parent.volume);
@@ -230,6 +235,7 @@ impl Caller {
     /// The root directory that a mount point leads to; `None` if it is a mere link.
     async fn follow(&self, point: &Arc<Vnode>, status: &Status) -> Result<Option<Arc<Vnode>>, Error> {
         if let Some(root) = point.mounted(status.version) {
+            self.counts.hits.count(Cached::MountPoint);
             return self.vnode(root).map(Some);
         }
         let text = self.link_text(point, status).await?;
@@ -245,6 +251,7 @@ impl Caller {
         };
         let volume = self.volumes.enter(&cell, &target, parent, self.until()).await?;
         let root = self.root_of(&volume, &target);
+        self.counts.misses.count(Cached::MountPoint);
         point.set_mounted(status.version, root.fid);
         Ok(Some(root))
     }
@@ -319,13 +326,16 @@ impl Caller {
             }
             status.may_search()?;
             if let Some(directory) = dir.directory(status.version) {
+                self.counts.hits.count(Cached::Directory);
                 return Ok((status, ttl, directory));
             }
             let kept = dir.data.whole(status.version).map(Bytes::from);
             if let Some(directory) = kept.and_then(|blob| Directory::parse(blob).ok()) {
                 dir.set_directory(status.version, directory.clone());
+                self.counts.hits.count(Cached::Directory);
                 return Ok((status, ttl, directory));
             }
+            self.counts.misses.count(Cached::Directory);
             let (version, blob) = self.whole(dir, MAX_DIRECTORY).await?;
             let directory = Directory::parse(blob).map_err(|bad| {
                 tracing::warn!(fid = %dir.fid, %bad, "server sent a damaged directory");

@@ -5,12 +5,17 @@
 
 use std::fmt::{self, Display};
 use std::fs::{self, File};
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::backing::{Backing, Counts};
 use super::journal::Author;
+use super::key::CacheKey;
 use super::place::{self, Place};
-use super::record::ObjectKey;
+use super::ranges::RangeSet;
+use super::record::{Input, ObjectKey};
+use super::seal::{self, Salt, Seal};
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::types::DataVersion;
@@ -34,6 +39,8 @@ pub(super) struct About {
     pub(super) base: DataVersion,
     pub(super) len: u64,
     pub(super) ranges: String,
+    /// What is copied.
+    pub(super) held: RangeSet,
 }
 
 impl Display for About {
@@ -82,7 +89,7 @@ impl Display for Owner<'_> {
 pub(super) fn put(
     place: &Place,
     about: &About,
-    copy: impl FnOnce(&File) -> io::Result<()>,
+    copy: impl FnOnce(&Backing) -> io::Result<()>,
 ) -> io::Result<Aside> {
     let all = place.set_aside();
     place::make_dir(&all)?;
@@ -92,7 +99,10 @@ pub(super) fn put(
         unique,
         ..
     } = about.key;
-    let name = format!("{}-{}-{volume}.{vnode}.{unique}", super::seconds(), about.cell);
+    let name = match place.seal() {
+        None => format!("{}-{}-{volume}.{vnode}.{unique}", super::seconds(), about.cell),
+        Some(seal) => format!("{}-{}", super::seconds(), place::hex(&seal.name(about.key))),
+    };
     let mut path = all.join(&name);
     let mut number = 0;
     loop {
@@ -110,10 +120,15 @@ pub(super) fn put(
     };
     let put = || {
         let data = place::open_file(&aside.path.join(DATA))?;
-        copy(&data)?;
         // It is the only one there is.
-        data.sync_all()?;
-        fs::write(aside.path.join(ABOUT), &aside.about)
+        let synced = data.try_clone()?;
+        copy(&Backing::new(data, place.seal_of(about.key).as_ref()))?;
+        synced.sync_all()?;
+        let text = match place.seal() {
+            None => aside.about.clone().into_bytes(),
+            Some(seal) => sealed_about(seal, about)?,
+        };
+        fs::write(aside.path.join(ABOUT), text)
     };
     if let Err(error) = put() {
         // Half of it is nothing to rely on.
@@ -133,12 +148,103 @@ pub(super) fn list(place: &Place) -> io::Result<Vec<Aside>> {
     };
     for folder in folders {
         let path = folder?.path();
-        let about = fs::read_to_string(path.join(ABOUT)).unwrap_or_default();
+        let about = fs::read(path.join(ABOUT)).unwrap_or_default();
+        let about = match (Sealed::parse(&about), place.seal()) {
+            (None, _) => String::from_utf8_lossy(&about).into_owned(),
+            (Some(sealed), Some(seal)) if sealed.salt == seal.salt() => {
+                sealed.open(seal).map(|opened| opened.about).unwrap_or_default()
+            }
+            (Some(_), _) => "reason: it is encrypted with a key that is not here\n".to_owned(),
+        };
         all.push(Aside { path, about });
     }
     all.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(all)
 }
 
+/// A text that is encrypted.
+struct Sealed<'a> {
+    salt: Salt,
+    text: &'a [u8],
+}
+
+/// What an encrypted text says: what it is of, the length of that and the bytes of it that are there, and the text itself.
+struct Opened {
+    key: ObjectKey,
+    len: u64,
+    held: RangeSet,
+    about: String,
+}
+
+impl<'a> Sealed<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (salt, text) = bytes.strip_prefix(SEALED)?.split_first_chunk()?;
+        Some(Self { salt: *salt, text })
+    }
+
+    /// What it says.
+    fn open(&self, seal: &Seal) -> Option<Opened> {
+        let text = seal.open_text(seal::Place::About, self.text)?;
+        let (key, rest) = text.split_first_chunk::<16>()?;
+        let mut input = Input(rest);
+        let (len, parts) = (input.u64()?, input.u64()?);
+        let mut held = RangeSet::default();
+        for _ in 0..parts {
+            let part = input.u64()?..input.u64()?;
+            held.extend((part.start < part.end && part.end <= len).then_some(part));
+        }
+        Some(Opened {
+            key: ObjectKey::from_bytes(key)?,
+            len,
+            held,
+            about: std::str::from_utf8(input.0).ok()?.to_owned(),
+        })
+    }
+}
+
+fn sealed_about(seal: &Seal, about: &About) -> io::Result<Vec<u8>> {
+    let mut text = about.key.to_bytes().to_vec();
+    let mut put = |number: u64| text.extend_from_slice(&number.to_be_bytes());
+    put(about.len);
+    put(about.held.iter().count() as u64);
+    for part in about.held.iter() {
+        put(part.start);
+        put(part.end);
+    }
+    text.extend_from_slice(about.to_string().as_bytes());
+    let text = seal.seal_text(seal::Place::About, &text)?;
+    Ok([SEALED, &seal.salt(), &text].concat())
+}
+
+/// Writes what an encrypted cache has set aside in `folder`, as it was, and gives the text beside it.
+///
+/// # Errors
+///
+/// It cannot be read or written. `InvalidData`: it is not encrypted, or with another key, or damaged.
+pub fn reveal(folder: &Path, key: &CacheKey, out: &mut dyn Write) -> io::Result<String> {
+    let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    let text = fs::read(folder.join(ABOUT))?;
+    let sealed = Sealed::parse(&text).ok_or_else(|| refused("it is not encrypted: look at it as it is"))?;
+    let seal = Arc::new(Seal::new(key, sealed.salt)?);
+    let opened = sealed
+        .open(&seal)
+        .ok_or_else(|| refused("this is not its key, or it is damaged"))?;
+    let data = Backing::new(File::open(folder.join(DATA))?, Some(&(opened.key, seal)));
+    let counts: Counts<'_> = &|page| opened.held.overlapping(page.clone()).next().is_some();
+    let mut buffer = vec![0; 128 << 10];
+    let mut at = 0;
+    while at < opened.len {
+        let step = usize::try_from(opened.len - at).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+        let buffer = buffer.get_mut(..step).unwrap_or_default();
+        data.read(buffer, at, counts)?;
+        out.write_all(buffer)?;
+        at += step as u64;
+    }
+    out.flush()?;
+    Ok(opened.about)
+}
+
+/// What an encrypted text begins with.
+const SEALED: &[u8] = b"afs-fuse set aside, encrypted\n";
 const DATA: &str = "data";
 const ABOUT: &str = "about";

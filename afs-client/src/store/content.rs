@@ -278,6 +278,13 @@ impl Content {
         free.iter().collect()
     }
 
+    /// Are any bytes of `range` here, as against zeros that nobody has to hold?
+    pub(super) fn has_any(&self, range: &Range<u64>) -> bool {
+        [&self.clean, &self.dirty, &self.storing]
+            .iter()
+            .any(|set| set.overlapping(range.clone()).next().is_some())
+    }
+
     /// Fetched bytes of `version` are in the file. False if they are of no use: another version is current.
     pub(crate) fn filled(&mut self, range: &Range<u64>, version: DataVersion) -> bool {
         if self.version != Some(version) {

@@ -4,13 +4,17 @@
 //! file that is damaged in any way begins anew: the data it spoke of is fetched again.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::place::{from_hex, hex};
 use super::record::ObjectKey;
+use super::seal::{Place, Seal};
 
 /// What keeps the records.
 pub(super) trait Index: Send {
@@ -50,13 +54,18 @@ pub(super) struct Held {
 pub(super) struct Redb {
     db: Database,
     file: std::path::PathBuf,
+    seal: Option<Arc<Seal>>,
 }
+
+/// An index that keeps nothing.
+#[derive(Debug)]
+pub(super) struct Forgetful;
 
 impl Redb {
     /// Opens the file, or begins it anew if it cannot be read. The caller has the cache directory for itself.
-    pub(super) fn open(file: &Path) -> io::Result<(Self, Held)> {
+    pub(super) fn open(file: &Path, seal: Option<&Arc<Seal>>) -> io::Result<(Self, Held)> {
         let existed = file.exists();
-        match read(file) {
+        match read(file, seal) {
             Ok(opened) => return Ok(opened),
             Err(error) if !existed => return Err(error),
             Err(error) => {
@@ -64,13 +73,23 @@ impl Redb {
             }
         }
         super::place::remove_file(file)?;
-        read(file)
+        read(file, seal)
+    }
+}
+
+impl Index for Forgetful {
+    fn commit(&mut self, _: &Batch) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn taken(&self) -> u64 {
+        0
     }
 }
 
 impl Index for Redb {
     fn commit(&mut self, batch: &Batch) -> io::Result<()> {
-        guarded(|| write(&self.db, batch))
+        guarded(|| write(&self.db, self.seal.as_deref(), batch))
     }
 
     fn taken(&self) -> u64 {
@@ -78,7 +97,7 @@ impl Index for Redb {
     }
 }
 
-fn read(file: &Path) -> io::Result<(Redb, Held)> {
+fn read(file: &Path, seal: Option<&Arc<Seal>>) -> io::Result<(Redb, Held)> {
     guarded(|| {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE);
@@ -91,36 +110,60 @@ fn read(file: &Path) -> io::Result<(Redb, Held)> {
         if reading.list_tables()?.next().is_some() {
             for row in reading.open_table(CELLS)?.iter()? {
                 let (number, name) = row?;
-                held.cells.push((number.value(), name.value().to_owned()));
+                if let Some(name) = opened_name(seal, number.value(), name.value()) {
+                    held.cells.push((number.value(), name));
+                }
             }
             for row in reading.open_table(OBJECTS)?.iter()? {
                 let (key, record) = row?;
-                if let Some(key) = ObjectKey::from_bytes(key.value()) {
-                    held.records.push((key, record.value().into()));
+                let Ok(name) = key.value().try_into() else {
+                    continue;
+                };
+                // What was changed by somebody else is not there.
+                let record = opened(seal, Place::Record(name), record.value());
+                let key = match seal {
+                    Some(seal) => seal.key(name),
+                    None => ObjectKey::from_bytes(&name),
+                };
+                if let Some((key, record)) = key.zip(record) {
+                    held.records.push((key, record.into()));
                 }
             }
             held.closed = reading.open_table(STATE)?.get(RUNNING)?.is_none();
         }
         drop(reading);
-        write(&db, &Batch::default())?;
-        let file = file.to_owned();
-        Ok((Redb { db, file }, held))
+        write(&db, seal.map(|seal| &**seal), &Batch::default())?;
+        let redb = Redb {
+            db,
+            file: file.to_owned(),
+            seal: seal.cloned(),
+        };
+        Ok((redb, held))
     })
 }
 
-fn write(db: &Database, batch: &Batch) -> Result<(), redb::Error> {
+fn write(db: &Database, seal: Option<&Seal>, batch: &Batch) -> Result<(), redb::Error> {
     let writing = db.begin_write()?;
     {
         let mut cells = writing.open_table(CELLS)?;
         for (number, name) in &batch.cells {
-            cells.insert(number, name.as_str())?;
+            match seal {
+                Some(seal) => {
+                    let name = seal.seal_text(Place::Cell(*number), name.as_bytes())?;
+                    cells.insert(number, &*hex(&name))?;
+                }
+                None => drop(cells.insert(number, name.as_str())?),
+            }
         }
         let mut objects = writing.open_table(OBJECTS)?;
         for (key, record) in &batch.records {
-            let key = key.to_bytes();
+            let name = seal.map_or_else(|| key.to_bytes(), |seal| seal.name(*key));
             match record {
-                Some(record) => drop(objects.insert(key.as_slice(), &record[..])?),
-                None => drop(objects.remove(key.as_slice())?),
+                Some(record) => {
+                    let record = sealed(seal, Place::Record(name), record)?;
+                    objects.insert(name.as_slice(), &*record)?;
+                }
+                None => drop(objects.remove(name.as_slice())?),
             }
         }
         let mut state = writing.open_table(STATE)?;
@@ -132,6 +175,28 @@ fn write(db: &Database, batch: &Batch) -> Result<(), redb::Error> {
     }
     writing.commit()?;
     Ok(())
+}
+
+fn sealed<'a>(seal: Option<&Seal>, place: Place, bytes: &'a [u8]) -> io::Result<Cow<'a, [u8]>> {
+    match seal {
+        Some(seal) => seal.seal_text(place, bytes).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(bytes)),
+    }
+}
+
+fn opened(seal: Option<&Arc<Seal>>, place: Place, bytes: &[u8]) -> Option<Vec<u8>> {
+    match seal {
+        Some(seal) => seal.open_text(place, bytes),
+        None => Some(bytes.to_vec()),
+    }
+}
+
+fn opened_name(seal: Option<&Arc<Seal>>, number: u32, name: &str) -> Option<String> {
+    let Some(seal) = seal else {
+        return Some(name.to_owned());
+    };
+    let name = seal.open_text(Place::Cell(number), &from_hex(name)?)?;
+    String::from_utf8(name).ok()
 }
 
 /// Whatever goes wrong in it is an error, be it a panic over a file that was changed under it.
@@ -183,17 +248,17 @@ mod tests {
     fn what_was_committed_is_there_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("index");
-        let (mut index, held) = Redb::open(&file).unwrap();
+        let (mut index, held) = Redb::open(&file, None).unwrap();
         assert!(held.records.is_empty());
         index.commit(&batch(4, false)).unwrap();
         drop(index);
-        let (mut index, held) = Redb::open(&file).unwrap();
+        let (mut index, held) = Redb::open(&file, None).unwrap();
         assert_eq!(held.records, [(key(4), vec![1; 40].into())]);
         assert_eq!(held.cells, [(1, "lab.example".to_owned())]);
         assert!(!held.closed);
         index.commit(&batch(6, true)).unwrap();
         drop(index);
-        let (_, held) = Redb::open(&file).unwrap();
+        let (_, held) = Redb::open(&file, None).unwrap();
         assert_eq!(held.records.len(), 2);
         assert!(held.closed);
     }
@@ -203,7 +268,7 @@ mod tests {
     fn damage_begins_anew() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("index");
-        let (mut index, _) = Redb::open(&file).unwrap();
+        let (mut index, _) = Redb::open(&file, None).unwrap();
         let records = |from: u32| (from..from + 100).map(|vnode| (key(vnode), Some(vec![1; 40].into())));
         for from in [0, 100, 200] {
             let batch = Batch {
@@ -228,7 +293,7 @@ mod tests {
         damaged.push(b"something else".to_vec());
         for bytes in damaged {
             std::fs::write(&file, &bytes).unwrap();
-            let (mut index, held) = Redb::open(&file).unwrap();
+            let (mut index, held) = Redb::open(&file, None).unwrap();
             for (_, record) in held.records {
                 assert_eq!(*record, [1; 40]);
             }

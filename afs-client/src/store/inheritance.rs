@@ -4,7 +4,7 @@ use super::*;
 
 impl Shared {
     /// Takes over what an index and a directory hold, as far as they agree.
-    pub(super) fn take_over(self: &Arc<Self>, held: index::Held, left: Vec<Entry>) -> io::Result<()> {
+    pub(super) fn take_over(self: &Arc<Self>, held: Held, left: Vec<Entry>) -> io::Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
         let mut cells = self.cells.lock();
         for (number, name) in held.cells {
@@ -43,7 +43,7 @@ impl Shared {
             match (record, file) {
                 (Some(record), Some(file)) => {
                     if !held.closed {
-                        trim(&file, &record)?;
+                        trim(place, &file, &record)?;
                     }
                     records.push((record, key, bytes));
                 }
@@ -70,7 +70,7 @@ impl Shared {
         let mut books = self.books.lock();
         for (record, key, bytes) in records {
             let id = self.next_id();
-            books.used += record.clean.covering(content::PAGE).bytes();
+            books.used += pages_of(&record, place).bytes();
             let passing = self.is_large(record.served.len);
             for chunk in record.sums.keys() {
                 books.list(
@@ -118,6 +118,7 @@ impl Shared {
         } else {
             None
         };
+        let (_, dirty) = file.held();
         file.listed(|allocated, chunks| {
             let mut books = self.books.lock();
             books.used += allocated;
@@ -126,7 +127,7 @@ impl Shared {
             }
             books.by_key.insert(key, id);
             books.objects.insert(id, Object::Live(Arc::downgrade(&file)));
-            self.dirty_changed(0, allocated);
+            self.dirty_changed(0, dirty);
             self.became_dirty(id);
         });
         if let Some(journal) = &self.journal {
@@ -143,20 +144,26 @@ impl Shared {
     }
 }
 
+/// The pages that a record speaks of.
+fn pages_of(record: &Record, place: &Place) -> Pages {
+    Pages::of(record.clean.covering(content::PAGE), place.seal().is_some())
+}
+
 /// Gives back what a file has besides what its record speaks of.
-fn trim(file: &Lying, record: &Record) -> io::Result<()> {
-    let used = record.clean.covering(content::PAGE);
+fn trim(place: &Place, file: &Lying, record: &Record) -> io::Result<()> {
+    let used = pages_of(record, place);
     if file.taken <= used.bytes() + content::PAGE {
         return Ok(());
     }
-    let open = place::open_file(&file.path)?;
-    let end = open.metadata()?.len().next_multiple_of(content::PAGE);
+    let seal = place.seal_of(file.key);
+    let open = Backing::new(place::open_file(&file.path)?, seal.as_ref());
+    let end = open.end()?.next_multiple_of(content::PAGE);
     let mut free: ranges::RangeSet = std::iter::once(0..end).collect();
-    for part in used.iter() {
+    for part in used.data().iter() {
         free.remove(part);
     }
     for part in free.iter() {
-        file::punch_hole(&open, &part)?;
+        open.punch(&part, &used.lonely(&part))?;
     }
     Ok(())
 }

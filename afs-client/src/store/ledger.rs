@@ -101,7 +101,7 @@ impl Ledger {
             };
             if let Some(open) = &mut index {
                 match open.commit(&batch) {
-                    Ok(()) => shared.set_overhead(open.taken()),
+                    Ok(()) => shared.count_overhead(open.taken()),
                     Err(error) => {
                         tracing::error!(%error, "the index of the cache cannot be written: what is cached from now on does not survive a restart");
                         index = None;

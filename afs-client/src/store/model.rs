@@ -170,6 +170,19 @@ pub(super) fn copy(from: &Path) -> tempfile::TempDir {
     dir
 }
 
+/// A cache in a directory that is not encrypted.
+pub(super) fn plain(dir: &Path, max_bytes: u64) -> Result<DataCache, CacheError> {
+    DataCache::in_dir(dir, max_bytes, &Encryption::Off)
+}
+
+/// A key made of one byte.
+pub(super) fn key(byte: u8) -> Encryption {
+    let dir = fast_dir();
+    let path = dir.path().join("key");
+    std::fs::write(&path, [byte; 32]).unwrap();
+    Encryption::Key(CacheKey::read(&path).unwrap())
+}
+
 /// A directory that does not wait for a disk, where there is one.
 pub(super) fn fast_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
@@ -202,9 +215,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 proptest! {
     #[test]
-    fn file_behaves_like_a_vector(start in 0usize..30_000, ops in ops(), on_disk in any::<bool>()) {
+    fn file_behaves_like_a_vector(start in 0usize..30_000, ops in ops(), mode in 0..3) {
+        let encryption = if mode == 2 { key(7) } else { Encryption::Off };
+        let on_disk = mode > 0;
+        let in_dir = |dir: &Path| DataCache::in_dir(dir, 0, &encryption).unwrap();
         let mut dir = fast_dir();
-        let mut cache = if on_disk { DataCache::in_dir(dir.path(), 0).unwrap() } else { DataCache::in_memory(0) };
+        let mut cache = if on_disk { in_dir(dir.path()) } else { DataCache::in_memory(0) };
         let mut server = Server { data: (0..start).map(|i| i as u8 | 1).collect(), version: 1 };
         let mut model = server.data.clone();
         let mut file = open(&cache);
@@ -263,7 +279,7 @@ proptest! {
                         cache.close();
                     }
                     drop(file);
-                    cache = DataCache::in_dir(dir.path(), 0).unwrap();
+                    cache = in_dir(dir.path());
                     let left = cache.take_left();
                     file = open(&cache);
                     prop_assert_eq!(!left.is_empty(), file.is_modified());
@@ -297,7 +313,7 @@ proptest! {
         if on_disk {
             // After one more restart it is the same, and all of it can be evicted.
             drop(cache);
-            cache = DataCache::in_dir(dir.path(), 0).unwrap();
+            cache = in_dir(dir.path());
             let file = open(&cache);
             file.set_server(server.served());
             prop_assert_eq!(read(&file, &server, 0..u64::MAX / 4), model);

@@ -9,16 +9,23 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 
+use super::journal::Journal;
+use super::key::{CacheKey, Encryption};
 use super::record::ObjectKey;
+use super::seal::{Salt, Seal};
 
 /// A cache directory that is ours for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Place {
     dir: PathBuf,
     lock: File,
+    seal: Option<Arc<Seal>>,
+    /// A later program can read it.
+    lasts: bool,
 }
 
 /// The cache directory cannot be used.
@@ -37,7 +44,7 @@ pub enum CacheError {
     },
     /// A newer program made it.
     #[error(
-        "the cache in {} has format {found}, which is newer than {FORMAT}: use the program that made it, or another directory",
+        "the cache in {} has format {found}, which is newer than {SEALED}: use the program that made it, or another directory",
         dir.display()
     )]
     Newer {
@@ -45,6 +52,33 @@ pub enum CacheError {
         dir: PathBuf,
         /// Its format.
         found: u32,
+    },
+    /// It is encrypted, and no key was given.
+    #[error(
+        "the cache in {} is encrypted: give its key (--cache-key-file), or another directory",
+        dir.display()
+    )]
+    Sealed {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// It is encrypted with another key.
+    #[error(
+        "the cache in {} is encrypted with another key: give that one, or another directory",
+        dir.display()
+    )]
+    OtherKey {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// It is not encrypted, is to be, and has something that nobody else has.
+    #[error(
+        "the cache in {} is not encrypted and has data that is not stored yet: mount it once without encryption, or give another directory",
+        dir.display()
+    )]
+    NotStored {
+        /// The directory.
+        dir: PathBuf,
     },
     /// Another program uses it.
     #[error("the cache in {} is in use by process {pid}: each mount needs a directory of its own", dir.display())]
@@ -79,7 +113,7 @@ impl Place {
     /// # Errors
     ///
     /// It is not ours to use.
-    pub(super) fn open(dir: &Path) -> Result<Self, CacheError> {
+    pub(super) fn open(dir: &Path, encryption: &Encryption) -> Result<Self, CacheError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |error| CacheError::Io { path, error }
@@ -87,7 +121,7 @@ impl Place {
         make_dir(dir).map_err(failed(dir))?;
         let format = dir.join(FORMAT_FILE);
         let found = match fs::read_to_string(&format) {
-            Ok(text) => Some(parse_format(&text).ok_or_else(|| CacheError::Foreign {
+            Ok(text) => Some(Format::parse(&text).ok_or_else(|| CacheError::Foreign {
                 dir: dir.to_owned(),
                 found: FORMAT_FILE.to_owned(),
             })?),
@@ -107,33 +141,33 @@ impl Place {
             }
         }
         let lock = take_lock(dir)?;
-        match found {
-            Some(found) if found > FORMAT => {
-                return Err(CacheError::Newer {
-                    dir: dir.to_owned(),
-                    found,
-                });
-            }
-            Some(FORMAT) => {}
-            found => {
-                if let Some(found) = found {
-                    tracing::warn!(dir = %dir.display(), found, "the cache has an older format: it begins anew");
-                }
-                for file in [INDEX_FILE, JOURNAL_FILE] {
-                    remove_file(&dir.join(file)).map_err(failed(dir))?;
-                }
-                remove_tree(&dir.join(DATA)).map_err(failed(dir))?;
-                let new = dir.join(FORMAT_NEW);
-                fs::write(&new, format!("{FORMAT_WORDS}{FORMAT}\n")).map_err(failed(&new))?;
-                fs::rename(&new, &format).map_err(failed(&format))?;
-            }
-        }
+        let seal = match kept(dir, encryption, found)? {
+            Some(seal) => seal,
+            None => begin_anew(dir, encryption).map_err(failed(dir))?,
+        };
         let place = Self {
             dir: dir.to_owned(),
             lock,
+            seal,
+            lasts: *encryption != Encryption::Passing,
         };
         make_dir(&place.dir.join(DATA)).map_err(failed(dir))?;
         Ok(place)
+    }
+
+    /// What hides it, if anything does.
+    pub(super) fn seal(&self) -> Option<&Arc<Seal>> {
+        self.seal.as_ref()
+    }
+
+    /// What hides the file of an object.
+    pub(super) fn seal_of(&self, key: ObjectKey) -> Option<(ObjectKey, Arc<Seal>)> {
+        Some((key, Arc::clone(self.seal.as_ref()?)))
+    }
+
+    /// Can a later program read it?
+    pub(super) fn lasts(&self) -> bool {
+        self.lasts
     }
 
     pub(super) fn index(&self) -> PathBuf {
@@ -151,8 +185,22 @@ impl Place {
 
     /// Where the file of an object lies.
     pub(super) fn data(&self, key: ObjectKey) -> PathBuf {
-        let shard = format!("{:02x}", key.shard());
-        self.dir.join(DATA).join(shard).join(key.to_string())
+        let (shard, name) = match &self.seal {
+            None => (key.shard(), key.to_string()),
+            Some(seal) => {
+                let name = seal.name(key);
+                (name[0], hex(&name))
+            }
+        };
+        self.dir.join(DATA).join(format!("{shard:02x}")).join(name)
+    }
+
+    /// The object of a file.
+    fn key(&self, name: &str) -> Option<ObjectKey> {
+        match &self.seal {
+            None => name.parse().ok(),
+            Some(seal) => seal.key(from_hex(name)?.try_into().ok()?),
+        }
     }
 
     /// Every file of an object; whatever else lies among them is removed.
@@ -168,7 +216,7 @@ impl Place {
                 let entry = entry?;
                 let path = entry.path();
                 let metadata = entry.metadata()?;
-                let key = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                let key = entry.file_name().to_str().and_then(|name| self.key(name));
                 match key {
                     Some(key) if metadata.is_file() && self.data(key) == path => all.push(Lying {
                         key,
@@ -266,12 +314,133 @@ fn take_lock(dir: &Path) -> Result<File, CacheError> {
     Ok(lock)
 }
 
-fn parse_format(text: &str) -> Option<u32> {
-    text.strip_prefix(FORMAT_WORDS)?.trim_end().parse().ok()
+/// What made a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Plain,
+    /// Encrypted with a key that somebody may still have, who is known by what the key makes of the salt.
+    Sealed(Salt, [u8; 32]),
+    /// Encrypted with a key that went with its program.
+    Lost,
+    Other(u32),
+}
+
+impl Format {
+    fn parse(text: &str) -> Option<Self> {
+        let (number, rest) = text.strip_prefix(FORMAT_WORDS)?.split_once('\n')?;
+        match (number.parse().ok()?, rest.trim_end()) {
+            (FORMAT, "") => Some(Self::Plain),
+            (SEALED, "key lost") => Some(Self::Lost),
+            (SEALED, line) => {
+                let (salt, check) = line.strip_prefix("key ")?.split_once(' ')?;
+                let (salt, check) = (from_hex(salt)?, from_hex(check)?);
+                Some(Self::Sealed(salt.try_into().ok()?, check.try_into().ok()?))
+            }
+            (other, _) => Some(Self::Other(other)),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Plain => format!("{FORMAT_WORDS}{FORMAT}\n"),
+            Self::Sealed(salt, check) => {
+                format!("{FORMAT_WORDS}{SEALED}\nkey {} {}\n", hex(&salt), hex(&check))
+            }
+            Self::Lost => format!("{FORMAT_WORDS}{SEALED}\nkey lost\n"),
+            Self::Other(number) => format!("{FORMAT_WORDS}{number}\n"),
+        }
+    }
+}
+
+/// What hides a directory whose contents can be used; `None` if it is to begin anew.
+#[allow(clippy::type_complexity, reason = "it may be hidden by nothing")]
+fn kept(
+    dir: &Path,
+    encryption: &Encryption,
+    found: Option<Format>,
+) -> Result<Option<Option<Arc<Seal>>>, CacheError> {
+    let dir = dir.to_owned();
+    match (found, encryption) {
+        (None, _) => Ok(None),
+        (Some(Format::Other(found)), _) if found > SEALED => Err(CacheError::Newer { dir, found }),
+        (Some(Format::Other(found)), _) => {
+            tracing::warn!(dir = %dir.display(), found, "the cache has an older format: it begins anew");
+            Ok(None)
+        }
+        (Some(Format::Lost), _) => {
+            tracing::info!(dir = %dir.display(), "the key of the cache went with its program: it begins anew");
+            Ok(None)
+        }
+        (Some(Format::Plain), Encryption::Off) => Ok(Some(None)),
+        (Some(Format::Plain), _) => {
+            let path = dir.join(JOURNAL_FILE);
+            match Journal::open(&path, None) {
+                Ok((_, left)) if left.is_empty() => {}
+                Ok(_) => return Err(CacheError::NotStored { dir }),
+                Err(error) => return Err(CacheError::Io { path, error }),
+            }
+            tracing::warn!(dir = %dir.display(), "the cache is not encrypted: it begins anew; the disk may still have what it held");
+            Ok(None)
+        }
+        (Some(Format::Sealed(..)), Encryption::Off) => Err(CacheError::Sealed { dir }),
+        (Some(Format::Sealed(..)), Encryption::Passing) => Err(CacheError::OtherKey { dir }),
+        (Some(Format::Sealed(salt, check)), Encryption::Key(key)) => {
+            let seal = Seal::new(key, salt).map_err(|error| CacheError::Io {
+                path: dir.clone(),
+                error,
+            })?;
+            if seal.check() == check {
+                Ok(Some(Some(Arc::new(seal))))
+            } else {
+                Err(CacheError::OtherKey { dir })
+            }
+        }
+    }
+}
+
+/// Removes what there is, but for what was set aside, and says what is to come.
+fn begin_anew(dir: &Path, encryption: &Encryption) -> io::Result<Option<Arc<Seal>>> {
+    for file in [INDEX_FILE, JOURNAL_FILE] {
+        remove_file(&dir.join(file))?;
+    }
+    remove_tree(&dir.join(DATA))?;
+    let key = match encryption {
+        Encryption::Off => None,
+        Encryption::Passing => Some(CacheKey::random()?),
+        Encryption::Key(key) => Some(key.clone()),
+    };
+    let mut salt = Salt::default();
+    getrandom::fill(&mut salt).map_err(io::Error::other)?;
+    let seal = key.map(|key| Seal::new(&key, salt)).transpose()?;
+    let format = match (&seal, encryption) {
+        (None, _) => Format::Plain,
+        (Some(_), Encryption::Passing) => Format::Lost,
+        (Some(seal), _) => Format::Sealed(salt, seal.check()),
+    };
+    let new = dir.join(FORMAT_NEW);
+    fs::write(&new, format.text())?;
+    fs::rename(&new, dir.join(FORMAT_FILE))?;
+    Ok(seal.map(Arc::new))
+}
+
+/// Bytes as text.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of a text.
+pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.iter().map(byte).collect()
 }
 
 /// What this program writes. To be raised when anything in the directory changes its meaning.
 const FORMAT: u32 = 1;
+/// The same, encrypted.
+const SEALED: u32 = 2;
 const FORMAT_WORDS: &str = "afs-fuse cache, format ";
 const FORMAT_FILE: &str = "format";
 const FORMAT_NEW: &str = "format.new";

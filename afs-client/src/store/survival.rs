@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use super::model::{Server, fast_dir, open, read, served};
+use super::model::{Server, fast_dir, open, plain, read, served};
 use super::*;
 use crate::types::{CellId, DataVersion, Uniquifier, VnodeId, VolumeId};
 
@@ -17,7 +17,7 @@ fn server() -> Server {
 /// A directory in which all of the server's file is cached.
 fn filled(server: &Server) -> tempfile::TempDir {
     let dir = fast_dir();
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     let file = open(&cache);
     file.set_server(server.served());
     read(&file, server, 0..u64::MAX / 4);
@@ -54,14 +54,14 @@ fn fid(vnode: u32) -> Fid {
 fn contents_survive_while_the_server_says_the_same() {
     let server = server();
     let dir = filled(&server);
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     assert_eq!(cache.used_bytes(), 3_002_368);
     assert_eq!(cached(&cache, server.served()), Some(server.data.clone()));
     // And again, without having been open in between.
     drop(cache);
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     drop(cache);
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     assert_eq!(cached(&cache, server.served()), Some(server.data.clone()));
 }
 
@@ -78,11 +78,11 @@ fn contents_of_anything_else_are_not_used() {
     ];
     for other in others {
         let copied = model::copy(dir.path());
-        let cache = DataCache::in_dir(copied.path(), 0).unwrap();
+        let cache = plain(copied.path(), 0).unwrap();
         assert_eq!(cached(&cache, other), None, "{other:?}");
         assert_eq!(cache.used_bytes(), 0);
     }
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     let fid = Fid {
         cell: CellId(1),
         volume: VolumeId(2),
@@ -99,7 +99,7 @@ fn contents_of_anything_else_are_not_used() {
 fn hearsay_is_no_contents() {
     let server = server();
     let dir = filled(&server);
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     assert_eq!(open(&cache).whole(DataVersion(3)), None);
 }
 
@@ -109,7 +109,7 @@ fn a_changed_byte_costs_its_chunk() {
     let dir = filled(&server);
     let file = File::options().write(true).open(data_file(dir.path())).unwrap();
     file.write_all_at(b"!", 1_500_000).unwrap();
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     let file = open(&cache);
     file.set_server(server.served());
     assert!(file.read(0..1000, &mut Vec::new()).unwrap());
@@ -134,7 +134,7 @@ fn a_file_that_was_cut_or_removed_is_fetched_again() {
         } else {
             fs::remove_file(data_file(dir.path())).unwrap();
         }
-        let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+        let cache = plain(dir.path(), 0).unwrap();
         let file = open(&cache);
         file.set_server(server.served());
         assert_eq!(read(&file, &server, 0..u64::MAX / 4), server.data);
@@ -151,7 +151,7 @@ fn what_the_index_does_not_know_is_removed() {
     let dir = filled(&server);
     fs::remove_file(dir.path().join("index.redb")).unwrap();
     fs::write(dir.path().join("data/stray"), "x").unwrap();
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     assert_eq!(cache.used_bytes(), 0);
     assert_eq!(cached(&cache, server.served()), None);
     drop(cache);
@@ -165,13 +165,13 @@ fn what_the_index_does_not_know_is_removed() {
 fn pages_without_a_record_are_given_back() {
     let server = server();
     let dir = filled(&server);
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     let died = model::copy(dir.path());
     drop(cache);
     let path = data_file(died.path());
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(&[1; 100_000], 8_000_000).unwrap();
-    let cache = DataCache::in_dir(died.path(), 0).unwrap();
+    let cache = plain(died.path(), 0).unwrap();
     assert!(fs::metadata(&path).unwrap().blocks() * 512 <= cache.used_bytes() + 4096);
     assert_eq!(cached(&cache, server.served()), Some(server.data.clone()));
 }
@@ -179,7 +179,7 @@ fn pages_without_a_record_are_given_back() {
 #[test]
 fn a_smaller_cache_evicts_what_was_used_first() {
     let dir = fast_dir();
-    let cache = DataCache::in_dir(dir.path(), 64 << 20).unwrap();
+    let cache = plain(dir.path(), 64 << 20).unwrap();
     let name = CellName::new("lab.example").unwrap();
     let server = Server {
         data: vec![9; 1 << 20],
@@ -191,7 +191,7 @@ fn a_smaller_cache_evicts_what_was_used_first() {
         read(&file, &server, 0..1 << 20);
     }
     drop(cache);
-    let cache = DataCache::in_dir(dir.path(), 8 << 20).unwrap();
+    let cache = plain(dir.path(), 8 << 20).unwrap();
     assert!(cache.used_bytes() <= 8 << 20);
     assert!(cache.used_bytes() >= 7 << 20);
     let taken: u64 = cache
@@ -243,18 +243,18 @@ fn one_large_file_does_not_flush_the_rest() {
 fn directories_that_are_not_ours_are_left_alone() {
     let dir = fast_dir();
     fs::write(dir.path().join("thesis.tex"), "x").unwrap();
-    let error = DataCache::in_dir(dir.path(), 0).unwrap_err();
+    let error = plain(dir.path(), 0).unwrap_err();
     assert!(matches!(error, CacheError::Foreign { .. }), "{error}");
     assert!(error.to_string().contains("\"thesis.tex\""), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
     let dir = fast_dir();
-    drop(DataCache::in_dir(dir.path(), 0).unwrap());
+    drop(plain(dir.path(), 0).unwrap());
     fs::write(dir.path().join("format"), "afs-fuse cache, format 99\n").unwrap();
-    let error = DataCache::in_dir(dir.path(), 0).unwrap_err();
+    let error = plain(dir.path(), 0).unwrap_err();
     assert!(matches!(error, CacheError::Newer { found: 99, .. }), "{error}");
     fs::write(dir.path().join("format"), "another program\n").unwrap();
-    let error = DataCache::in_dir(dir.path(), 0).unwrap_err();
+    let error = plain(dir.path(), 0).unwrap_err();
     assert!(matches!(error, CacheError::Foreign { .. }), "{error}");
 }
 
@@ -263,7 +263,7 @@ fn an_older_format_begins_anew() {
     let server = server();
     let dir = filled(&server);
     fs::write(dir.path().join("format"), "afs-fuse cache, format 0\n").unwrap();
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
+    let cache = plain(dir.path(), 0).unwrap();
     assert_eq!(cache.used_bytes(), 0);
     assert_eq!(cached(&cache, server.served()), None);
 }
@@ -271,13 +271,13 @@ fn an_older_format_begins_anew() {
 #[test]
 fn one_program_uses_a_directory() {
     let dir = fast_dir();
-    let cache = DataCache::in_dir(dir.path(), 0).unwrap();
-    let error = DataCache::in_dir(dir.path(), 0).unwrap_err();
+    let cache = plain(dir.path(), 0).unwrap();
+    let error = plain(dir.path(), 0).unwrap_err();
     let pid = std::process::id();
     assert!(
         error.to_string().contains(&format!("in use by process {pid}")),
         "{error}"
     );
     drop(cache);
-    DataCache::in_dir(dir.path(), 0).unwrap();
+    plain(dir.path(), 0).unwrap();
 }

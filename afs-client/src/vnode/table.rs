@@ -59,9 +59,15 @@ impl Vnodes {
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Vnode>> {
-        self.by_fid
-            .lock()
+        self.recent(usize::MAX)
+    }
+
+    /// So many of those used last.
+    pub(crate) fn recent(&self, most: usize) -> Vec<Arc<Vnode>> {
+        let by_fid = self.by_fid.lock();
+        by_fid
             .iter()
+            .take(most)
             .map(|(_, vnode)| Arc::clone(vnode))
             .collect()
     }

@@ -127,6 +127,16 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     }],
                 },
                 Panel {
+                    title: "Promises",
+                    description: "On the 16384 objects used last. expiring: asked for anew when somebody looks after that.",
+                    look: Stacked,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (state) (afs_callbacks{@})",
+                        legend: "{{state}}",
+                    }],
+                },
+                Panel {
                     title: "Breaks, by what became of them",
                     description: "applied: a promise ended. unknown: of a file that is not known here. stranger: of no server that is known; it is applied all the same.",
                     look: Stacked,

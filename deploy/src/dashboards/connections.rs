@@ -227,12 +227,42 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Handshakes",
-                    description: "Challenges and the answers to them: what reuse saves.",
+                    description: "client: challenges of servers that we answered; service: ours. Failed ones have ended the connection.",
                     look: Lines,
                     unit: Unit::Rate,
                     queries: &[Query {
-                        query: r#"sum(rate(afs_rx_packets_total{@,type=~"challenge|response"}[$__rate_interval])) or vector(0)"#,
-                        legend: "packets",
+                        query: r"sum by (side, result) (rate(afs_rx_security_handshakes_total{@}[$__rate_interval])) or vector(0)",
+                        legend: "{{side}} {{result}}",
+                    }],
+                },
+                Panel {
+                    title: "Waiting that reuse has saved",
+                    description: "Calls that got a connection that was there, times the mean time of a handshake: seconds in each second.",
+                    look: Lines,
+                    unit: Unit::Seconds,
+                    queries: &[Query {
+                        query: r#"sum(rate(afs_rx_connection_acquires_total{@cell,security="rxkad",outcome=~"reused|revived"}[$__rate_interval])) * (sum(rate(afs_rx_security_handshake_seconds_sum{@}[$__range])) / (sum(rate(afs_rx_security_handshake_seconds_count{@}[$__range])) > 0)) or vector(0)"#,
+                        legend: "saved",
+                    }],
+                },
+                Panel {
+                    title: "Windows",
+                    description: "Packets that might be under way at the end of a call. Ten is where calls begin; losses keep it low.",
+                    look: Heatmap,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (le) (increase(afs_rx_cwnd_packets_bucket{@}[$__rate_interval]))",
+                        legend: "{{le}}",
+                    }],
+                },
+                Panel {
+                    title: "Hosts",
+                    description: "Those with connections, and those whose way back to us is kept open.",
+                    look: Lines,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (state) (afs_rx_peers{@})",
+                        legend: "{{state}}",
                     }],
                 },
                 Panel {

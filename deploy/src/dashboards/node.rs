@@ -46,6 +46,63 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
             ],
         },
         Row {
+            title: "Taking over",
+            panels: &[
+                Panel {
+                    title: "Mounts that a keeper holds",
+                    description: "orphaned: no process serves them, programs wait.",
+                    look: Lines,
+                    unit: Unit::Count,
+                    queries: &[
+                        Query {
+                            query: r"sum(afs_keeper_mounts{@})",
+                            legend: "held",
+                        },
+                        Query {
+                            query: r"sum(afs_keeper_orphaned_mounts{@})",
+                            legend: "orphaned",
+                        },
+                    ],
+                },
+                Panel {
+                    title: "Without a process",
+                    description: "How long mounts were.",
+                    look: Heatmap,
+                    unit: Unit::Seconds,
+                    queries: &[Query {
+                        query: r"sum by (le) (increase(afs_keeper_orphan_seconds_bucket{@}[$__rate_interval]))",
+                        legend: "{{le}}",
+                    }],
+                },
+                Panel {
+                    title: "Processes that came, mounts given up",
+                    description: "given: they serve now. hopeless: they could not go on with the mount.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[
+                        Query {
+                            query: r"sum by (result) (rate(afs_keeper_servers_total{@}[$__rate_interval]))",
+                            legend: "{{result}}",
+                        },
+                        Query {
+                            query: r"sum(rate(afs_keeper_aborts_total{@}[$__rate_interval]))",
+                            legend: "given up",
+                        },
+                    ],
+                },
+                Panel {
+                    title: "Sent again by the kernel",
+                    description: "After a process has died. failed: it could not be known whether a change had been made.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (outcome) (rate(afs_fuse_resent_requests_total{@}[$__rate_interval]))",
+                        legend: "{{outcome}}",
+                    }],
+                },
+            ],
+        },
+        Row {
             title: "Process",
             panels: &[
                 Panel {
@@ -60,13 +117,19 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Memory",
-                    description: "Resident.",
+                    description: "Resident, and what the control group may take; 0: it has no limit.",
                     look: Lines,
                     unit: Unit::Bytes,
-                    queries: &[Query {
-                        query: r"sum by (instance) (process_resident_memory_bytes{@})",
-                        legend: "{{instance}}",
-                    }],
+                    queries: &[
+                        Query {
+                            query: r"sum by (instance) (process_resident_memory_bytes{@})",
+                            legend: "{{instance}}",
+                        },
+                        Query {
+                            query: r"max(afs_memory_limit_bytes{@})",
+                            legend: "limit",
+                        },
+                    ],
                 },
                 Panel {
                     title: "Descriptors",

@@ -17,6 +17,7 @@ use fuser::Errno;
 use super::reply::{Answer, Asked};
 use super::shared::{Limit, Shared};
 use crate::kept::{Outcome, is_resent};
+use crate::telemetry::metrics::Replay;
 
 /// What a request changes.
 pub(super) enum Change {
@@ -175,6 +176,15 @@ impl Shared {
                 Some(outcome) => Found::Made(outcome),
                 None => change.look(fs, before.seen).await?,
             };
+            let replay = match &found {
+                Found::Made(_) if before.outcome.is_some() => Some(Replay::Journaled),
+                Found::Made(_) => Some(Replay::Found),
+                Found::Unclear => Some(Replay::Failed),
+                Found::NotMade => None,
+            };
+            if let Some(replay) = replay {
+                self.metrics.replayed(replay);
+            }
             match found {
                 Found::Made(outcome) => {
                     tracing::info!(?outcome, "a change is not made again");

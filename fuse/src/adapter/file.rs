@@ -14,6 +14,7 @@ use fuser::{
 use super::change::Change;
 use super::reply::{Answer, Asked, errno_of};
 use super::{Adapter, Limit, Shared, convert};
+use crate::telemetry::metrics::Replay;
 
 impl Adapter {
     pub(super) fn do_open(&self, asked: Asked<ReplyOpen>, node: INodeNo, flags: fuser::OpenFlags) {
@@ -26,6 +27,7 @@ impl Adapter {
             .kept()
             .and_then(|kept| kept.opened_before(asked.unique()));
         if let Some(handle) = before {
+            self.shared.metrics.replayed(Replay::Journaled);
             let keep_cache = false;
             return self.shared.say_open(asked, flags, Opened { handle, keep_cache });
         }

@@ -13,6 +13,7 @@ use fuser::{
 use tracing::Span;
 
 use super::shared::{Part, Shared};
+use crate::kept::is_resent;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::op::Op;
 use crate::telemetry::trace;
@@ -62,6 +63,9 @@ impl Ticket {
         metrics: Arc<Metrics>,
         part: Option<Part>,
     ) -> Self {
+        if is_resent(request.unique().0) {
+            metrics.resent();
+        }
         Self {
             op,
             unique: request.unique().0,

@@ -6,6 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use afs_client::events::Cached;
 use afs_client::fs::AfsFs;
 
 use crate::telemetry::metrics::Metrics;
@@ -63,23 +64,25 @@ fn line(fs: &AfsFs, metrics: &Metrics, calls: f64) -> String {
     let census = fs.census();
     let idle = census.iter().filter(|connection| connection.idle).count();
     let acquired = |outcome| metrics.sum("afs_rx_connection_acquires_total", &[("outcome", outcome)]);
-    let counts = fs.cache_counts().map(f64::from);
     Shown {
         calls,
         live: census.len() - idle,
         idle,
         reused: acquired("reused") + acquired("revived"),
         breaks: fs.breaks_received(),
-        hits: ratio(counts),
+        hits: ratio(
+            fs.cache_counts()
+                .map(|tally| tally.get(Cached::Status) + tally.get(Cached::Data)),
+        ),
     }
     .text()
 }
 
 /// Hits of all look-ups in the caches, if there were any.
-fn ratio([status_hits, status_misses, data_hits, data_misses]: [f64; 4]) -> Option<f64> {
-    let hits = status_hits + data_hits;
-    let all = hits + status_misses + data_misses;
-    (all > 0.0).then(|| hits / all)
+#[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
+fn ratio([hits, misses]: [u64; 2]) -> Option<f64> {
+    let all = hits + misses;
+    (all > 0).then(|| hits as f64 / all as f64)
 }
 
 /// What the line shows.
@@ -119,13 +122,13 @@ mod tests {
             idle: 3,
             reused: 99.0,
             breaks: 7,
-            hits: ratio([90.0, 5.0, 4.0, 1.0]),
+            hits: ratio([94, 6]),
         };
         assert_eq!(
             shown.text(),
             "12 calls/s  connections 1 live, 3 idle, reused 99 times  7 callback breaks  cache hits 94.0 %"
         );
-        shown.hits = ratio([0.0; 4]);
+        shown.hits = ratio([0; 2]);
         assert!(shown.text().ends_with("cache hits -"));
     }
 }

@@ -9,6 +9,7 @@ mod message;
 mod ward;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ use crate::kept::Log;
 use crate::mount::{FS_TYPE, check_fuse, check_mount_point, lexical, mounted_at, unmount};
 use crate::process::is_zombie;
 use crate::session::{Options, mount_direct, refused};
+use crate::telemetry::http;
+use crate::telemetry::keeper::{Came, KeeperMetrics};
+use crate::telemetry::page::Shown;
 use message::{receive, send};
 
 pub use message::{Held, Message, Place};
@@ -57,6 +61,10 @@ pub struct Keeper {
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]
     pub read_only: bool,
 
+    /// Serve Prometheus metrics of the keeper itself at http://ADDR:PORT/metrics, and /healthz
+    #[arg(long, env = "AFS_KEEPER_METRICS", value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+
     /// An empty directory
     #[arg(value_name = "MOUNTPOINT")]
     pub mount_point: PathBuf,
@@ -77,8 +85,14 @@ fn keep(options: &Keeper) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(other)?;
+    let metrics = KeeperMetrics::new()
+        .map(Arc::new)
+        .map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?;
+    runtime.block_on(async { crate::telemetry::trace::start() });
+    if let Some(address) = options.metrics {
+        Shown::at(runtime.handle(), address, http::of_keeper(Arc::clone(&metrics)));
+    }
     runtime.block_on(async {
-        crate::telemetry::trace::start();
         let listener = listen_at(&options.socket)?;
         let (tell, events) = mpsc::channel(EVENTS);
         let state = Keeping {
@@ -87,7 +101,8 @@ fn keep(options: &Keeper) -> Result<(), Failure> {
             serving: None,
             waiting: None,
             given: 0,
-            orphaned: Instant::now() + orphan_deadline(options),
+            orphaned: Instant::now(),
+            metrics,
         };
         let ended = state.run(listener, tell, events).await;
         let _ = std::fs::remove_file(&options.socket);
@@ -187,8 +202,9 @@ struct Keeping {
     waiting: Option<Peer>,
     /// How many servers were given the mount.
     given: u64,
-    /// When it is given up, unless there is a server.
+    /// Since when there has been no server, if there is none.
     orphaned: Instant,
+    metrics: Arc<KeeperMetrics>,
 }
 
 /// A server.
@@ -222,6 +238,7 @@ impl Keeping {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
         let mut connected = 0;
         loop {
+            self.metrics.holds(self.held.is_some(), self.serving.is_some());
             tokio::select! {
                 accepted = listener.accept() => match accepted.and_then(|(connection, _)| self.admit(connection)) {
                     Ok(connection) => {
@@ -232,7 +249,7 @@ impl Keeping {
                     Err(error) => tracing::warn!(%error, "somebody is not let in"),
                 },
                 Some(event) = events.recv() => self.on(event)?,
-                () = sleep_until(self.orphaned), if self.serving.is_none() => self.give_up("no server came")?,
+                () = sleep_until(self.orphaned + orphan_deadline(&self.options)), if self.serving.is_none() => self.give_up("no server came")?,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
@@ -260,6 +277,7 @@ impl Keeping {
             }
             Event::Said(peer, Message::Hopeless(why), _) if self.serves(peer.number) => {
                 self.serving = None;
+                self.metrics.came(Came::Hopeless);
                 self.give_up(&why)?;
             }
             Event::Said(peer, message, _) => {
@@ -300,6 +318,10 @@ impl Keeping {
         match peer.tell(&Message::Given(mounted.place.clone()), Some(&mounted.held)) {
             Ok(()) => {
                 self.given += 1;
+                self.metrics.came(Came::Given);
+                if self.given > 1 {
+                    self.metrics.orphaned(self.orphaned.elapsed());
+                }
                 tracing::info!(
                     server = peer.number,
                     given = self.given,
@@ -334,7 +356,7 @@ impl Keeping {
         }
         if self.serves(number) {
             self.serving = None;
-            self.orphaned = Instant::now() + orphan_deadline(&self.options);
+            self.orphaned = Instant::now();
             tracing::warn!(
                 server = number,
                 "the server has gone: programs wait for the next one"
@@ -349,6 +371,7 @@ impl Keeping {
         if let Some(mounted) = self.held.take() {
             let at = mounted.place.at.clone();
             mounted.abort();
+            self.metrics.aborted();
             if !self.options.remount {
                 // It stays where it is: an error is better than an empty directory.
                 return Err(Failure::new(
@@ -358,7 +381,7 @@ impl Keeping {
             }
         }
         self.held = Some(Mounted::fresh(&self.options)?);
-        self.orphaned = Instant::now() + orphan_deadline(&self.options);
+        self.orphaned = Instant::now();
         self.give();
         Ok(())
     }

@@ -13,9 +13,8 @@ mod record;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use afs_client::auth::{Identity, Token};
+use afs_client::auth::{Holding, Identity, Token};
 use afs_client::fs::{AfsFs, HandleId, OpenFlags};
 use afs_client::types::{CellId, Fid};
 use parking_lot::Mutex;
@@ -146,28 +145,13 @@ impl Kept {
         }
     }
 
-    /// Writes down who has which tokens, when that has changed. For ever.
-    pub async fn follow_tokens(&self) {
-        let mut before = Vec::new();
-        loop {
-            let held = self.fs.tokens();
-            let now: Vec<_> = held
-                .iter()
-                .map(|held| (held.owner, Arc::clone(&held.token)))
-                .collect();
-            let is_same = now.len() == before.len()
-                && now
-                    .iter()
-                    .zip(&before)
-                    .all(|(one, other): (&Held, &Held)| one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1));
-            if !is_same {
-                let request = |token: &Arc<Token>| Request::SetToken(Box::new(Token::clone(token)), None);
-                let tokens = now.iter().map(|(who, token)| (*who, request(token).encode()));
-                self.write(&Record::Tokens(tokens.collect()));
-                before = now;
-            }
-            tokio::time::sleep(LOOKED_AT).await;
-        }
+    /// Writes down who has which tokens.
+    pub fn has_tokens(&self, held: &[Holding]) {
+        let request = |token: &Arc<Token>| Request::SetToken(Box::new(Token::clone(token)), None);
+        let tokens = held
+            .iter()
+            .map(|held| (held.owner, request(&held.token).encode()));
+        self.write(&Record::Tokens(tokens.collect()));
     }
 
     /// A server has all that was written to some files.
@@ -290,9 +274,5 @@ const fn plain(unique: u64) -> u64 {
     unique & !RESENT
 }
 
-type Held = (Identity, Arc<Token>);
-
-/// How often it is looked whether there are other tokens.
-const LOOKED_AT: Duration = Duration::from_secs(1);
 /// FUSE_UNIQUE_RESEND.
 const RESENT: u64 = 1 << 63;

@@ -10,16 +10,15 @@ pub mod status;
 pub mod text;
 pub mod why;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use afs_client::fs::AfsFs;
-use serde::{Deserialize, Serialize};
 
 use crate::mount_table::{self, Device};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::page::Shown;
 
 /// The mount that is served, as its process knows it.
 #[derive(Clone, Debug)]
@@ -37,16 +36,7 @@ pub struct Served {
     /// When it was begun to be served.
     pub started: (Instant, SystemTime),
     /// The page of metrics, if it was asked for.
-    pub metrics: Option<MetricsPage>,
-}
-
-/// Where metrics are shown, or why they are not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MetricsPage {
-    /// The address that was asked for, or is bound.
-    pub address: SocketAddr,
-    /// Why it is not bound.
-    pub error: Option<String>,
+    pub metrics: Option<Shown>,
 }
 
 /// What makes reports.
@@ -81,7 +71,7 @@ impl Reports {
 
 impl Served {
     /// A mount that this process begins to serve.
-    pub fn new(at: &Path, read_only: bool, allow_other: bool, metrics: Option<MetricsPage>) -> Self {
+    pub fn new(at: &Path, read_only: bool, allow_other: bool, metrics: Option<Shown>) -> Self {
         Self {
             at: at.to_owned(),
             device: mount_table::at(at).map(|entry| entry.device),

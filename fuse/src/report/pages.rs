@@ -9,14 +9,13 @@ use std::net::SocketAddrV4;
 use std::time::SystemTime;
 
 use rxrpc::net::Listed;
-use rxrpc::proto::Side;
 use rxrpc::proto::debug::PeerSnapshot;
 use rxrpc::security::rxkad;
 use serde::Serialize;
 
 use super::Reports;
 use super::status::{RoundTrips, ServerStatus};
-use crate::telemetry::labels::{security_name, service_name};
+use crate::telemetry::labels::{security_name, service_name, side_name};
 
 /// Rows, as many as are shown, and how many there are.
 #[derive(Clone, Debug, Serialize)]
@@ -403,13 +402,6 @@ fn server_rows(server: ServerStatus) -> Vec<ServerRow> {
         promised: server.promised,
     };
     server.addresses.iter().cloned().map(row).collect()
-}
-
-const fn side_name(side: Side) -> &'static str {
-    match side {
-        Side::Client => "client",
-        Side::Service => "service",
-    }
 }
 
 fn hexadecimal(number: u32) -> String {

@@ -9,10 +9,11 @@ use afs_client::fs::{ServerState, VolumeState};
 use rxrpc::proto::Side;
 use serde::{Deserialize, Serialize};
 
+use super::Reports;
 use super::text::{bytes, seconds};
-use super::{MetricsPage, Reports};
 use crate::ctl::Held;
 use crate::mount_table::Device;
+use crate::telemetry::page::{MetricsPage, Shown};
 use crate::telemetry::trace::{self, Traced};
 use crate::token::day_and_time;
 
@@ -196,7 +197,7 @@ impl Reports {
                 allow_other: served.allow_other,
                 read_only: served.read_only,
             },
-            metrics: served.metrics.clone(),
+            metrics: served.metrics.as_ref().map(Shown::now),
             cells: fs
                 .cells()
                 .iter()

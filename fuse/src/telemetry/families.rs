@@ -147,6 +147,11 @@ const ROUND_TRIPS: &[f64] = &[
 const LIFETIMES: &[f64] = &[
     1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 14400.0, 43200.0, 86400.0,
 ];
+/// Packets: the window opens from 10 to 255.
+const WINDOWS: &[f64] = &[
+    2.0, 4.0, 8.0, 10.0, 14.0, 20.0, 32.0, 48.0, 64.0, 96.0, 128.0, 255.0,
+];
+const ORPHANED: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0];
 const CALLS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0,
 ];
@@ -166,6 +171,12 @@ families! {
         "Age of connections when they ended.";
     calls_carried: Histogram(CALLS), "afs_rx_connection_calls", ["service"], Stable,
         "Calls that connections had carried when they ended.";
+    handshakes: Counter, "afs_rx_security_handshakes_total", ["side", "security", "result"], Stable,
+        "Handshakes that ended: challenges of servers that we answered (client), or of ours that were answered (service).";
+    handshake_time: Histogram(LATENCIES), "afs_rx_security_handshake_seconds", ["side"], Stable,
+        "Time that calls waited for a handshake: what a new connection costs, and a reused one does not.";
+    peers: Gauge, "afs_rx_peers", ["state"], Stable,
+        "Hosts that there are connections with (used), and those whose way back to us is kept open (kept_open).";
     packets: Counter, "afs_rx_packets_total", ["direction", "type"], Stable,
         "Packets sent and received.";
     bytes: Counter, "afs_rx_bytes_total", ["direction", "type"], Stable,
@@ -176,6 +187,8 @@ families! {
         "ACKs sent and received, by the reason that they give.";
     rtt: Histogram(ROUND_TRIPS), "afs_rx_rtt_seconds", ["service"], Stable,
         "Times that packets took to the peer and back.";
+    window: Histogram(WINDOWS), "afs_rx_cwnd_packets", ["service"], Stable,
+        "Packets that might be under way to the peer at the end of a call, as congestion control saw it.";
     dropped: Counter, "afs_rx_dropped_packets_total", ["reason"], Stable,
         "Received packets thrown away, by the rule they broke.";
     network_errors: Counter, "afs_rx_network_errors_total", ["reason"], Stable,
@@ -193,7 +206,7 @@ families! {
     rpc_duration: Histogram(LATENCIES), "afs_rpc_duration_seconds", ["service", "rpc"], Stable,
         "Time from the start of a call to its end.";
     rpc_in_flight: Gauge, "afs_rpc_in_flight", ["service"], Stable,
-        "Calls that we make now.";
+        "Calls that we make now, each on a channel of its own.";
     calls_waiting: Gauge, "afs_rx_calls_waiting", ["service"], Stable,
         "Calls that wait for a free channel now.";
     retries: Counter, "afs_rpc_retries_total", ["service", "reason"], Stable,
@@ -212,6 +225,8 @@ families! {
         "Time from the queueing of an invalidation until the kernel applied it.";
     callback_path_last_seen: Gauge, "afs_callback_path_last_seen_timestamp_seconds", [], Stable,
         "When a server last called us, in seconds since the epoch; 0 if none has.";
+    callbacks: Gauge, "afs_callbacks", ["state"], Stable,
+        "Promises of file servers on the 16384 objects used last; expiring: they end within a minute.";
     servers: Gauge, "afs_servers", ["cell", "service", "state"], Stable,
         "Servers of the volumes in use, by whether they answer.";
     promising: Gauge, "afs_callback_servers", ["cell"], Experimental,
@@ -250,6 +265,10 @@ families! {
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,
         "Time from taking a FUSE request to answering it.";
+    attaches: Counter, "afs_fuse_attaches_total", ["kind"], Stable,
+        "Sessions with the kernel that this process began: of a mount of its own (fresh), or of one that another process served before (reattach).";
+    resent: Counter, "afs_fuse_resent_requests_total", ["outcome"], Stable,
+        "Requests that the kernel sent again after another process had died: done (replayed), answered from what that one had written down (journaled) or by a look at the names (found), or failed because it cannot be known (failed).";
     fuse_in_flight: Gauge, "afs_fuse_in_flight", [], Stable,
         "FUSE requests that wait for the network now.";
     fuse_inodes: Gauge, "afs_fuse_inodes", [], Experimental,
@@ -264,12 +283,24 @@ families! {
         "Tries to renew a token, by result.";
     telemetry_dropped: Counter, "afs_telemetry_dropped_total", ["signal"], Stable,
         "Telemetry that was lost: the queue was full, or the collector did not take it.";
+    keeper_mounts: Gauge, "afs_keeper_mounts", [], Stable,
+        "Mounts that this keeper holds.";
+    keeper_orphans: Gauge, "afs_keeper_orphaned_mounts", [], Stable,
+        "How many of them no process serves: programs wait.";
+    keeper_given: Counter, "afs_keeper_servers_total", ["result"], Stable,
+        "Processes that were given the mount (given), and those that could not go on with it (hopeless).";
+    keeper_orphan_time: Histogram(ORPHANED), "afs_keeper_orphan_seconds", [], Stable,
+        "Time that the mount was without a process.";
+    keeper_aborts: Counter, "afs_keeper_aborts_total", [], Stable,
+        "Mounts given up, so that programs got errors.";
     build_info: Gauge, "afs_build_info", ["version"], Stable,
         "Always 1; the label tells the version.";
     cpu_seconds: Seconds, "process_cpu_seconds_total", [], Stable,
         "Processor time used.";
     resident_bytes: Gauge, "process_resident_memory_bytes", [], Stable,
         "Resident memory.";
+    memory_limit: Gauge, "afs_memory_limit_bytes", [], Stable,
+        "Memory that the control group of the process may take; 0 if it has no limit.";
     virtual_bytes: Gauge, "process_virtual_memory_bytes", [], Stable,
         "Address space.";
     open_fds: Gauge, "process_open_fds", [], Stable,

@@ -19,6 +19,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::keeper::KeeperMetrics;
 use super::metrics::Metrics;
 use crate::mount::answers;
 use crate::report::Reports;
@@ -60,29 +61,47 @@ impl Pages {
 }
 
 /// Binds the address and serves until the handle is aborted.
-pub async fn serve(address: SocketAddr, pages: Pages) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+pub async fn serve(address: SocketAddr, router: Router) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
-    let router = Router::new()
-        .route("/metrics", get(show_metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(show_ready))
-        .route("/debug/connections", debug(Reports::connections))
-        .route("/debug/calls", debug(Reports::calls))
-        .route("/debug/peers", debug(Reports::peers))
-        .route("/debug/servers", debug(Reports::servers))
-        .route("/debug/callbacks", debug(Reports::callbacks))
-        .route("/debug/tokens", debug(Reports::tokens));
     let task = tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router.with_state(pages)).await {
+        if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the metrics page ended");
         }
     });
     Ok((bound, task))
 }
 
+/// The pages of a process that serves a mount.
+pub fn of_mount(pages: Pages) -> Router {
+    alive()
+        .route("/metrics", get(show_metrics))
+        .route("/readyz", get(show_ready))
+        .route("/debug/connections", debug(Reports::connections))
+        .route("/debug/calls", debug(Reports::calls))
+        .route("/debug/peers", debug(Reports::peers))
+        .route("/debug/servers", debug(Reports::servers))
+        .route("/debug/callbacks", debug(Reports::callbacks))
+        .route("/debug/tokens", debug(Reports::tokens))
+        .with_state(pages)
+}
+
+/// The pages of a keeper.
+pub fn of_keeper(metrics: Arc<KeeperMetrics>) -> Router {
+    let show = || async move { exposed(metrics.render()) };
+    alive().route("/metrics", get(show))
+}
+
+fn alive<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/healthz", get(|| async { "ok\n" }))
+}
+
 async fn show_metrics(State(pages): State<Pages>) -> impl IntoResponse {
-    match pages.metrics.render() {
+    exposed(pages.metrics.render())
+}
+
+fn exposed(rendered: Result<String, prometheus::Error>) -> impl IntoResponse {
+    match rendered {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, CLASSIC_TEXT)], text),
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -199,9 +218,8 @@ mod tests {
     #[tokio::test]
     async fn the_pages_answer_before_there_is_a_mount() {
         let pages = Pages::new(Arc::new(Metrics::new().unwrap()));
-        let (address, task) = serve(SocketAddr::from(([127, 0, 0, 1], 0)), pages.clone())
-            .await
-            .unwrap();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, task) = serve(anywhere, of_mount(pages.clone())).await.unwrap();
         let metrics = page(address, "/metrics").await;
         assert!(
             metrics.starts_with("HTTP/1.1 200") && metrics.contains("afs_build_info{version="),
@@ -214,7 +232,7 @@ mod tests {
             "{ready}"
         );
         assert!(page(address, "/debug/calls").await.starts_with("HTTP/1.1 503"));
-        let taken = serve(address, pages).await.unwrap_err();
+        let taken = serve(address, of_mount(pages)).await.unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         task.abort();
     }

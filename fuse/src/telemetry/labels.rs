@@ -14,6 +14,13 @@ pub(super) const fn direction(sent: bool) -> &'static str {
     if sent { "tx" } else { "rx" }
 }
 
+pub(crate) const fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Client => "client",
+        Side::Service => "service",
+    }
+}
+
 pub(super) const fn packet_slot(packet_type: PacketType) -> (usize, &'static str) {
     match packet_type {
         PacketType::Data => (0, "data"),

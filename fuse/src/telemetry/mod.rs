@@ -6,9 +6,11 @@
 mod export;
 pub mod families;
 pub mod http;
+pub mod keeper;
 pub(crate) mod labels;
 pub mod metrics;
 pub mod op;
+pub mod page;
 pub mod process;
 pub mod trace;
 mod wire;

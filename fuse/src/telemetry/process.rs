@@ -1,6 +1,7 @@
 //! The standard figures of the process, read from /proc when asked.
 
 use std::fs;
+use std::path::Path;
 
 use super::families::Families;
 use crate::process::stat_field;
@@ -42,12 +43,46 @@ pub(super) fn refresh(families: &Families) {
             .saturating_sub(1);
         families.open_fds.with_label_values(empty).set(signed(open));
     }
+    families
+        .memory_limit
+        .with_label_values(empty)
+        .set(signed(memory_limit().unwrap_or(0)));
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     families
         .max_fds
         .with_label_values(empty)
         .set(signed(limit.unwrap_or(u64::MAX)));
 }
+
+/// The least that the control group of this process, or one around it, may take. None: no limit that can be seen from here.
+fn memory_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let limits = groups
+        .lines()
+        .filter_map(limit_file)
+        .flat_map(|(mount, path, file)| {
+            // A container sees its own group as the root.
+            let folders = Path::new(path).ancestors();
+            let folders = folders.map(move |folder| mount.join(folder.strip_prefix("/").unwrap_or(folder)));
+            folders.filter_map(move |folder| fs::read_to_string(folder.join(file)).ok())
+        });
+    let bytes = limits.filter_map(|text| text.trim().parse().ok());
+    bytes.filter(|bytes| *bytes < NO_LIMIT).min()
+}
+
+/// Where the limit is, for a line of /proc/self/cgroup: the mount, the group in it, the file.
+fn limit_file(line: &str) -> Option<(&'static Path, &str, &'static str)> {
+    let (_, rest) = line.split_once(':')?;
+    let (controllers, path) = rest.split_once(':')?;
+    if controllers.is_empty() {
+        return Some((Path::new("/sys/fs/cgroup"), path, "memory.max"));
+    }
+    let is_memory = controllers.split(',').any(|name| name == "memory");
+    is_memory.then_some((Path::new("/sys/fs/cgroup/memory"), path, "memory.limit_in_bytes"))
+}
+
+/// The first version of control groups writes "none" as the most whole pages that fit in 63 bits.
+const NO_LIMIT: u64 = 1 << 60;
 
 /// The fields of /proc/PID/stat that are wanted.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,6 +131,26 @@ fn seconds(ticks: u64, per_second: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_a_control_group_is_looked_up_in_both_versions() {
+        let found = limit_file("0::/kubepods/pod7").unwrap();
+        assert_eq!(
+            found,
+            (Path::new("/sys/fs/cgroup"), "/kubepods/pod7", "memory.max")
+        );
+        let found = limit_file("9:cpu,memory:/a:b").unwrap();
+        assert_eq!(
+            found,
+            (
+                Path::new("/sys/fs/cgroup/memory"),
+                "/a:b",
+                "memory.limit_in_bytes"
+            )
+        );
+        assert_eq!(limit_file("3:cpuset:/"), None);
+        assert_eq!(limit_file(""), None);
+    }
 
     #[test]
     fn a_command_may_hold_parentheses() {

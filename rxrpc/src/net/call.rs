@@ -198,7 +198,11 @@ impl Drop for Call {
     fn drop(&mut self) {
         let slot = self.slot;
         let now = self.conn.shared.clock.now();
-        self.conn.turn(now, |turn| turn.state.proto.release(now, slot));
+        let window = self.conn.turn(now, |turn| {
+            let window = turn.state.proto.window(slot);
+            turn.state.proto.release(now, slot);
+            window
+        });
         self.conn.shared.sink.event(&Event::CallEnded {
             side: self.conn.side(),
             scope: self.conn.scope(),
@@ -206,6 +210,7 @@ impl Drop for Call {
             name: self.name,
             result: self.result.unwrap_or(CallResult::Cancelled),
             duration: now.saturating_duration_since(self.started),
+            window,
         });
     }
 }

@@ -252,6 +252,8 @@ impl Ref<Connection> {
             self.life.keep();
         }
         let samples = state.proto.take_rtt_tally();
+        let proof = state.proto.take_proof();
+        let security = state.proto.security_index();
         drop(state);
         drop(trusted);
         shared.totals.add_rtt(&samples);
@@ -260,6 +262,14 @@ impl Ref<Connection> {
                 side: self.side(),
                 service: self.service,
                 rtt,
+            });
+        }
+
+        if let Some(proof) = proof {
+            shared.sink.event(&Event::Secured {
+                side: self.side(),
+                security,
+                proof,
             });
         }
 

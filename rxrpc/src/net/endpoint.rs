@@ -24,7 +24,7 @@ use super::clock::Clock;
 use super::connection::{Connection, Key};
 use super::connections::Connections;
 use super::network_errors;
-use super::peer::{Peer, Peers};
+use super::peer::{Peer, PeerCount, Peers};
 use super::places::{Limit, Places};
 use super::proven::Proven;
 use super::receiver::Receiver;
@@ -303,6 +303,12 @@ impl Endpoint {
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {
         answer::peers(&self.0)
+    }
+
+    /// How many peers there are.
+    #[must_use]
+    pub fn peer_count(&self) -> PeerCount {
+        self.0.peers.counts()
     }
 
     /// Fails the calls that are left, retires all connections and stops the tasks. Waits a moment for replies to arrive.

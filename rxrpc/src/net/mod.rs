@@ -29,6 +29,7 @@ mod way_back;
 pub use census::{Counted, Listed};
 pub use client::{CallId, ClientCall, Target};
 pub use endpoint::{BindError, ConnectionCount, Endpoint, EndpointConfig};
+pub use peer::PeerCount;
 pub use places::Limit;
 pub use service::{Service, ServiceCall};
 pub use way_back::KeepOpen;

@@ -38,6 +38,15 @@ pub(crate) struct Peer {
     noted_ms: AtomicU64,
 }
 
+/// How many peers there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCount {
+    /// There are connections to or from them.
+    pub used: usize,
+    /// Their way back to us is kept open, whether there are connections or not.
+    pub kept: usize,
+}
+
 /// The peers of an endpoint.
 #[derive(Default)]
 pub(crate) struct Peers(RwLock<HashMap<SocketAddrV4, Weak<Peer>>>);
@@ -74,6 +83,17 @@ impl Peers {
         let mut all: Vec<_> = self.0.read().values().filter_map(Weak::upgrade).collect();
         all.sort_unstable_by_key(|peer| peer.address);
         all
+    }
+
+    /// How many there are.
+    pub(super) fn counts(&self) -> PeerCount {
+        let all = self.0.read();
+        let alive = all.values().filter_map(Weak::upgrade);
+        let (kept, used): (Vec<_>, Vec<_>) = alive.partition(|peer| peer.way_back.interval().is_some());
+        PeerCount {
+            used: used.len(),
+            kept: kept.len(),
+        }
     }
 
     /// Forgets those that nobody holds.

@@ -319,22 +319,24 @@ impl Connection {
     /// DATA packets of a call that were sent again so far.
     #[must_use]
     pub fn resent(&self, slot: Slot) -> u64 {
-        let call = self
-            .channels
-            .get(slot.channel.index())
-            .and_then(|channel| channel.call.as_ref());
-        call.filter(|call| call.slot() == slot)
-            .map_or(0, |call| call.resent())
+        self.call(slot).map_or(0, Call::resent)
+    }
+
+    /// Packets of a call that may be under way to the peer, as congestion control sees it.
+    #[must_use]
+    pub fn window(&self, slot: Slot) -> Option<u32> {
+        self.call(slot).map(Call::window)
     }
 
     /// True when all of our direction has arrived.
     #[must_use]
     pub fn is_sent(&self, slot: Slot) -> bool {
-        let call = self
-            .channels
-            .get(slot.channel.index())
-            .and_then(|channel| channel.call.as_ref());
-        call.is_some_and(|call| call.slot() == slot && call.is_sent())
+        self.call(slot).is_some_and(Call::is_sent)
+    }
+
+    fn call(&self, slot: Slot) -> Option<&Call> {
+        let channel = self.channels.get(slot.channel.index())?;
+        channel.call.as_deref().filter(|call| call.slot() == slot)
     }
 
     /// Gives a call up; the peer is told `code` if it may know of the call.

@@ -35,6 +35,15 @@ pub(super) enum Handshake {
     Accepted(Box<Known>),
 }
 
+/// A handshake that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// A client has answered a challenge, or a service has been convinced. Otherwise the connection was aborted.
+    pub given: bool,
+    /// A client: from the start of its first call that waited for it; a service: from its first challenge.
+    pub took: Duration,
+}
+
 /// A client and the challenges that came.
 #[derive(Debug)]
 pub(super) struct Answering {
@@ -43,6 +52,8 @@ pub(super) struct Answering {
     answered_at: Instant,
     /// To be sent now.
     response: Option<Bytes>,
+    /// To be told.
+    proof: Option<Proof>,
 }
 
 /// A service that waits for a response.
@@ -52,7 +63,10 @@ pub(super) struct Asking {
     /// How often it has asked, and when last.
     asked: u32,
     asked_at: Option<Instant>,
+    first_asked_at: Option<Instant>,
     due: bool,
+    /// To be told.
+    proof: Option<Proof>,
 }
 
 /// Whom a service speaks to.
@@ -60,6 +74,8 @@ pub(super) struct Asking {
 pub(super) struct Known {
     caller: Arc<Caller>,
     until: Option<(Instant, AbortCode)>,
+    /// To be told.
+    proof: Option<Proof>,
 }
 
 /// What is to be sent of a handshake.
@@ -76,7 +92,9 @@ impl Handshake {
             acceptor,
             asked: 0,
             asked_at: None,
+            first_asked_at: None,
             due: false,
+            proof: None,
         }))
     }
 
@@ -112,6 +130,7 @@ impl Handshake {
                     answers: 1,
                     answered_at: now,
                     response: None,
+                    proof: None,
                 }));
                 Ok(())
             }
@@ -120,10 +139,17 @@ impl Handshake {
         }
     }
 
-    /// The answer to the challenge that was taken last.
-    pub(super) fn answer(&mut self, response: Bytes) {
+    /// The answer to the challenge that was taken last, if there can be one. Calls have waited for it since `since`.
+    pub(super) fn answer(&mut self, now: Instant, since: Instant, response: Option<Bytes>) {
         if let Self::Answering(answering) = self {
-            answering.response = Some(response);
+            // A server asks again until it has heard the answer: that is no other handshake.
+            if answering.answers == 1 || response.is_none() {
+                answering.proof = Some(Proof {
+                    given: response.is_some(),
+                    took: now.saturating_duration_since(since),
+                });
+            }
+            answering.response = response;
         }
     }
 
@@ -143,8 +169,34 @@ impl Handshake {
     }
 
     /// The client has proven who it is.
-    pub(super) fn accept(&mut self, caller: Arc<Caller>, until: Option<(Instant, AbortCode)>) {
-        *self = Self::Accepted(Box::new(Known { caller, until }));
+    pub(super) fn accept(&mut self, now: Instant, caller: Arc<Caller>, until: Option<(Instant, AbortCode)>) {
+        let proof = self.ended(now, true);
+        *self = Self::Accepted(Box::new(Known { caller, until, proof }));
+    }
+
+    /// The client has not proven who it is.
+    pub(super) fn refuse(&mut self, now: Instant) {
+        let proof = self.ended(now, false);
+        if let Self::Asking(asking) = self {
+            asking.proof = proof;
+        }
+    }
+
+    fn ended(&self, now: Instant, given: bool) -> Option<Proof> {
+        let Self::Asking(asking) = self else { return None };
+        let began = asking.first_asked_at?;
+        let took = now.saturating_duration_since(began);
+        Some(Proof { given, took })
+    }
+
+    /// The handshake that has ended since the last look.
+    pub(super) fn take_proof(&mut self) -> Option<Proof> {
+        match self {
+            Self::Quiet => None,
+            Self::Answering(answering) => answering.proof.take(),
+            Self::Asking(asking) => asking.proof.take(),
+            Self::Accepted(known) => known.proof.take(),
+        }
     }
 
     /// When a service asks again if nothing comes.
@@ -197,6 +249,7 @@ impl Asking {
         std::mem::take(&mut self.due).then(|| {
             self.asked += 1;
             self.asked_at = Some(now);
+            self.first_asked_at.get_or_insert(now);
             self.acceptor.challenge()
         })
     }

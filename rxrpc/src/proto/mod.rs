@@ -32,6 +32,7 @@ mod wire;
 pub use ack::{AckPacket, AckReason, AckTrailer, BadAck, SackTable};
 pub use call::{CallError, CallLimits, Held, Read};
 pub use connection::{CallSnapshot, Connection, ConnectionParams, ConnectionSnapshot, Outcome};
+pub use handshake::Proof;
 pub use jumbo::{JUMBO_PARTS, JUMBO_PARTS_MAX};
 pub use keep_alive::{KeepAlive, keep_alive};
 pub use limiter::{Limiter, Rate};

@@ -50,12 +50,16 @@ server_start() {
             mount --bind "$1/etc" /etc/openafs
             mount --bind "$1/var" /var/lib/openafs
             mount --bind "$1/log" /var/log/openafs
+            if [ -n "$3" ]; then
+                mount -t tmpfs -o "size=$3" tmpfs "$1/vicepa"
+                touch "$1/vicepa/AlwaysAttach"
+            fi
             mount --bind "$1/vicepa" /vicepa
             mount --bind "$1/hosts" /etc/hosts
             mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf
             cd /
             akeyconvert >/dev/null
-            exec bosserver -nofork' server "$s" "fs$i" \
+            exec bosserver -nofork' server "$s" "fs$i" "$([ "$i" != 2 ] || echo "$PARTITION")" \
         </dev/null >"$s/start.log" 2>&1 {LOCK}>&- &
     record_pid "s$i" $!
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::harness::command::{Finished, run, wait};
+use crate::harness::kept::Kept;
 use crate::harness::metrics::{Metrics, get};
 use crate::harness::mount::{METRICS, Mount, MountOptions};
 use crate::harness::site::Site;
@@ -39,6 +40,15 @@ pub struct Cell {
 impl Cell {
     /// Starts a cell with 1 to 3 file servers.
     pub fn up(servers: u8) -> Result<Self> {
+        Self::start(servers, None)
+    }
+
+    /// Starts one whose second file server has no more room than this (as `48m`).
+    pub fn up_with_partition(servers: u8, size: &str) -> Result<Self> {
+        Self::start(servers, Some(size))
+    }
+
+    fn start(servers: u8, partition: Option<&str>) -> Result<Self> {
         needs::check()?;
         let name = fresh_name();
         let guardian = guardian(&name)?;
@@ -48,7 +58,10 @@ impl Cell {
             clients: Arc::default(),
             guardian,
         };
-        cell.script(UP, ["up", "--servers", &servers.to_string()])?.ok()?;
+        let servers = servers.to_string();
+        let size = partition.iter().flat_map(|size| ["--partition", size]);
+        cell.script(UP, ["up", "--servers", &servers].into_iter().chain(size))?
+            .ok()?;
         let env = cell.script(ADMIN, ["env"])?.ok()?.text();
         cell.env = env
             .lines()
@@ -176,6 +189,11 @@ impl Cell {
         Mount::start(self, k, options)
     }
 
+    /// Mounts as client K with a keeper, and a server that is given these options.
+    pub fn keep(&self, k: u8, server: &MountOptions) -> Result<Kept<'_>> {
+        Kept::start(self, k, &[], server)
+    }
+
     /// Reads the metrics page of the mount of client K.
     pub fn metrics(&self, k: u8) -> Result<Metrics> {
         self.in_client(k, || Metrics::fetch(METRICS))
@@ -239,8 +257,8 @@ impl Site for Cell {
         METRICS
     }
 
-    fn page(&self, k: u8, path: &str) -> Result<String> {
-        self.in_client(k, || get(METRICS, path))
+    fn page(&self, k: u8, address: SocketAddr, path: &str) -> Result<String> {
+        self.in_client(k, || get(address, path))
             .with_context(|| format!("client {k}"))
     }
 

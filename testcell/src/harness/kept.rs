@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -13,36 +15,45 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::command::{kill_group, tail};
-use crate::harness::metrics::get;
-use crate::harness::mount::{afs_program, mounted};
+use crate::harness::eventually;
+use crate::harness::metrics::Metrics;
+use crate::harness::mount::{MountOptions, afs_program, mounted};
 use crate::harness::site::Site;
 use crate::harness::watch::{Process, locked, status};
-use crate::harness::{LocalCell, eventually};
 
 /// The mount, its keeper and its server. Its drop ends them and unmounts.
 #[derive(Debug)]
 pub struct Kept<'c> {
-    cell: &'c LocalCell,
+    cell: &'c dyn Site,
     k: u8,
     folder: TempDir,
     arguments: Vec<String>,
+    options: MountOptions,
     keeper: RefCell<Process>,
     server: RefCell<Process>,
     started: Cell<u32>,
 }
 
 impl<'c> Kept<'c> {
-    pub(crate) fn start(cell: &'c LocalCell, k: u8, arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn start(
+        cell: &'c dyn Site,
+        k: u8,
+        arguments: &[&str],
+        options: &MountOptions,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("afs-kept-").tempdir()?;
         fs::create_dir(folder.path().join("mnt"))?;
+        // Others are to reach it.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let keeper = start_keeper(cell, folder.path(), &arguments)?;
-        let server = start_server(cell, k, folder.path(), 1)?;
+        let keeper = start_keeper(cell, k, folder.path(), &arguments)?;
+        let server = start_server(cell, k, folder.path(), options, 1)?;
         let kept = Self {
             cell,
             k,
             folder,
             arguments,
+            options: options.clone(),
             keeper: RefCell::new(keeper),
             server: RefCell::new(server),
             started: Cell::new(1),
@@ -93,7 +104,7 @@ impl<'c> Kept<'c> {
     pub fn serve(&self) -> Result<()> {
         let number = self.started.get() + 1;
         self.started.set(number);
-        let next = start_server(self.cell, self.k, self.folder.path(), number)?;
+        let next = start_server(self.cell, self.k, self.folder.path(), &self.options, number)?;
         let before = self.server.replace(next);
         if !eventually(END, || !matches!(status(&before), Ok(None))) {
             bail!("the server before does not end\n{}", self.said());
@@ -120,7 +131,7 @@ impl<'c> Kept<'c> {
     /// Starts a keeper in the place of one that was killed, and waits until it has the mount.
     pub fn start_keeper(&self) -> Result<()> {
         let said = self.keeper_said();
-        let next = start_keeper(self.cell, self.folder.path(), &self.arguments)?;
+        let next = start_keeper(self.cell, self.k, self.folder.path(), &self.arguments)?;
         self.cell.clients().forget(&self.keeper.replace(next));
         self.keeper_says("the mount answers", said)
     }
@@ -146,6 +157,20 @@ impl<'c> Kept<'c> {
         mounted(&self.point())
     }
 
+    /// The metrics of the server.
+    pub fn metrics(&self) -> Result<Metrics> {
+        self.cell.metrics_page(self.k)
+    }
+
+    /// The metrics of the keeper.
+    pub fn keeper_metrics(&self) -> Result<Metrics> {
+        Metrics::parse(
+            &self
+                .cell
+                .page(self.k, keeper_address(self.cell, self.k), "/metrics")?,
+        )
+    }
+
     /// What its processes wrote.
     pub fn said(&self) -> String {
         let mut said = format!(
@@ -161,11 +186,15 @@ impl<'c> Kept<'c> {
 
     fn served(&self) -> Result<()> {
         let number = self.started.get();
-        let address = self.cell.metrics_address(self.k);
         let answers = eventually(READY, || {
             let serving = self.log(&format!("server-{number}")).contains("serving /");
             let ended = !matches!(status(&self.server.borrow()), Ok(None));
-            ended || serving && get(address, "/readyz").is_ok()
+            ended
+                || serving
+                    && self
+                        .cell
+                        .page(self.k, self.cell.metrics_address(self.k), "/readyz")
+                        .is_ok()
         });
         match status(&self.server.borrow())? {
             Some(status) => bail!("afs serve ended with {status}\n{}", self.said()),
@@ -220,22 +249,35 @@ fn count(log: &str, what: &str) -> usize {
     log.matches(what).count()
 }
 
-fn start_keeper(cell: &LocalCell, folder: &Path, arguments: &[String]) -> Result<Process> {
+fn start_keeper(cell: &dyn Site, k: u8, folder: &Path, arguments: &[String]) -> Result<Process> {
     let said = File::options()
         .create(true)
         .append(true)
         .open(folder.join("keeper"))?;
-    let mut command = cell.client(1, afs_program()?.as_os_str());
+    let mut command = cell.client(k, afs_program()?.as_os_str());
     command
         .arg("keeper")
         .arg("--socket")
         .arg(folder.join("socket"))
+        .args(["--metrics", &keeper_address(cell, k).to_string()])
         .args(arguments)
         .arg(folder.join("mnt"));
     start(cell, &mut command, said).context("cannot start the keeper")
 }
 
-fn start_server(cell: &LocalCell, k: u8, folder: &Path, number: u32) -> Result<Process> {
+/// Where a keeper shows its metrics. There is one at a time at an address.
+fn keeper_address(cell: &dyn Site, k: u8) -> SocketAddr {
+    let server = cell.metrics_address(k);
+    SocketAddr::from((server.ip(), server.port() + 1))
+}
+
+fn start_server(
+    cell: &dyn Site,
+    k: u8,
+    folder: &Path,
+    options: &MountOptions,
+    number: u32,
+) -> Result<Process> {
     let said = File::create(folder.join(format!("server-{number}")))?;
     let mut command = cell.client(k, afs_program()?.as_os_str());
     command
@@ -246,11 +288,13 @@ fn start_server(cell: &LocalCell, k: u8, folder: &Path, number: u32) -> Result<P
         .arg("--cellservdb")
         .arg(cell.cellservdb())
         .args(["--metrics", &cell.metrics_address(k).to_string()])
-        .args(["--deadline", "10"]);
+        .args(["--deadline", "10"])
+        .args(&options.arguments)
+        .envs(options.environment.iter().cloned());
     start(cell, &mut command, said).context("cannot start a server")
 }
 
-fn start(cell: &LocalCell, command: &mut Command, said: File) -> Result<Process> {
+fn start(cell: &dyn Site, command: &mut Command, said: File) -> Result<Process> {
     let child = command
         .current_dir("/")
         .stdin(Stdio::null())

@@ -122,7 +122,7 @@ impl LocalCell {
 
     /// Mounts as client K with a keeper, which is given these arguments, and a server.
     pub fn keep(&self, k: u8, keeper: &[&str]) -> Result<Kept<'_>> {
-        Kept::start(self, k, keeper)
+        Kept::start(self, k, keeper, &MountOptions::default())
     }
 
     /// Has the servers fail as a script says (`testcell/src/embedded/faults/script.rs`).
@@ -176,8 +176,8 @@ impl Site for LocalCell {
         SocketAddr::from((self.address(k), METRICS.port()))
     }
 
-    fn page(&self, k: u8, path: &str) -> Result<String> {
-        get(self.metrics_address(k), path).with_context(|| format!("client {k}"))
+    fn page(&self, k: u8, address: SocketAddr, path: &str) -> Result<String> {
+        get(address, path).with_context(|| format!("client {k}"))
     }
 
     fn clients(&self) -> &Clients {

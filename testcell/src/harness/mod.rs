@@ -33,7 +33,7 @@ pub use kept::Kept;
 pub use local::{LocalCell, LocalShared, local, local_for};
 pub use metrics::{Metrics, get};
 pub use mount::{Mount, MountOptions, afs_program};
-pub use shared::{Shared, shared, shared_for};
+pub use shared::{Shared, shared, shared_as, shared_for};
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

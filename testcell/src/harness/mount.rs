@@ -27,8 +27,8 @@ const END: Duration = Duration::from_secs(20);
 /// How to mount.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
-    arguments: Vec<String>,
-    environment: Vec<(String, String)>,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl MountOptions {
@@ -156,7 +156,7 @@ impl<'c> Mount<'c> {
 
     /// A page beside its metrics.
     pub fn page(&self, path: &str) -> Result<String> {
-        self.cell.page(self.k, path)
+        self.cell.page(self.k, self.cell.metrics_address(self.k), path)
     }
 
     /// Sends SIGTERM and waits for the end.

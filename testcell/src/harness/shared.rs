@@ -34,8 +34,16 @@ pub fn shared() -> Shared {
 /// # Panics
 /// If the cell does not come up.
 pub fn shared_for(limit: Duration) -> Shared {
+    shared_as(limit, || Cell::up(1))
+}
+
+/// Takes the cell, which the first who asks starts so. A binary does so in one way only.
+///
+/// # Panics
+/// If the cell does not come up.
+pub fn shared_as(limit: Duration, up: impl FnOnce() -> anyhow::Result<Cell>) -> Shared {
     let turn = locked(&TURN);
-    match CELL.get_or_init(|| Cell::up(1).map_err(|error| format!("{error:?}"))) {
+    match CELL.get_or_init(|| up().map_err(|error| format!("{error:?}"))) {
         Ok(cell) => Shared {
             cell,
             _watch: Watch::start(cell.clients.clone(), limit),

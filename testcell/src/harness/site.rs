@@ -23,12 +23,12 @@ pub(crate) trait Site: fmt::Debug + Sync {
     fn mount_arguments(&self, k: u8) -> Vec<String>;
     /// Where a mount of client K shows its metrics.
     fn metrics_address(&self, k: u8) -> SocketAddr;
-    /// Reads a page beside the metrics of the mount of client K.
-    fn page(&self, k: u8, path: &str) -> Result<String>;
+    /// Reads a page where client K lives.
+    fn page(&self, k: u8, address: SocketAddr, path: &str) -> Result<String>;
 
     /// Reads the metrics page of the mount of client K.
     fn metrics_page(&self, k: u8) -> Result<Metrics> {
-        Metrics::parse(&self.page(k, "/metrics")?)
+        Metrics::parse(&self.page(k, self.metrics_address(k), "/metrics")?)
     }
     /// The clients that run.
     fn clients(&self) -> &Clients;

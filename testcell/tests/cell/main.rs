@@ -33,6 +33,7 @@ mod rxkad;
 mod semantics;
 mod stage;
 mod stop;
+mod takeover;
 mod tokens;
 mod tools;
 #[path = "../common/transcript.rs"]

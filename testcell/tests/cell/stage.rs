@@ -20,19 +20,42 @@ pub(crate) struct Said {
     pub(crate) text: String,
 }
 
-/// A mount, and a folder in which everybody can find things.
-pub(crate) struct Stage<'c> {
+/// Users of a mount, and a folder in which they find things.
+pub(crate) struct Users<'c> {
     cell: &'c Cell,
-    pub(crate) mount: Mount<'c>,
     pub(crate) folder: tempfile::TempDir,
     client: u8,
+    /// The home cell in the mount.
+    top: PathBuf,
+}
+
+/// A mount with its users.
+pub(crate) struct Stage<'c> {
+    pub(crate) mount: Mount<'c>,
+    users: Users<'c>,
 }
 
 impl<'c> Stage<'c> {
     pub(crate) fn new(cell: &'c Cell, options: &MountOptions, client: u8) -> Self {
         let mount = cell.mount_with(client, options).unwrap();
+        fs::set_permissions(mount.point().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        let users = Users::new(cell, client, mount.path(""));
+        Self { mount, users }
+    }
+}
+
+impl<'c> std::ops::Deref for Stage<'c> {
+    type Target = Users<'c>;
+
+    fn deref(&self) -> &Users<'c> {
+        &self.users
+    }
+}
+
+impl<'c> Users<'c> {
+    /// `top` is where the home cell is mounted.
+    pub(crate) fn new(cell: &'c Cell, client: u8, top: PathBuf) -> Self {
         let open = Permissions::from_mode(0o755);
-        fs::set_permissions(mount.point().parent().unwrap(), open.clone()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
         fs::copy(cell.conf_dir().join("krb5.conf"), folder.path().join("krb5.conf")).unwrap();
@@ -42,9 +65,9 @@ impl<'c> Stage<'c> {
         }
         Self {
             cell,
-            mount,
             folder,
             client,
+            top,
         }
     }
 
@@ -59,8 +82,8 @@ impl<'c> Stage<'c> {
             ])
             .args(["sh", "-c", line])
             .env("afs", self.folder.path().join("afs"))
-            .env("home", self.mount.path("home/alice"))
-            .env("work", self.mount.path("work"))
+            .env("home", self.top.join("home/alice"))
+            .env("work", self.top.join("work"))
             .env("folder", self.folder.path())
             .env("KRB5_CONFIG", self.folder.path().join("krb5.conf"))
             .env("KRB5CCNAME", self.folder.path().join(format!("{user}.ccache")))
@@ -85,7 +108,7 @@ impl<'c> Stage<'c> {
 
     pub(crate) fn well(&self, user: u32, line: &str) -> String {
         let said = self.by(user, line);
-        assert!(said.ok, "{user}: {line}: {}\n{}", said.text, self.mount.said());
+        assert!(said.ok, "{user}: {line}: {}", said.text);
         said.text
     }
 
@@ -174,6 +197,6 @@ impl Stage<'_> {
 
     pub(crate) fn well_in(&self, group: &Group, user: u32, line: &str) {
         let said = self.by_in(group, user, line);
-        assert!(said.ok, "{user}: {line}: {}\n{}", said.text, self.mount.said());
+        assert!(said.ok, "{user}: {line}: {}", said.text);
     }
 }

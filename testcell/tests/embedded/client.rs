@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use afs_client::error::Error;
-use afs_client::fs::{AfsFs, Attr, CacheConfig, Config, Entry, Lookup, OpenFlags};
+use afs_client::fs::{AfsFs, Attr, CacheConfig, CacheKey, Config, Encryption, Entry, Lookup, OpenFlags};
 use afs_client::types::Fid;
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -80,8 +80,19 @@ impl Client {
         let cache = CacheConfig::Dir {
             path: dir.to_owned(),
             max_bytes: 64 << 20,
+            encryption: Encryption::Off,
         };
         Self::with_cache(cell, Duration::from_secs(10), cache, sink).await
+    }
+
+    /// The same, encrypted with the key in a file.
+    pub(crate) async fn on_encrypted_disk(cell: &Cell, dir: &Path, key: &Path) -> Self {
+        let cache = CacheConfig::Dir {
+            path: dir.to_owned(),
+            max_bytes: 64 << 20,
+            encryption: Encryption::Key(CacheKey::read(key).unwrap()),
+        };
+        Self::with_cache(cell, Duration::from_secs(10), cache, Arc::new(NullSink)).await
     }
 
     /// The same, with a limit on each operation.
@@ -89,6 +100,7 @@ impl Client {
         let cache = CacheConfig::Dir {
             path: dir.to_owned(),
             max_bytes: 64 << 20,
+            encryption: Encryption::Off,
         };
         Self::with_cache(cell, deadline, cache, Arc::new(NullSink)).await
     }

@@ -9,6 +9,7 @@
 mod callbacks;
 mod client;
 mod conflicts;
+mod directories;
 mod failures;
 mod hidden;
 mod identities;
@@ -20,6 +21,7 @@ mod reading;
 mod relay;
 mod restart;
 mod rxkad;
+mod spans;
 mod storms;
 #[path = "../common/transcript.rs"]
 mod transcript;

@@ -191,6 +191,34 @@ fn what_was_not_stored_is_stored_after_a_crash() {
     });
 }
 
+/// The same with a cache that is encrypted, and a key that is given again; with another one it is not touched.
+#[test]
+fn an_encrypted_cache_is_recovered_with_its_key() {
+    run(async {
+        let cell = cell(1).await;
+        cell.write("work", "note", b"in the beginning").await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, [7; 32]).unwrap();
+        let cache = dir.path().join("cache");
+        let first = Client::on_encrypted_disk(&cell, &cache, &key).await;
+        begin(&first, NOTE, 3, b"ONE").await;
+        let died = crashed(&cache);
+        let second = Client::on_encrypted_disk(&cell, died.path(), &key).await;
+        arrives(&cell, b"in ONE beginning").await;
+        nothing_waits(&second).await;
+        second.shutdown().await;
+        drop(second);
+        let fetched = cell.calls(1, FETCH_DATA).unwrap();
+        let third = Client::on_encrypted_disk(&cell, died.path(), &key).await;
+        assert_eq!(third.read(NOTE).await.unwrap(), "in ONE beginning");
+        // All but what was not read through this cache: the bytes around those that were written.
+        assert!(cell.calls(1, FETCH_DATA).unwrap() <= fetched + 4);
+        third.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
 /// Cut by `ftruncate`, written behind that, and not stored: the length is part of what is recovered.
 #[test]
 fn a_truncation_is_recovered() {

@@ -146,20 +146,27 @@ fn unstored(mount: &Mount<'_>, state: &str) -> f64 {
         .sum("afs_unstored_files", &[("state", state)])
 }
 
-/// `kill -9` at random moments of a load of writes. AFS_KILLS asks for more of them.
+/// `kill -9` at random moments of a load of writes, with a plain cache and an encrypted one by turns. AFS_KILLS asks for more
+/// of them.
 #[test]
 fn nothing_that_was_written_is_lost_to_kill_9() {
     let kills = std::env::var("AFS_KILLS").map_or(4, |kills| kills.parse::<u64>().unwrap());
     let cell = local_for(Duration::from_secs(60 + 3 * kills));
-    let cache = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    fs::write(&key, [9; 32]).unwrap();
+    let encrypted = options(&folder.path().join("encrypted"))
+        .argument("--cache-key-file")
+        .argument(key.to_str().unwrap());
+    let caches = [options(&folder.path().join("plain")), encrypted];
     let mut load = Load {
         random: Random::new(2026),
         files: BTreeMap::new(),
         operations: 0,
     };
     let (mut recovered, mut restarts) = (0, 0);
-    for kill in 0..kills {
-        let mount = cell.mount_with(1, &options(cache.path())).unwrap();
+    for (kill, options) in (0..kills).zip(caches.iter().cycle()) {
+        let mount = cell.mount_with(1, options).unwrap();
         let dir = mount.path("work").join("killed");
         if kill == 0 {
             fs::create_dir(&dir).unwrap();
@@ -178,7 +185,7 @@ fn nothing_that_was_written_is_lost_to_kill_9() {
         });
         drop(mount);
 
-        let mount = cell.mount_with(1, &options(cache.path())).unwrap();
+        let mount = cell.mount_with(1, options).unwrap();
         recovered += u64::from(mount.said().contains("not stored yet"));
         let is_done = || unstored(&mount, "waiting") == 0.0;
         if !eventually(Duration::from_secs(2), is_done) {
@@ -291,6 +298,31 @@ fn a_full_cache_disk_is_nobodys_error() {
         .matches("the cache cannot be used as it should")
         .count();
     assert!(said <= 1, "said {said} times");
+    fs::remove_dir_all(&work).unwrap();
+}
+
+/// The cache may take more than the file system has: a fiftieth of that is left to others, and the rest is used.
+#[test]
+fn some_of_the_cache_disk_is_left_to_others() {
+    let cell = shared();
+    let small = Small::new("48m");
+    let all = 48 << 20;
+    let mount = cell.mount_with(1, &options(&small.0.join("cache"))).unwrap();
+    let work = mount.work("reserve").unwrap();
+    let mut least = all;
+    for number in 0..16 {
+        let path = work.join(format!("f{number}"));
+        let contents = Random::new(number).bytes(5 << 20);
+        fs::write(&path, &contents).unwrap();
+        assert!(fs::read(&path).unwrap() == contents, "f{number}");
+        let space = rustix::fs::statvfs(&small.0).unwrap();
+        least = least.min(space.f_bavail * space.f_frsize);
+    }
+    // What the index grows by is made room for a moment later.
+    assert!(least >= all / 50 - (256 << 10), "{least} bytes were left");
+    assert!(least <= all / 10, "{least} bytes were not used");
+    let bypasses = mount.metrics().unwrap().sum("afs_cache_bypasses_total", &[]);
+    assert_eq!(bypasses, 0.0);
     fs::remove_dir_all(&work).unwrap();
 }
 

@@ -234,6 +234,22 @@ fn a_change_is_made_once() {
     let path = at("directory");
     let made = lost("MakeDir", Box::new(move || fs::create_dir(path)));
     assert_eq!(made.unwrap_err().raw_os_error(), Some(EIO));
+    let server = kept.metrics().unwrap();
+    assert_eq!(
+        server.sum("afs_fuse_attaches_total", &[("kind", "reattach")]),
+        1.0
+    );
+    assert_eq!(
+        server.sum("afs_fuse_resent_requests_total", &[("outcome", "failed")]),
+        1.0
+    );
+    let keeper = kept.keeper_metrics().unwrap();
+    assert_eq!(
+        keeper.sum("afs_keeper_servers_total", &[("result", "given")]),
+        7.0
+    );
+    assert_eq!(keeper.sum("afs_keeper_orphan_seconds_count", &[]), 6.0);
+    assert_eq!(keeper.sum("afs_keeper_orphaned_mounts", &[]), 0.0);
 
     let mut names: Vec<_> = fs::read_dir(&folder)
         .unwrap()

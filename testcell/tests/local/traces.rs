@@ -140,6 +140,40 @@ fn a_request_its_call_and_its_connection_are_one_trace() {
 }
 
 #[test]
+fn a_break_points_to_the_requests_that_it_undoes() {
+    let (collector, address, _runtime) = Collector::start();
+    let cell = local();
+    let options =
+        MountOptions::default().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"));
+    let options = options.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let watched = cell.mount_with(1, &options).unwrap();
+    let other = cell.mount(2).unwrap();
+    let file = watched.work("traced").unwrap().join("file");
+    std::fs::write(other.path("work/traced/file"), "other").unwrap();
+    // The break overtakes the reply.
+    cell.fail("on 1 fs FetchData64: break before, delay 300ms")
+        .unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), b"other");
+    let linked = || {
+        let spans = collector.spans();
+        let is_request = |id: &[u8]| {
+            let mut of_trace = spans.iter().filter(|span| span.trace_id == id);
+            of_trace.any(|span| span.name.starts_with("fuse "))
+        };
+        let breaks = spans.iter().filter(|span| span.name == "callback.break");
+        breaks
+            .flat_map(|span| &span.links)
+            .any(|link| is_request(&link.trace_id))
+    };
+    assert!(
+        eventually(LIMIT, linked),
+        "{:#?}",
+        collector.named("callback.break")
+    );
+    assert!(collector.named("callback.break")[0].parent_span_id.is_empty());
+}
+
+#[test]
 fn a_collector_that_is_down_costs_a_count() {
     let cell = local();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -2,6 +2,61 @@
 
 use super::*;
 
+impl CacheFile {
+    /// Marks what of `want` must be fetched as being fetched, in aligned pieces of `unit`, and gives the pieces. What
+    /// others fetch already is left to them.
+    pub(crate) fn begin_fills(&self, want: Range<u64>, unit: u64) -> Vec<Fill> {
+        let Some(me) = self.me.upgrade() else {
+            return Vec::new();
+        };
+        let mut state = self.state.write();
+        let limit = state.content.base_len();
+        let mut fills = Vec::new();
+        let mut at = want.start - want.start % unit;
+        while at < want.end.min(limit) {
+            let piece = at..at.saturating_add(unit).min(limit);
+            at = at.saturating_add(unit);
+            let mut needed: RangeSet = state.content.missing(&piece).collect();
+            for other in &state.filling {
+                needed.remove(other.range.clone());
+            }
+            let (Some(first), Some(last)) = (needed.iter().next(), needed.iter().last()) else {
+                continue;
+            };
+            // Whole pages, so that eviction can give all of it back.
+            let range = first.start - first.start % PAGE..last.end.next_multiple_of(PAGE).min(piece.end);
+            let filling = Arc::new(Filling {
+                range,
+                overtaken: AtomicBool::new(false),
+                failure: OnceLock::new(),
+            });
+            state.filling.push(Arc::clone(&filling));
+            fills.push(Fill {
+                file: Arc::clone(&me),
+                filling,
+            });
+        }
+        fills
+    }
+
+    /// The fetches under way that `range` waits for.
+    pub(crate) fn filling(&self, range: &Range<u64>) -> Vec<Arc<Filling>> {
+        let state = self.state.read();
+        let touches = |other: &Range<u64>| other.start < range.end && range.start < other.end;
+        state
+            .filling
+            .iter()
+            .filter(|filling| touches(&filling.range))
+            .cloned()
+            .collect()
+    }
+
+    /// Wakes when a fill ended. Ask for it before looking at the state.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.filled.notified()
+    }
+}
+
 impl Filling {
     /// Why the fetch failed, if it did: `Some(None)` if it was for the cache.
     pub(crate) fn failure(&self) -> Option<Option<&Error>> {
@@ -27,6 +82,11 @@ impl Fill {
         if self.is_overtaken() {
             return Ok(());
         }
+        // Eviction may have closed it in between; then `put` says so.
+        if let Some(file) = &state.backing {
+            let new = state.allocated.without(&cover);
+            state.found_zeros(file, &new)?;
+        }
         // Pages of this range cannot be evicted while it is being filled, so there were as many or fewer before.
         reserved.keep(state.allocate(cover));
         let len = state.content.len();
@@ -51,13 +111,14 @@ impl Fill {
         let file = state.backing.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let free = state.content.fillable(&range);
         if free.first() == Some(&range) {
-            return write_all_vectored(file, data, offset);
+            return file.write_pieces(data, offset, &|page| state.counts_here_only(page));
         }
         let flat: Vec<u8> = data.iter().flat_map(|part| part.iter().copied()).collect();
         for part in free {
             let from = usize::try_from(part.start - range.start).map_err(|_| io::ErrorKind::InvalidData)?;
             let to = usize::try_from(part.end - range.start).map_err(|_| io::ErrorKind::InvalidData)?;
-            file.write_all_at(flat.get(from..to).unwrap_or_default(), part.start)?;
+            let bytes = flat.get(from..to).unwrap_or_default();
+            file.write(bytes, part.start, &|page| state.counts_here_only(page))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Ranges and bytes of sparse files.
+//! Ranges of sparse files.
 
 use super::*;
 
@@ -26,50 +26,7 @@ pub(super) fn overlap(set: &RangeSet, range: &Range<u64>) -> u64 {
         .sum()
 }
 
-/// Fills `buffer`; what lies behind the end of the file is zeros.
-pub(super) fn read_sparse(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + done as u64) {
-            Ok(0) => {
-                rest.fill(0);
-                break;
-            }
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn write_all_vectored(file: &File, data: &[Bytes], mut offset: u64) -> io::Result<()> {
-    for batch in data.chunks(MAX_SLICES) {
-        let mut slices: Vec<_> = batch.iter().map(|part| IoSlice::new(part)).collect();
-        let mut rest = slices.as_mut_slice();
-        while !rest.is_empty() {
-            let count = match rustix::io::pwritev(file, rest, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => count,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            offset += count as u64;
-            IoSlice::advance_slices(&mut rest, count);
-        }
-    }
-    Ok(())
-}
-
-pub(in crate::store) fn punch_hole(file: &File, range: &Range<u64>) -> io::Result<()> {
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(file, flags, range.start, range.end - range.start)?;
-    Ok(())
-}
-
 /// So much that is the server's is set aside with what is ours.
 pub(super) const ASIDE_MAX: u64 = 256 << 20;
 /// How much is read at once to take a checksum.
 pub(super) const SUM_STEP: usize = 128 << 10;
-/// Slices in one `pwritev`; well under IOV_MAX.
-pub(super) const MAX_SLICES: usize = 256;

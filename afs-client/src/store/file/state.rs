@@ -1,8 +1,56 @@
 //! What stands in a file of the cache: pages, checksums, changes. Whoever calls holds the lock on it.
 
+use std::path::Path;
+
 use super::*;
 
 impl State {
+    /// Must a page be there? Some of its bytes are here, and were written.
+    pub(super) fn counts(&self, page: &Range<u64>) -> bool {
+        let is_used = self.allocated.data().overlapping(page.clone()).next().is_some();
+        is_used && self.content.has_any(page)
+    }
+
+    /// Must a page be there, or is it being fetched? Nobody else has some of its bytes.
+    pub(super) fn counts_here_only(&self, page: &Range<u64>) -> bool {
+        self.content.not_local(page) != std::slice::from_ref(page)
+    }
+
+    /// Pages are taken into use in which bytes are known to be zeros, and were not written: they are, from now on.
+    pub(super) fn found_zeros(&self, file: &Backing, new: &RangeSet) -> io::Result<()> {
+        let Backing::Sealed(_) = file else {
+            return Ok(());
+        };
+        let known = new.iter().flat_map(|part| self.content.clean().overlapping(part));
+        for page in known.collect::<RangeSet>().covering(PAGE).iter() {
+            for at in (page.start..page.end).step_by(PAGE_BYTES) {
+                file.write(&[0; PAGE_BYTES], at, &|_| false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a page that was in use, and in which nothing counted.
+    pub(super) fn keep_zeros(&self, page: &Range<u64>) {
+        if overlap(self.allocated.data(), page) == 0 {
+            return;
+        }
+        let kept = self.existing().and_then(|file| {
+            file.map_or(Ok(()), |file| {
+                self.found_zeros(&file, &RangeSet::from_iter([page.clone()]))
+            })
+        });
+        if let Err(error) = kept {
+            // The page is taken for damaged, and fetched again.
+            tracing::debug!(%error, "zeros are not kept");
+        }
+    }
+
+    /// Fills `buffer` with what is there, and zeros where nothing is.
+    pub(super) fn read(&self, file: &Backing, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        file.read(buffer, at, &|page| self.counts(page))
+    }
+
     /// Takes pages into use; gives the bytes of those that were not.
     pub(super) fn allocate(&mut self, cover: Range<u64>) -> u64 {
         let chunks = chunks(&cover);
@@ -34,11 +82,25 @@ impl State {
         freed + self.punch(0..u64::MAX, true)
     }
 
+    /// It has a place in the cache directory.
+    pub(super) fn lie_in(&mut self, place: &Place, key: ObjectKey) {
+        self.path = Some(place.data(key));
+        self.seal = place.seal_of(key);
+        if self.allocated.is_empty() {
+            self.allocated = Pages::of(RangeSet::default(), self.seal.is_some());
+        }
+    }
+
     /// The file, to be opened or made.
-    pub(super) fn open(&self) -> io::Result<File> {
+    pub(super) fn open(&self) -> io::Result<Backing> {
         let Some(path) = &self.path else {
-            return crate::store::open_memory();
+            return crate::store::open_memory().map(Backing::Plain);
         };
+        let file = self.open_path(path)?;
+        Ok(Backing::new(file, self.seal.as_ref()))
+    }
+
+    fn open_path(&self, path: &Path) -> io::Result<File> {
         if self.allocated.is_empty() {
             // Whatever was left there does not count.
             place::remove_file(path)?;
@@ -48,7 +110,7 @@ impl State {
     }
 
     /// The file, if it has anything in it. One that is closed is opened for the moment.
-    pub(super) fn existing(&self) -> io::Result<Option<Arc<File>>> {
+    pub(super) fn existing(&self) -> io::Result<Option<Arc<Backing>>> {
         if self.backing.is_some() || self.path.is_none() || self.allocated.is_empty() {
             return Ok(self.backing.clone());
         }
@@ -96,7 +158,7 @@ impl State {
             while at < part.end {
                 let step = usize::try_from(part.end - at).map_or(SUM_STEP, |rest| rest.min(SUM_STEP));
                 let buffer = buffer.get_mut(..step).unwrap_or_default();
-                read_sparse(&file, buffer, at)?;
+                self.read(&file, buffer, at)?;
                 sum.add(buffer);
                 at += step as u64;
             }
@@ -149,29 +211,34 @@ impl State {
         (!record.sums.is_empty()).then(|| record.encode())
     }
 
-    /// Clears everything but what is dirty: it is not known what it was.
-    pub(super) fn clear_around(&mut self, dirty: &RangeSet) -> io::Result<()> {
+    /// Sees that what is dirty is there, and clears everything else: it is not known what it was.
+    pub(super) fn settle(&mut self, dirty: &RangeSet) -> io::Result<()> {
         let Some(file) = self.existing()? else {
             return Ok(());
         };
-        let end = file.metadata()?.len();
+        if let Backing::Sealed(sealed) = &*file {
+            for pages in self.dirty_pages.iter() {
+                sealed.settle(&pages)?;
+            }
+        }
+        let end = file.end()?;
         if end > self.content.len() {
-            file.set_len(self.content.len())?;
+            file.cut(self.content.len(), &|page| self.counts(page))?;
         }
         let mut rest: RangeSet = std::iter::once(0..end.next_multiple_of(PAGE)).collect();
-        for part in self.allocated.iter() {
+        for part in self.dirty_pages.iter() {
             rest.remove(part);
         }
         for part in rest.iter() {
-            punch_hole(&file, &part)?;
+            file.punch(&part, &self.allocated.lonely(&part))?;
         }
-        let mut edges = self.allocated.clone();
+        let mut edges = self.dirty_pages.clone();
         for part in dirty.iter() {
             edges.remove(part);
         }
         for part in edges.iter() {
             let len = usize::try_from(part.end.min(end).saturating_sub(part.start)).unwrap_or_default();
-            file.write_all_at(&vec![0; len], part.start)?;
+            file.write(&vec![0; len], part.start, &|page| self.counts(page))?;
         }
         Ok(())
     }
@@ -184,13 +251,14 @@ impl State {
             Err(error) => return tracing::warn!(%error, "cannot clear a cache file"),
         };
         let zeros = [0; PAGE_BYTES];
-        for used in self.allocated.overlapping(range) {
+        for used in self.allocated.data().overlapping(range) {
             for part in self.content.not_local(&used) {
                 let mut at = part.start;
                 while at < part.end {
                     let step =
                         usize::try_from(part.end - at).map_or(zeros.len(), |rest| rest.min(zeros.len()));
-                    if let Err(error) = file.write_all_at(zeros.get(..step).unwrap_or_default(), at) {
+                    let zeros = zeros.get(..step).unwrap_or_default();
+                    if let Err(error) = file.write(zeros, at, &|page| self.counts(page)) {
                         tracing::warn!(%error, "cannot clear a cache file");
                     }
                     at += step as u64;
@@ -202,7 +270,7 @@ impl State {
     /// Gives back the pages of `range` in which nothing counts; `keep_clean` says whether clean bytes do. Gives the
     /// bytes freed.
     pub(super) fn punch(&mut self, range: Range<u64>, keep_clean: bool) -> u64 {
-        let mut free: RangeSet = self.allocated.overlapping(range.clone()).collect();
+        let mut free: RangeSet = self.allocated.data().overlapping(range.clone()).collect();
         for part in self.dirty_pages.overlapping(range.clone()) {
             free.remove(part);
         }
@@ -225,7 +293,11 @@ impl State {
         };
         let mut freed = 0;
         for part in free.iter() {
-            if file.as_ref().is_some_and(|file| punch_hole(file, &part).is_err()) {
+            let groups = self.allocated.lonely(&part);
+            if file
+                .as_ref()
+                .is_some_and(|file| file.punch(&part, &groups).is_err())
+            {
                 // The pages stay in use and are counted on.
                 continue;
             }
@@ -245,19 +317,30 @@ impl State {
         });
         let cut = self
             .existing()
-            .and_then(|file| file.map_or(Ok(()), |file| file.set_len(len)));
+            .and_then(|file| file.map_or(Ok(()), |file| file.cut(len, &|page| self.counts(page))));
         if let Err(error) = cut {
             tracing::warn!(%error, "cannot cut a cache file");
         }
         self.allocated.remove(len.next_multiple_of(PAGE)..u64::MAX)
     }
 
-    pub(super) fn count_dirty(&mut self, shared: &Shared, id: u64) {
+    /// What is dirty has changed: counts it, and gives back the pages in which nothing counts any more. Gives the bytes freed.
+    #[must_use]
+    pub(super) fn count_dirty(&mut self, shared: &Shared, id: u64) -> u64 {
         let now = self.content.dirty_pages();
         if now.is_empty() {
             shared.became_clean(id);
         }
         shared.dirty_changed(self.dirty_pages.bytes(), now.bytes());
         self.dirty_pages = now;
+        self.punch(0..u64::MAX, true)
+    }
+
+    /// Gives back what the index does not know of, now that nobody has the file any more. Gives the bytes freed.
+    pub(super) fn forget_unrecorded(&mut self) -> u64 {
+        while let Some(chunk) = self.next_without_sum(0) {
+            self.content.evict(chunk_range(chunk));
+        }
+        self.punch(0..u64::MAX, true)
     }
 }

@@ -205,6 +205,16 @@ impl Call {
         self.receive.next()
     }
 
+    /// When it began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Packets that may be under way to the peer.
+    pub(super) fn window(&self) -> u32 {
+        self.congestion.window()
+    }
+
     /// What it has found of the path, for the next call.
     pub(super) fn congestion(&self) -> Seen {
         self.congestion.seen()

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Connection, Fate, Outcome};
 use crate::proto::call::Call;
-use crate::proto::handshake::{Handshake, Message};
+use crate::proto::handshake::{Handshake, Message, Proof};
 use crate::proto::send_run::Run;
 use crate::proto::wire::{Flags, Packet, PacketType};
 use crate::proto::{
@@ -49,20 +49,24 @@ impl Connection {
         if self.params.side != Side::Client {
             return Outcome::rejected(Rejected::Unexpected);
         }
-        let mut calls = self.channels.iter().filter_map(|channel| channel.call.as_deref());
-        if calls.all(Call::is_over) {
+        let calls = self.channels.iter().filter_map(|channel| channel.call.as_deref());
+        let waiting = calls.filter(|call| !call.is_over()).map(Call::started);
+        let Some(since) = waiting.min() else {
             return Outcome::rejected(Rejected::NothingAsked);
-        }
+        };
         if let Err(reason) = self.handshake.on_challenge(now, packet.header.serial) {
             return Outcome::rejected(reason);
         }
         let last = self.channels.each_ref().map(|channel| channel.number);
         match self.security.respond(&packet.body, last) {
             Ok(response) => {
-                self.handshake.answer(response);
+                self.handshake.answer(now, since, Some(response));
                 Outcome::default()
             }
-            Err(code) => self.refuse(now, code, Rejected::BadChallenge),
+            Err(code) => {
+                self.handshake.answer(now, since, None);
+                self.refuse(now, code, Rejected::BadChallenge)
+            }
         }
     }
 
@@ -73,10 +77,13 @@ impl Connection {
         }
         match self.handshake.judge(now, &packet.body) {
             None => Outcome::rejected(Rejected::NothingAsked),
-            Some(Err(code)) => self.refuse(now, code, Rejected::BadResponse),
+            Some(Err(code)) => {
+                self.handshake.refuse(now);
+                self.refuse(now, code, Rejected::BadResponse)
+            }
             Some(Ok(accepted)) => {
                 self.security = accepted.security;
-                self.handshake.accept(accepted.caller, accepted.until);
+                self.handshake.accept(now, accepted.caller, accepted.until);
                 for (channel, last) in self.channels.iter_mut().zip(accepted.calls) {
                     // Its last call may still be on the way; what came before that is a replay.
                     let before = CallNumber(last.0.saturating_sub(1));
@@ -92,6 +99,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// The handshake that has ended since the last look.
+    pub fn take_proof(&mut self) -> Option<Proof> {
+        self.handshake.take_proof()
     }
 
     /// True while calls are queued and not executed.

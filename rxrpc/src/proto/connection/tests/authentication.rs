@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::crypto::krb5;
-use crate::proto::{Level, WallClock};
+use crate::proto::{Level, Proof, WallClock};
 use crate::security::rxkad::{Acceptor, Challenge, Fault, Issue, Rxkad, ServerKeys, SessionKey, Token};
 
 const NOW: u64 = 1_700_000_000;
@@ -124,6 +124,31 @@ fn calls_run_over_a_bad_network() {
         let reply = echo(&mut pair, &pattern(50_000), |_| random.percent(15));
         assert!(reply == pattern(50_000), "{level:?}");
     }
+}
+
+#[test]
+fn both_ends_tell_once_how_long_the_handshake_took() {
+    let mut pair = secure(&token(&key(1)), Level::Crypt, Level::Clear, 0);
+    begin(&mut pair);
+    // The challenge is lost once: the service asks again after two seconds.
+    pair.settle(|to| to == Side::Client);
+    pair.now += 2000 * MS;
+    pair.service.handle_timeout(pair.now);
+    pair.settle(nothing_lost);
+    let given = |took| Some(Proof { given: true, took });
+    assert_eq!(pair.client.take_proof(), given(2000 * MS));
+    assert_eq!(pair.service.take_proof(), given(2000 * MS));
+    request(&mut pair).1.unwrap();
+    assert_eq!(
+        (pair.client.take_proof(), pair.service.take_proof()),
+        (None, None)
+    );
+
+    let mut pair = secure(&token(&key(2)), Level::Crypt, Level::Clear, 0);
+    request(&mut pair).1.unwrap_err();
+    let took = Duration::ZERO;
+    assert_eq!(pair.client.take_proof(), given(took), "it has answered");
+    assert_eq!(pair.service.take_proof(), Some(Proof { given: false, took }));
 }
 
 #[test]

@@ -105,6 +105,14 @@ kinds! {
         MountPoint "mountpoint",
     }
 
+    /// What became of promises that nobody needed.
+    GivenUp {
+        /// The server knows.
+        Done "ok",
+        /// It could not be told.
+        Failed "failed",
+    }
+
     /// Where bytes of file data went.
     Flow {
         /// From the cache to a reader who did not wait.
@@ -189,6 +197,7 @@ mod tests {
         fits::<Retry>();
         fits::<Located>();
         fits::<Cached>();
+        fits::<GivenUp>();
         fits::<Flow>();
         fits::<Eviction>();
         let tally = Tally::default();

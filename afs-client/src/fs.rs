@@ -17,7 +17,9 @@ mod readahead;
 mod series;
 mod state;
 mod storing;
+pub(crate) mod synthetic;
 mod types;
+mod unwanted;
 mod walk;
 mod xattr;
 
@@ -37,6 +39,7 @@ use rxrpc::proto::{CallLimits, ServiceId};
 use tokio::sync::mpsc;
 
 use self::core::{Caller, Core};
+use self::unwanted::give_up_unwanted;
 use crate::auth::keeper::Keeper;
 use crate::auth::source::Source;
 use crate::auth::tokens::Tokens;
@@ -54,7 +57,7 @@ use crate::rpc::types::AfsUuid;
 use crate::rpc::vl::ProbeServer;
 use crate::server::Servers;
 use crate::store::{DataCache, Left, Writer};
-use crate::types::Fid;
+use crate::types::{DataVersion, Fid};
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
@@ -140,8 +143,10 @@ impl AfsFs {
             counts: counts::Counts::default(),
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
+            sysnames: config.sysnames,
             history: crate::history::History::default(),
             series: Mutex::new(lru::LruCache::new(SERIES)),
+            unwanted: unwanted::Unwanted::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -158,6 +163,7 @@ impl AfsFs {
             tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
             tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
             tokio::spawn(Caller::nobody(&core).extend_locks()).abort_handle(),
+            tokio::spawn(give_up_unwanted(Arc::clone(&core))).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
         Ok(Self(Caller::nobody(&core)))
@@ -260,7 +266,7 @@ impl AfsFs {
     /// The root: the directory of cells.
     #[must_use]
     pub fn root(&self) -> Fid {
-        walk::ROOT
+        synthetic::ROOT
     }
 
     /// The queue of what the kernel must forget. Some for the first caller only.
@@ -290,7 +296,7 @@ impl AfsFs {
     /// The cell is unknown, or nobody answers.
     pub async fn check_home(&self) -> Result<(), Error> {
         let home = self.0.cells.home().clone();
-        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await {
+        match self.0.lookup(synthetic::ROOT, home.as_str().as_bytes()).await {
             Ok(Lookup::Found(_)) => Ok(()),
             // Says why.
             Ok(Lookup::Absent { .. }) => self.0.cells.resolve(&home).await.map(drop),
@@ -406,7 +412,7 @@ impl AfsFs {
 
     /// Opens a file: its status is valid afterwards.
     pub async fn open(&self, fid: Fid, flags: OpenFlags) -> Result<Opened, Error> {
-        if fid == walk::ROOT {
+        if synthetic::is_synthetic(fid) {
             return Err(Errno::ISDIR.into());
         }
         self.0.open(&self.0.vnode(fid)?, flags).await
@@ -554,6 +560,16 @@ impl AfsFs {
     /// without a race.
     pub async fn rename_new(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
         self.0.rename_new(from_dir, from, to_dir, to).await
+    }
+
+    /// The version of a directory that may be listed, without waiting: while it is the same, so are the entries.
+    pub fn opendir_cached(&self, dir: Fid) -> Option<Result<DataVersion, Error>> {
+        self.0.opendir_cached(dir)
+    }
+
+    /// The version of a directory that may be listed.
+    pub async fn opendir(&self, dir: Fid) -> Result<DataVersion, Error> {
+        self.0.opendir(dir).await
     }
 
     /// The entries of a directory, without waiting.

@@ -19,6 +19,7 @@ pub mod op;
 pub mod rpc;
 pub mod server;
 mod store;
+pub mod sysname;
 mod trace;
 pub mod types;
 mod vnode;

@@ -305,6 +305,7 @@ async fn start(
             max_vnodes: MAX_VNODES,
             tokens: tokens.clone(),
             locks: options.locks.into(),
+            sysnames: options.sysname.clone().unwrap_or_default(),
         };
         match AfsFs::start(config, Arc::clone(metrics) as Arc<dyn rxrpc::events::Sink>).await {
             Ok(fs) => return Ok(fs),

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::AfsFs;
 use super::data::Handle;
+use super::synthetic::is_synthetic;
 use super::types::{HandleId, Invalidation, OpenFlags};
-use super::walk::ROOT;
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::error::Error;
@@ -64,7 +64,7 @@ impl AfsFs {
     ///
     /// `ESTALE`: the volume was not entered.
     pub fn adopt(&self, fid: Fid) -> Result<(), Error> {
-        if fid != ROOT {
+        if !is_synthetic(fid) {
             self.0.vnode(fid)?.retained.store(true, Ordering::Release);
         }
         Ok(())

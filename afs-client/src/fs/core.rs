@@ -31,6 +31,7 @@ use crate::rpc::fs::FetchStatusOf;
 use crate::rpc::types::{AfsUuid, CallBack, FetchStatus};
 use crate::server::Servers;
 use crate::store::{DataCache, Left};
+use crate::sysname::SysNames;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
 use crate::vnode::status::{LOOKUP, OWNER, Status};
@@ -65,9 +66,11 @@ pub(crate) struct Core {
     pub(crate) counts: super::counts::Counts,
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
     pub(crate) locks: super::locking::Locks,
+    pub(crate) sysnames: SysNames,
     pub(crate) history: History,
     /// How files of the directories that were read from last are opened.
     pub(super) series: Mutex<LruCache<Fid, Opens>>,
+    pub(crate) unwanted: super::unwanted::Unwanted,
 }
 
 /// The file system as one identity sees it.
@@ -137,8 +140,10 @@ impl Core {
         }
         // Outside of the lock of the table: it may have to be looked for on the disk.
         let data = self.cache.file(&volume.cell.name, fid);
-        self.vnodes
-            .get_or_make(fid, || Vnode::new(fid, Arc::clone(volume), data))
+        let make = || Vnode::new(fid, Arc::clone(volume), data);
+        let (vnode, dropped) = self.vnodes.get_or_make(fid, make);
+        self.dropped(dropped);
+        vnode
     }
 
     pub(crate) fn invalidate(&self, what: Invalidation) {
@@ -269,6 +274,7 @@ impl Caller {
         })?;
         let promise = callback
             .filter(|_| noted.issued.unknown == self.unknown.count())
+            .filter(|_| self.unwanted.counts(vnode.fid, noted.issued.at))
             .and_then(|callback| {
                 Promise::from_reply(
                     callback,

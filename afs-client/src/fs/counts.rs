@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::events::{Cached, Flow, Scope, Tally};
+use crate::events::{Cached, Flow, GivenUp, Scope, Tally};
 
 /// Counts from the start. Relaxed: they are only read to be shown.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
+    pub(crate) given_up: Tally<GivenUp>,
     /// Questions that a cache has answered.
     pub(crate) hits: Tally<Cached>,
     /// Questions that a server had to be asked for.

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::core::{Caller, Core, Noted};
+use super::synthetic::is_synthetic;
 use super::types::{Entry, Invalidation, Kind, OpenFlags, Opened};
-use super::walk::{ROOT, check_name};
+use super::walk::check_name;
 use crate::clock;
 use crate::dir::Directory;
 use crate::error::Error;
@@ -27,7 +28,7 @@ use crate::xdr::Text;
 impl Caller {
     /// A directory that may be changed.
     fn parent(&self, dir: Fid) -> Result<Arc<Vnode>, Error> {
-        if dir == ROOT {
+        if is_synthetic(dir) {
             return Err(Errno::ROFS.into());
         }
         let vnode = self.vnode(dir)?;

@@ -71,6 +71,8 @@ pub struct CountState {
     pub lookups: Vec<(&'static str, u64)>,
     /// Objects, volumes and servers whose promises were broken.
     pub breaks: Vec<(&'static str, u64)>,
+    /// Promises given up because nobody needed them, by what came of it.
+    pub given_up: Vec<(&'static str, u64)>,
     /// Bytes of file data, by where they went.
     pub flows: Vec<(&'static str, u64)>,
     /// What left the cache of file data for others, by reason.
@@ -286,6 +288,7 @@ impl Core {
             failovers: self.history.failovers.iter().collect(),
             lookups: self.volumes.lookups().iter().collect(),
             breaks: self.counts.scopes.iter().collect(),
+            given_up: self.counts.given_up.iter().collect(),
             flows: self.counts.flows.iter().chain([evicted]).collect(),
             evictions: self.cache.evictions().iter().collect(),
             store_errors: self.counts.store_errors().into_iter().collect(),

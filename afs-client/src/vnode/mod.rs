@@ -8,8 +8,8 @@ pub(crate) mod promise;
 pub(crate) mod status;
 mod table;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::auth::tokens::{Identity, ProofId};
 use crate::dir::Directory;
 use crate::error::Error;
+use crate::fs::Listing;
 use crate::store::{Author, CacheFile};
 use crate::types::{DataVersion, Fid};
 use crate::volume::Volume;
@@ -62,6 +63,8 @@ struct Known {
     /// anything else they only tell whether it is the caller's own.
     rights: Vec<Rights>,
     directory: Option<(DataVersion, Directory)>,
+    /// The entries of the directory, as long as somebody reads them.
+    listing: Weak<Listing>,
     link: Option<(DataVersion, Bytes)>,
     /// Where the mount point with this version leads.
     mounted: Option<(DataVersion, Fid)>,
@@ -269,6 +272,18 @@ impl Vnode {
 
     pub(crate) fn set_directory(&self, version: DataVersion, directory: Directory) {
         self.known.write().directory = Some((version, directory));
+    }
+
+    /// The entries of the directory of this version; made by `list` if nobody reads them already.
+    pub(crate) fn listing(&self, version: DataVersion, list: impl FnOnce() -> Listing) -> Arc<Listing> {
+        let there = self.known.read().listing.upgrade();
+        there
+            .filter(|listing| listing.version == version)
+            .unwrap_or_else(|| {
+                let listing = Arc::new(list());
+                self.known.write().listing = Arc::downgrade(&listing);
+                listing
+            })
     }
 
     /// We changed the directory, and now it has `after`: if nobody else did, our copy follows.

@@ -33,8 +33,12 @@ impl Vnodes {
         self.by_fid.lock().peek(&fid).cloned()
     }
 
-    /// The vnode, made if need be.
-    pub(crate) fn get_or_make(&self, fid: Fid, make: impl FnOnce() -> Vnode) -> Arc<Vnode> {
+    /// The vnode, made if need be, and those that have left the table for it.
+    pub(crate) fn get_or_make(
+        &self,
+        fid: Fid,
+        make: impl FnOnce() -> Vnode,
+    ) -> (Arc<Vnode>, Vec<Arc<Vnode>>) {
         let mut dropped = Vec::new();
         let mut by_fid = self.by_fid.lock();
         let vnode = Arc::clone(by_fid.get_or_insert(fid, || Arc::new(make())));
@@ -49,12 +53,7 @@ impl Vnodes {
                 dropped.push(old);
             }
         }
-        drop(by_fid);
-        // Their data goes back to the cache here, outside of the lock.
-        for old in dropped {
-            old.keep_contents();
-        }
-        vnode
+        (vnode, dropped)
     }
 
     /// All of them.

@@ -137,6 +137,16 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     }],
                 },
                 Panel {
+                    title: "Promises given back",
+                    description: "Of objects that have left the cache; fifty to a call.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (result) (rate(afs_callback_giveups_total{@}[$__rate_interval]))",
+                        legend: "{{result}}",
+                    }],
+                },
+                Panel {
                     title: "Breaks, by what became of them",
                     description: "applied: a promise ended. unknown: of a file that is not known here. stranger: of no server that is known; it is applied all the same.",
                     look: Stacked,

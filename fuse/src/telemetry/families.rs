@@ -223,6 +223,8 @@ families! {
         "Requests of file servers to us: proof that the way back is open.";
     callback_apply: Histogram(LATENCIES), "afs_callback_apply_seconds", [], Experimental,
         "Time from the queueing of an invalidation until the kernel applied it.";
+    given_up: Counter, "afs_callback_giveups_total", ["result"], Stable,
+        "Promises given back to their servers because the objects had left the cache.";
     callback_path_last_seen: Gauge, "afs_callback_path_last_seen_timestamp_seconds", [], Stable,
         "When a server last called us, in seconds since the epoch; 0 if none has.";
     callbacks: Gauge, "afs_callbacks", ["state"], Stable,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use afs_client::events::Broken;
 use afs_client::rpc::Procedure;
-use afs_client::rpc::fs::{FETCH_DATA, FetchStatusOf, InlineBulkStatus, STORE_DATA};
+use afs_client::rpc::fs::{FETCH_DATA, FetchStatusOf, GiveUpCallBacks, InlineBulkStatus, STORE_DATA};
 use rustix::io::Errno;
 use testcell::embedded::faults::{Action, Calls, Memory, Moment, Rule, When};
 
@@ -76,6 +76,47 @@ fn what_is_promised_is_not_asked_again() {
         assert_eq!(calls(), before);
         client.shutdown().await;
         assert_eq!(cell.promises(1).unwrap(), 0, "all promises were given up");
+        cell.shutdown().await;
+    });
+}
+
+/// What has left the table is given back fifty at a time. Who asks for an object while its promise is being given back does not
+/// believe the new one: the server may hear of the two in either order.
+#[test]
+fn promises_that_nobody_needs_are_given_back_and_none_that_somebody_does() {
+    const FILES: usize = 1_300;
+    run(async {
+        let cell = cell(1).await;
+        cell.make_dir("work", "many").await.unwrap();
+        for number in 0..FILES {
+            let path = format!("many/f{number}");
+            cell.write("work", &path, b"old").await.unwrap();
+        }
+        let slow = [Action::Delay(Duration::from_millis(300))];
+        cell.faults()
+            .add(Rule::new(When::ALWAYS, Calls::to(GiveUpCallBacks::OPCODE), slow));
+        let client = Client::new(&cell).await;
+        let path = |number| format!("lab.example/work/many/f{number}");
+        for number in 0..FILES {
+            client.attr(&path(number)).await.unwrap();
+        }
+        // They have left the table, and are asked for again before the server hears that.
+        for number in 0..40 {
+            assert_eq!(client.attr(&path(number)).await.unwrap().size, 3);
+        }
+        let given_back = || cell.promises(1).unwrap() <= 1000 + 50;
+        while !given_back() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(cell.calls(1, GiveUpCallBacks::OPCODE).unwrap() >= 5);
+        for number in 0..40 {
+            let path = format!("many/f{number}");
+            cell.write("work", &path, b"newer").await.unwrap();
+        }
+        for number in 0..40 {
+            assert_eq!(client.attr(&path(number)).await.unwrap().size, 5, "{number}");
+        }
+        client.shutdown().await;
         cell.shutdown().await;
     });
 }

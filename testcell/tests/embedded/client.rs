@@ -125,6 +125,7 @@ impl Client {
             max_vnodes: 1000,
             tokens: afs_client::auth::TokenRules::default(),
             locks: afs_client::lock::LockScope::default(),
+            sysnames: afs_client::sysname::SysNames::default(),
         };
         Self {
             fs: AfsFs::start(config, sink).await.unwrap(),

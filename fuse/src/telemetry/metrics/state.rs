@@ -145,6 +145,7 @@ impl Metrics {
             (&families.failovers, &["fs"], &counts.failovers),
             (&families.vldb_lookups, &[], &counts.lookups),
             (&families.breaks_received, &[], &counts.breaks),
+            (&families.given_up, &[], &counts.given_up),
             (&families.cache_bytes, &[], &counts.flows),
             (&families.cache_evictions, &["data"], &counts.evictions),
         ] {

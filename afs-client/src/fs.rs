@@ -10,8 +10,11 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod fetching;
 mod inspect;
 pub(crate) mod locking;
+mod readahead;
+mod series;
 mod state;
 mod storing;
 pub(crate) mod synthetic;
@@ -22,6 +25,7 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -119,6 +123,7 @@ impl AfsFs {
             volumes: Volumes::new(endpoint.clone(), Arc::clone(&servers)),
             cells: config.cells,
             endpoint: endpoint.clone(),
+            runtime: tokio::runtime::Handle::current(),
             servers,
             vnodes: Vnodes::new(config.max_vnodes),
             cache,
@@ -140,6 +145,7 @@ impl AfsFs {
             locks: locking::Locks::new(config.locks),
             sysnames: config.sysnames,
             history: crate::history::History::default(),
+            series: Mutex::new(lru::LruCache::new(SERIES)),
             unwanted: unwanted::Unwanted::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
@@ -730,6 +736,8 @@ async fn left_behind(core: Caller, mut left: Vec<Left>) {
     }
 }
 
+/// Directories of which it is noted how their files are opened.
+const SERIES: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const FILE_SERVICE: u16 = 1;
 const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rxrpc::net::Endpoint;
 use tokio::sync::mpsc;
 
+use super::series::Opens;
 use super::types::{HandleId, Invalidation, Kind};
 use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
@@ -40,6 +42,8 @@ use crate::volume::{Volume, Volumes};
 pub(crate) struct Core {
     pub(crate) cells: Arc<Cells>,
     pub(crate) endpoint: Endpoint,
+    /// What is fetched ahead is fetched there, whoever notices that it should be.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) servers: Arc<Servers>,
     pub(crate) volumes: Volumes,
     pub(crate) vnodes: Vnodes,
@@ -64,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) locks: super::locking::Locks,
     pub(crate) sysnames: SysNames,
     pub(crate) history: History,
+    /// How files of the directories that were read from last are opened.
+    pub(super) series: Mutex<LruCache<Fid, Opens>>,
     pub(crate) unwanted: super::unwanted::Unwanted,
 }
 

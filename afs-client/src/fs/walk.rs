@@ -538,10 +538,15 @@ impl Caller {
         if wanted.is_empty() {
             return Ok(());
         }
+        self.bulk_status(&parent, &wanted).await
+    }
+
+    /// Fetches the status of up to fifty objects of a volume. Of what failed, each shows its error when it is asked for.
+    pub(super) async fn bulk_status(&self, parent: &Vnode, wanted: &[Arc<Vnode>]) -> Result<(), Error> {
         let request = InlineBulkStatus {
             fids: List(wanted.iter().map(|vnode| AfsFid::from(vnode.fid)).collect()),
         };
-        let mut rotation = self.rotation(&parent, InlineBulkStatus::NAME, Class::Reading, self.until())?;
+        let mut rotation = self.rotation(parent, InlineBulkStatus::NAME, Class::Reading, self.until())?;
         loop {
             let attempt = rotation.next().await?;
             let noted: Vec<_> = wanted.iter().map(|vnode| self.note(vnode, &attempt)).collect();
@@ -550,7 +555,6 @@ impl Caller {
                     rotation.succeeded(&attempt);
                     let slots = reply.statuses.0.iter().zip(&reply.callbacks.0);
                     for ((vnode, noted), (status, callback)) in wanted.iter().zip(&noted).zip(slots) {
-                        // One that failed shows its error at its own lookup.
                         if status.error_code == 0 {
                             let _ = self.learn(vnode, status, Some(callback), noted);
                         }
@@ -590,4 +594,4 @@ const ABSENT_CELL: Duration = Duration::from_secs(30);
 /// A directory that changes more often while it is being read is given up.
 const ROUNDS: usize = 8;
 /// As many as one call takes.
-const PREFETCH: usize = 50;
+pub(super) const PREFETCH: usize = 50;

@@ -10,8 +10,11 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod fetching;
 mod inspect;
 pub(crate) mod locking;
+mod readahead;
+mod series;
 mod state;
 mod storing;
 pub(crate) mod synthetic;
@@ -22,6 +25,7 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -124,6 +128,7 @@ impl AfsFs {
             volumes: Volumes::new(endpoint.clone(), Arc::clone(&servers)),
             cells: config.cells,
             endpoint: endpoint.clone(),
+            runtime: tokio::runtime::Handle::current(),
             servers,
             vnodes: Vnodes::new(config.max_vnodes),
             cache,
@@ -146,6 +151,7 @@ impl AfsFs {
             sysnames: config.sysnames,
             hidden,
             history: crate::history::History::default(),
+            series: Mutex::new(lru::LruCache::new(SERIES)),
             unwanted: unwanted::Unwanted::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
@@ -224,7 +230,7 @@ impl AfsFs {
                 .vnodes
                 .all()
                 .iter()
-                .any(|vnode| vnode.writer() == who && vnode.data.is_modified())
+                .any(|vnode| vnode.is_modified() && vnode.writer() == who)
     }
 
     /// Where the endpoint is bound.
@@ -284,9 +290,13 @@ impl AfsFs {
 
     /// The kernel forgot the object wholly.
     pub fn forget(&self, fid: Fid) {
-        if let Some(vnode) = self.0.vnodes.peek(fid) {
-            vnode.retained.store(false, Ordering::Release);
-        }
+        self.0.dropped(self.0.vnodes.forgot(fid));
+    }
+
+    /// How many vnodes are known.
+    #[must_use]
+    pub fn vnodes(&self) -> usize {
+        self.0.vnodes.len()
     }
 
     /// Removes what an earlier program has removed while it was open, and did not live to see closed. To be called when all
@@ -321,7 +331,7 @@ impl AfsFs {
         let core = &self.0;
         let all = async {
             for vnode in core.vnodes.all() {
-                if vnode.data.is_modified()
+                if vnode.is_modified()
                     && vnode.doomed.lock().is_none()
                     && let Err(error) = core.store(&vnode, false).await
                 {
@@ -463,7 +473,7 @@ impl AfsFs {
     pub fn flush_cached(&self, handle: HandleId) -> Option<Result<(), Error>> {
         match self.0.handle(handle) {
             Ok(handle) => {
-                let nothing = !handle.vnode.data.is_modified() && !handle.vnode.owes();
+                let nothing = !handle.vnode.is_modified() && !handle.vnode.owes();
                 nothing.then_some(Ok(()))
             }
             Err(error) => Some(Err(error)),
@@ -708,7 +718,7 @@ async fn store_leftovers(core: Caller) {
     loop {
         clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
         for vnode in core.vnodes.all() {
-            if vnode.data.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
+            if vnode.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
                 core.store_late(&vnode).await;
             }
         }
@@ -766,6 +776,8 @@ async fn remove_hidden(core: Caller, mut left: Vec<(HiddenFile, Hiding)>) {
     }
 }
 
+/// Directories of which it is noted how their files are opened.
+const SERIES: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const FILE_SERVICE: u16 = 1;
 const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rxrpc::net::Endpoint;
 use tokio::sync::mpsc;
 
+use super::series::Opens;
 use super::types::{HandleId, Invalidation, Kind};
 use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
@@ -41,6 +43,8 @@ use crate::volume::{Volume, Volumes};
 pub(crate) struct Core {
     pub(crate) cells: Arc<Cells>,
     pub(crate) endpoint: Endpoint,
+    /// What is fetched ahead is fetched there, whoever notices that it should be.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) servers: Arc<Servers>,
     pub(crate) volumes: Volumes,
     pub(crate) vnodes: Vnodes,
@@ -66,6 +70,8 @@ pub(crate) struct Core {
     pub(crate) sysnames: SysNames,
     pub(crate) hidden: Hidden,
     pub(crate) history: History,
+    /// How files of the directories that were read from last are opened.
+    pub(super) series: Mutex<LruCache<Fid, Opens>>,
     pub(crate) unwanted: super::unwanted::Unwanted,
 }
 
@@ -134,9 +140,7 @@ impl Core {
         if let Some(vnode) = self.vnodes.get(fid) {
             return vnode;
         }
-        // Outside of the lock of the table: it may have to be looked for on the disk.
-        let data = self.cache.file(&volume.cell.name, fid);
-        let make = || Vnode::new(fid, Arc::clone(volume), data);
+        let make = || Vnode::new(fid, Arc::clone(volume), self.cache.clone());
         let (vnode, dropped) = self.vnodes.get_or_make(fid, make);
         self.dropped(dropped);
         vnode
@@ -165,7 +169,10 @@ impl Caller {
             unique: left.unique,
             ..volume.root()
         };
-        Ok(self.vnode_in(fid, &volume))
+        let vnode = self.vnode_in(fid, &volume);
+        // It is not forgotten while it has data that is not stored.
+        vnode.data();
+        Ok(vnode)
     }
 
     /// The same file system, as somebody else sees it.
@@ -284,10 +291,7 @@ impl Caller {
         }
         let current = noted.is_current(vnode, self);
         vnode.learn(status, promise, (noted.proof, current), clock::now(), &self.all);
-        if !vnode.data.is_modified() {
-            let now = vnode.status().unwrap_or(status);
-            vnode.data.set_server(now.served());
-        }
+        vnode.tell_data();
         Ok(status)
     }
 

@@ -42,8 +42,8 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
 impl Core {
     pub(crate) fn attr(vnode: &Vnode, status: &Status) -> Attr {
         let mut attr = status.attr(vnode.fid);
-        if status.kind == Kind::File && vnode.data.is_modified() {
-            attr.size = vnode.data.len();
+        if status.kind == Kind::File && vnode.is_modified() {
+            attr.size = vnode.data().len();
         }
         attr
     }
@@ -351,7 +351,7 @@ impl Caller {
         if let Some(text) = link.link(status.version) {
             return Ok(text);
         }
-        let (version, text) = match link.data.whole(status.version) {
+        let (version, text) = match link.data().whole(status.version) {
             Some(text) => (status.version, text.into()),
             None => self.whole(link, MAX_LINK).await?,
         };
@@ -372,9 +372,10 @@ impl Caller {
                 self.counts.hits.count(Cached::Directory);
                 return Ok((status, ttl, directory));
             }
-            let kept = dir.data.whole(status.version).map(Bytes::from);
+            let kept = dir.data().whole(status.version).map(Bytes::from);
             if let Some(directory) = kept.and_then(|blob| Directory::parse(blob).ok()) {
                 dir.set_directory(status.version, directory.clone());
+                self.vnodes.shelve(dir);
                 self.counts.hits.count(Cached::Directory);
                 return Ok((status, ttl, directory));
             }
@@ -385,6 +386,7 @@ impl Caller {
                 Error::new(Errno::IO, format!("directory {}: {bad}", dir.fid))
             })?;
             dir.set_directory(version, directory.clone());
+            self.vnodes.shelve(dir);
             dir.keep_contents();
             if version == status.version {
                 return Ok((status, ttl, directory));
@@ -536,10 +538,15 @@ impl Caller {
         if wanted.is_empty() {
             return Ok(());
         }
+        self.bulk_status(&parent, &wanted).await
+    }
+
+    /// Fetches the status of up to fifty objects of a volume. Of what failed, each shows its error when it is asked for.
+    pub(super) async fn bulk_status(&self, parent: &Vnode, wanted: &[Arc<Vnode>]) -> Result<(), Error> {
         let request = InlineBulkStatus {
             fids: List(wanted.iter().map(|vnode| AfsFid::from(vnode.fid)).collect()),
         };
-        let mut rotation = self.rotation(&parent, InlineBulkStatus::NAME, Class::Reading, self.until())?;
+        let mut rotation = self.rotation(parent, InlineBulkStatus::NAME, Class::Reading, self.until())?;
         loop {
             let attempt = rotation.next().await?;
             let noted: Vec<_> = wanted.iter().map(|vnode| self.note(vnode, &attempt)).collect();
@@ -548,7 +555,6 @@ impl Caller {
                     rotation.succeeded(&attempt);
                     let slots = reply.statuses.0.iter().zip(&reply.callbacks.0);
                     for ((vnode, noted), (status, callback)) in wanted.iter().zip(&noted).zip(slots) {
-                        // One that failed shows its error at its own lookup.
                         if status.error_code == 0 {
                             let _ = self.learn(vnode, status, Some(callback), noted);
                         }
@@ -588,4 +594,4 @@ const ABSENT_CELL: Duration = Duration::from_secs(30);
 /// A directory that changes more often while it is being read is given up.
 const ROUNDS: usize = 8;
 /// As many as one call takes.
-const PREFETCH: usize = 50;
+pub(super) const PREFETCH: usize = 50;

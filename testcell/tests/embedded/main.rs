@@ -17,6 +17,7 @@ mod locks;
 #[path = "../common/peer.rs"]
 mod peer;
 mod procedures;
+mod reading;
 mod relay;
 mod restart;
 mod rxkad;

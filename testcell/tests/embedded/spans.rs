@@ -86,7 +86,8 @@ fn a_call_tells_what_it_had_to_send_again() {
         let target = Target::new(relay.address, ServiceId(1));
         let asked = call(&peer.endpoint, &target, &GetTime {});
         asked.with_subscriber(resent).await.unwrap();
-        assert_eq!(packets.load(Ordering::Relaxed), 2);
+        // On a slow machine also what was not lost.
+        assert!(packets.load(Ordering::Relaxed) >= 2);
         peer.endpoint.shutdown().await;
         cell.shutdown().await;
     });

@@ -223,8 +223,8 @@ fn replicas_share_a_large_file_and_a_slow_one_gets_little() {
         let calls: Vec<_> = (1..=3)
             .map(|server| cell.calls(server, FETCH_DATA).unwrap() - before[server - 1])
             .collect();
-        assert!(calls[0] >= 8 && calls[2] >= 8, "{calls:?}");
-        assert!(calls[1] <= calls[0] / 2 && calls[1] <= calls[2] / 2, "{calls:?}");
+        assert!(calls[0] >= 4 && calls[2] >= 4, "{calls:?}");
+        assert!(calls[1] <= calls.iter().sum::<u64>() / 4, "{calls:?}");
         client.shutdown().await;
         cell.shutdown().await;
     });

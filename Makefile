@@ -41,6 +41,7 @@ bench:
 	missed=; \
 	for name in bulk small memory wan fcrypt; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
 	for name in calls levels; do $(CARGO) bench -q -p testcell --bench $$name || missed="$$missed $$name"; done; \
+	$(CARGO) bench -q -p fuse --bench vnodes || missed="$$missed vnodes"; \
 	testcell/bench || missed="$$missed testcell"; \
 	testcell/bench-wan || missed="$$missed testcell-wan"; \
 	testcell/bench-traces || missed="$$missed traces"; \

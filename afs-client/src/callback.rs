@@ -362,7 +362,10 @@ impl Core {
             address: u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1),
             cell: vnode.fid.cell.0,
             fid: vnode.fid.into(),
-            length: vnode.data.len().max(status.map_or(0, |status| status.size)),
+            length: vnode
+                .loaded()
+                .map_or(0, |data| data.len())
+                .max(status.map_or(0, |status| status.size)),
             data_version: status.map_or(0, |status| u32::try_from(status.version.0).unwrap_or(u32::MAX)),
             lock: [0; 8],
             callback: promised.map_or(0, |server| address_of(&server)),
@@ -373,7 +376,7 @@ impl Core {
             },
             references: u32::try_from(Arc::strong_count(&vnode)).unwrap_or(u32::MAX),
             opens,
-            writers: u32::from(vnode.data.is_modified()),
+            writers: u32::from(vnode.is_modified()),
             mount: match status {
                 _ if vnode.fid.vnode == VnodeId(1) => MOUNT_ROOT,
                 Some(status) if status.may_be_mount_point() => MOUNT_POINT,

@@ -225,7 +225,7 @@ impl AfsFs {
                 .vnodes
                 .all()
                 .iter()
-                .any(|vnode| vnode.writer() == who && vnode.data.is_modified())
+                .any(|vnode| vnode.is_modified() && vnode.writer() == who)
     }
 
     /// Where the endpoint is bound.
@@ -285,9 +285,13 @@ impl AfsFs {
 
     /// The kernel forgot the object wholly.
     pub fn forget(&self, fid: Fid) {
-        if let Some(vnode) = self.0.vnodes.peek(fid) {
-            vnode.retained.store(false, Ordering::Release);
-        }
+        self.0.dropped(self.0.vnodes.forgot(fid));
+    }
+
+    /// How many vnodes are known.
+    #[must_use]
+    pub fn vnodes(&self) -> usize {
+        self.0.vnodes.len()
     }
 
     /// Finds the home cell and its root volume: what a mount needs at the least.
@@ -312,7 +316,7 @@ impl AfsFs {
         let core = &self.0;
         let all = async {
             for vnode in core.vnodes.all() {
-                if vnode.data.is_modified()
+                if vnode.is_modified()
                     && vnode.doomed.lock().is_none()
                     && let Err(error) = core.store(&vnode, false).await
                 {
@@ -454,7 +458,7 @@ impl AfsFs {
     pub fn flush_cached(&self, handle: HandleId) -> Option<Result<(), Error>> {
         match self.0.handle(handle) {
             Ok(handle) => {
-                let nothing = !handle.vnode.data.is_modified() && !handle.vnode.owes();
+                let nothing = !handle.vnode.is_modified() && !handle.vnode.owes();
                 nothing.then_some(Ok(()))
             }
             Err(error) => Some(Err(error)),
@@ -699,7 +703,7 @@ async fn store_leftovers(core: Caller) {
     loop {
         clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
         for vnode in core.vnodes.all() {
-            if vnode.data.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
+            if vnode.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
                 core.store_late(&vnode).await;
             }
         }

@@ -252,6 +252,11 @@ impl DataCache {
         self.0.shared.place.is_none()
     }
 
+    /// Does what is put there outlive the vnodes that it is of?
+    pub(crate) fn is_kept(&self) -> bool {
+        self.0.shared.place.is_some()
+    }
+
     /// Bytes that pages in use take.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.0.shared.books.lock().used

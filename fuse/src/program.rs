@@ -461,6 +461,7 @@ fn umount(path: &Path) -> Result<(), Failure> {
 /// The port that servers and tools expect.
 const CALLBACK_PORT: u16 = 7001;
 const CACHE_MEMORY: u64 = 128 << 20;
-const MAX_VNODES: usize = 50_000;
+/// Vnodes that are kept though nothing uses them.
+pub const MAX_VNODES: usize = 50_000;
 /// How long a mount may be in use before it is detached.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(2);

@@ -29,10 +29,7 @@ impl AfsFs {
     /// Was something written to a file that no server has?
     #[must_use]
     pub fn is_dirty(&self, fid: Fid) -> bool {
-        self.0
-            .vnodes
-            .peek(fid)
-            .is_some_and(|vnode| vnode.data.is_modified())
+        self.0.vnodes.peek(fid).is_some_and(|vnode| vnode.is_modified())
     }
 
     /// Whatever the kernel keeps may be wrong: breaks may have been missed.
@@ -55,7 +52,10 @@ impl AfsFs {
     /// Has a cache directory saved what an earlier process had written to a file and no server had?
     #[must_use]
     pub fn is_saved(&self, fid: Fid) -> bool {
-        self.0.vnodes.peek(fid).is_some_and(|vnode| vnode.data.is_saved())
+        self.0
+            .vnodes
+            .peek(fid)
+            .is_some_and(|vnode| vnode.data().is_saved())
     }
 
     /// The kernel holds an object of a volume that was entered.

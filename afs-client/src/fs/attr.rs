@@ -99,7 +99,7 @@ impl Caller {
         let stored = self.store(vnode, false).await;
         if stored.is_err() && vnode.opens.load(std::sync::atomic::Ordering::Acquire) == 0 {
             // The caller knows; nobody else wants it any more.
-            vnode.data.discard();
+            vnode.data().discard();
         }
         stored
     }

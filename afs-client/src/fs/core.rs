@@ -138,9 +138,7 @@ impl Core {
         if let Some(vnode) = self.vnodes.get(fid) {
             return vnode;
         }
-        // Outside of the lock of the table: it may have to be looked for on the disk.
-        let data = self.cache.file(&volume.cell.name, fid);
-        let make = || Vnode::new(fid, Arc::clone(volume), data);
+        let make = || Vnode::new(fid, Arc::clone(volume), self.cache.clone());
         let (vnode, dropped) = self.vnodes.get_or_make(fid, make);
         self.dropped(dropped);
         vnode
@@ -169,7 +167,10 @@ impl Caller {
             unique: left.unique,
             ..volume.root()
         };
-        Ok(self.vnode_in(fid, &volume))
+        let vnode = self.vnode_in(fid, &volume);
+        // It is not forgotten while it has data that is not stored.
+        vnode.data();
+        Ok(vnode)
     }
 
     /// The same file system, as somebody else sees it.
@@ -288,10 +289,7 @@ impl Caller {
         }
         let current = noted.is_current(vnode, self);
         vnode.learn(status, promise, (noted.proof, current), clock::now(), &self.all);
-        if !vnode.data.is_modified() {
-            let now = vnode.status().unwrap_or(status);
-            vnode.data.set_server(now.served());
-        }
+        vnode.tell_data();
         Ok(status)
     }
 

@@ -128,7 +128,7 @@ impl Caller {
             (status, _) = self.status(vnode).await?;
         }
         let opened = self.open_valid(vnode, &status, flags)?;
-        if flags.truncate && vnode.data.len() > 0 {
+        if flags.truncate && vnode.data().len() > 0 {
             self.cut(vnode, 0).await?;
         }
         Ok(opened)
@@ -150,7 +150,7 @@ impl Caller {
         }
         let mut out = Vec::new();
         match vnode
-            .data
+            .data()
             .read(offset..offset.saturating_add(len.into()), &mut out)
         {
             Ok(true) => {
@@ -179,10 +179,10 @@ impl Caller {
                 return Err(Errno::ACCESS.into());
             }
             let mut out = Vec::new();
-            if vnode.data.read(range.clone(), &mut out)? {
+            if vnode.data().read(range.clone(), &mut out)? {
                 return Ok(out.into());
             }
-            if vnode.data.is_modified() && vnode.data.version() != Some(status.version) {
+            if vnode.is_modified() && vnode.data().version() != Some(status.version) {
                 // What is missing beside the changes cannot be had any more, or a store is about to end.
                 self.store(vnode, false).await?;
                 continue;
@@ -241,7 +241,7 @@ impl Caller {
             return None;
         }
         let vnode = &handle.vnode;
-        if !vnode.data.is_modified() && vnode.stands(clock::now(), &self.all).is_none() {
+        if !vnode.is_modified() && vnode.stands(clock::now(), &self.all).is_none() {
             // What is written now is to be based on what the server has now.
             return None;
         }
@@ -275,7 +275,7 @@ impl Caller {
     pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         let handle = self.handle(id)?;
         handle.check_writing()?;
-        if !handle.vnode.data.is_modified() {
+        if !handle.vnode.is_modified() {
             // If that fails the store will tell.
             let _ = self.as_identity(handle.who).status(&handle.vnode).await;
         }
@@ -299,7 +299,7 @@ impl Caller {
             return;
         };
         let vnode = handle.vnode;
-        let unused = handle.reader.lock().leave(vnode.data.len());
+        let unused = handle.reader.lock().leave(vnode.data().len());
         self.counts.flows.add(Flow::AheadUnused, unused);
         self.as_identity(handle.who).unlock_handle(id, &vnode).await;
         let doomed = if vnode.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -308,11 +308,11 @@ impl Caller {
             None
         };
         if let Some((dir, name)) = doomed {
-            vnode.data.discard();
+            vnode.data().discard();
             if let Err(error) = self.as_identity(handle.who).remove_file(dir, &name).await {
                 tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
             }
-        } else if handle.flags.write && vnode.data.is_modified() {
+        } else if handle.flags.write && vnode.is_modified() {
             self.store_late(&vnode).await;
         }
     }

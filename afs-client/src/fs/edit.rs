@@ -51,6 +51,7 @@ impl Caller {
     ) -> Result<Status, Error> {
         let status = self.learn(dir, status, None, noted)?;
         dir.edit_directory(status.version, edit);
+        self.vnodes.shelve(dir);
         Ok(status)
     }
 
@@ -193,7 +194,7 @@ impl Caller {
             // One link less; what is left of it the server tells at the next question.
             vnode.distrust();
             if vnode.status().is_some_and(|status| status.links <= 1) {
-                vnode.data.discard();
+                vnode.data().discard();
             }
         }
         Ok(())
@@ -359,7 +360,7 @@ impl Caller {
         if let Some(replaced) = replaced {
             replaced.distrust();
             if replaced.opens.load(Ordering::Acquire) == 0 {
-                replaced.data.discard();
+                replaced.data().discard();
             }
         }
         Ok(())

@@ -58,7 +58,7 @@ impl For {
 impl Caller {
     /// Starts a task for each piece of `want` that is not here and not under way.
     pub(super) fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, what_for: &For) {
-        for fill in vnode.data.begin_fills(want, unit) {
+        for fill in vnode.data().begin_fills(want, unit) {
             let (caller, vnode, what_for) = (self.clone(), Arc::clone(vnode), what_for.clone());
             let fetch = async move { caller.fetch_in_turn(&vnode, fill, what_for).await };
             self.runtime.spawn(fetch.in_current_span());
@@ -72,16 +72,16 @@ impl Caller {
         range: &Range<u64>,
     ) -> Result<Option<Bytes>, Error> {
         let (version, sent) = self.fetch_range(vnode, range.clone()).await?;
-        Ok(vnode.data.patched(range, version, &sent)?.map(Bytes::from))
+        Ok(vnode.data().patched(range, version, &sent)?.map(Bytes::from))
     }
 
     /// Waits until nothing of `range` is under way, as long as pieces of the file arrive. False if something of it can only
     /// be had past the cache.
     pub(super) async fn fetched(&self, vnode: &Vnode, range: &Range<u64>) -> Result<bool, Error> {
         loop {
-            let mut changed = pin!(vnode.data.changed());
+            let mut changed = pin!(vnode.data().changed());
             changed.as_mut().enable();
-            let filling = vnode.data.filling(range);
+            let filling = vnode.data().filling(range);
             if filling.is_empty() {
                 return Ok(true);
             }
@@ -115,7 +115,7 @@ impl Caller {
         let step = {
             let mut all = self.series.lock();
             let Some(opens) = all.get_mut(&dir) else {
-                if vnode.data.held().0 < status.size {
+                if vnode.data().held().0 < status.size {
                     let old = all.push(dir, Opens::first(file));
                     drop(all);
                     self.count_unused(old.iter().map(|(dir, opens)| (*dir, opens)));
@@ -159,7 +159,7 @@ impl Caller {
                 status.kind == Kind::File
                     && status.size <= SMALL_FILE
                     && status.is_readable_with(status.access)
-                    && !vnode.data.is_modified()
+                    && !vnode.data().is_modified()
             });
             if let Some((status, _)) = small {
                 self.begin_fetch(vnode, 0..status.size, SMALL_FILE, &what_for);
@@ -172,7 +172,7 @@ impl Caller {
         for (dir, opens) in opens {
             let members = opens.unused().iter();
             let vnodes = members.filter_map(|(vnode, unique)| self.vnodes.peek(dir.sibling(*vnode, *unique)));
-            let bytes = vnodes.map(|vnode| vnode.data.held().0).sum();
+            let bytes = vnodes.map(|vnode| vnode.data().held().0).sum();
             self.counts.flows.add(Flow::AheadUnused, bytes);
         }
     }

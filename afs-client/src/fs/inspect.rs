@@ -77,7 +77,7 @@ impl AfsFs {
             held.clone()
                 .find(|held| held.owner == who && held.token.cell == *cell)
         };
-        let (cached, dirty) = vnode.data.held();
+        let (cached, dirty) = vnode.data().held();
         Ok(Inspection {
             volume: volume_state(&vnode.volume, now),
             client: mine(core.who).map(|held| held.token.client.to_string()),

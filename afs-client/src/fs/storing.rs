@@ -28,7 +28,7 @@ impl Caller {
     /// Stores whatever else is dirty.
     pub(super) async fn store_others(&self, but: &Arc<Vnode>) {
         for vnode in self.vnodes.all() {
-            if !Arc::ptr_eq(&vnode, but) && vnode.data.is_modified() {
+            if !Arc::ptr_eq(&vnode, but) && vnode.is_modified() {
                 // Its own writer hears of the error when it closes.
                 let _ = self.store(&vnode, false).await;
             }
@@ -68,18 +68,18 @@ impl Caller {
     /// and theirs stays. Others: those of the way and of the server; the data is dirty as before.
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
         let _one = vnode.storing.lock().await;
-        if !vnode.data.is_modified() {
+        if !vnode.is_modified() {
             return Ok(());
         }
-        let author = vnode.data.author();
+        let author = vnode.data().author();
         let writer = self.as_identity(author.who);
         writer.may_store(vnode, &author)?;
         writer.check_base(vnode).await?;
-        if !vnode.data.is_modified() {
+        if !vnode.is_modified() {
             return Ok(());
         }
-        let before = vnode.data.version();
-        let plan = vnode.data.begin_store();
+        let before = vnode.data().version();
+        let plan = vnode.data().begin_store();
         let mut left = plan.calls.iter();
         let (mut base, mut alone, mut ours) = (before, true, true);
         let mut last = None;
@@ -100,7 +100,7 @@ impl Caller {
                 Ok(done) => done,
                 Err(error) => {
                     self.counts.store_failed(error.errno());
-                    vnode.data.store_failed();
+                    vnode.data().store_failed();
                     vnode.distrust();
                     return Err(error);
                 }
@@ -111,23 +111,23 @@ impl Caller {
             ours = (1..=sent).contains(&steps);
             if left.len() > 0 {
                 if !ours {
-                    vnode.data.store_failed();
+                    vnode.data().store_failed();
                     return Err(self.conflict(vnode, status.version));
                 }
                 if steps == 1 {
-                    vnode.data.part_stored(status.served());
+                    vnode.data().part_stored(status.served());
                 } else {
-                    vnode.data.rebase(status.served());
+                    vnode.data().rebase(status.served());
                 }
             }
             base = Some(status.version);
             last = Some(status);
         }
         let Some(status) = last else {
-            vnode.data.discard();
+            vnode.data().discard();
             return Ok(());
         };
-        vnode.data.end_store(status.served(), alone);
+        vnode.data().end_store(status.served(), alone);
         {
             let mut shown = vnode.shown.lock();
             if alone && *shown == before {
@@ -161,15 +161,15 @@ impl Caller {
         let len = usize::try_from(sample.end - sample.start).unwrap_or_default();
         let mark = Mark {
             mtime: request.status.client_mod_time,
-            sum: checksum_of(&vnode.data.read_for_store(sample.start, len)?),
+            sum: checksum_of(&vnode.data().read_for_store(sample.start, len)?),
         };
         let mut sent = 0;
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
             sent += 1;
-            vnode.data.sending(part, mark);
-            let mut source = |at, len| vnode.data.read_for_store(at, len);
+            vnode.data().sending(part, mark);
+            let mut source = |at, len| vnode.data().read_for_store(at, len);
             match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
                 Ok(reply) => {
                     rotation.succeeded(&attempt);
@@ -212,20 +212,20 @@ impl Caller {
             }
             return Err(error);
         }
-        let (Some(status), Some(base)) = (vnode.status(), vnode.data.version()) else {
+        let (Some(status), Some(base)) = (vnode.status(), vnode.data().version()) else {
             return Ok(());
         };
         if status.version == base {
             return Ok(());
         }
-        if let Some(attempt) = vnode.data.attempt()
+        if let Some(attempt) = vnode.data().attempt()
             && self.is_ours(vnode, base, &attempt, &status).await?
         {
-            vnode.data.rebase(status.served());
+            vnode.data().rebase(status.served());
             if self.is_there(vnode, &attempt, &status).await? {
                 // To send it again might take away what somebody else writes meanwhile.
-                vnode.data.begin_store();
-                vnode.data.end_store(status.served(), true);
+                vnode.data().begin_store();
+                vnode.data().end_store(status.served(), true);
             }
             return Ok(());
         }
@@ -267,11 +267,11 @@ impl Caller {
     ) -> Result<bool, Error> {
         let range = &attempt.call.range;
         let len = range.end - range.start;
-        if status.size != vnode.data.len() || !vnode.data.is_dirty_within(range) || len > COMPARED {
+        if status.size != vnode.data().len() || !vnode.data().is_dirty_within(range) || len > COMPARED {
             return Ok(false);
         }
         let ours = vnode
-            .data
+            .data()
             .read_for_store(range.start, usize::try_from(len).unwrap_or_default())?;
         match self.fetch_range(vnode, range.clone()).await {
             Ok((version, theirs)) => Ok(version == status.version && ours == theirs),
@@ -283,7 +283,7 @@ impl Caller {
     /// Somebody else has changed the file since what is dirty of it was written: sets that aside.
     fn conflict(&self, vnode: &Arc<Vnode>, version: DataVersion) -> Error {
         self.counts.conflict();
-        let base = vnode.data.version().unwrap_or_default();
+        let base = vnode.data().version().unwrap_or_default();
         let reason =
             format!("somebody else has changed the file: version {base} here, {version} on the server");
         let error = self.set_aside(vnode, &reason);
@@ -295,7 +295,7 @@ impl Caller {
 
     /// Takes what is dirty of a file out of the way. Without a place for it it stays, until the file is closed.
     fn set_aside(&self, vnode: &Arc<Vnode>, reason: &str) -> Error {
-        let why = match vnode.data.set_aside(reason) {
+        let why = match vnode.data().set_aside(reason) {
             Some(Ok(path)) => {
                 self.give_up(vnode);
                 format!("{reason}; what was written here is in {}", path.display())
@@ -330,7 +330,7 @@ impl Caller {
     /// Stores what `close` could not. What a server has refused is given up: `close` has said so; or set aside, if an
     /// earlier program took it. What did not reach a server, or waits for a token, is kept for a later try.
     pub(crate) async fn store_late(&self, vnode: &Arc<Vnode>) {
-        let is_earlier = vnode.data.author().is_earlier;
+        let is_earlier = vnode.data().author().is_earlier;
         let Err(error) = self.store(vnode, false).await else {
             if is_earlier {
                 tracing::info!(fid = %vnode.fid, "what an earlier program had not stored is stored");
@@ -338,7 +338,7 @@ impl Caller {
             return;
         };
         let waits = [Errno::TIMEDOUT, Errno::KEYEXPIRED].map(Errno::raw_os_error);
-        if !vnode.data.is_modified() {
+        if !vnode.is_modified() {
             // It was set aside.
         } else if error.errno() == Errno::NOKEY.raw_os_error() {
             tracing::debug!(fid = %vnode.fid, %error, "data is kept");
@@ -354,7 +354,7 @@ impl Caller {
 
     /// What is dirty of a file counts no more.
     fn give_up(&self, vnode: &Vnode) {
-        vnode.data.discard();
+        vnode.data().discard();
         vnode.distrust();
         self.invalidate(Invalidation::Node(vnode.fid));
     }

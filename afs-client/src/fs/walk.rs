@@ -42,8 +42,8 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
 impl Core {
     pub(crate) fn attr(vnode: &Vnode, status: &Status) -> Attr {
         let mut attr = status.attr(vnode.fid);
-        if status.kind == Kind::File && vnode.data.is_modified() {
-            attr.size = vnode.data.len();
+        if status.kind == Kind::File && vnode.is_modified() {
+            attr.size = vnode.data().len();
         }
         attr
     }
@@ -351,7 +351,7 @@ impl Caller {
         if let Some(text) = link.link(status.version) {
             return Ok(text);
         }
-        let (version, text) = match link.data.whole(status.version) {
+        let (version, text) = match link.data().whole(status.version) {
             Some(text) => (status.version, text.into()),
             None => self.whole(link, MAX_LINK).await?,
         };
@@ -372,9 +372,10 @@ impl Caller {
                 self.counts.hits.count(Cached::Directory);
                 return Ok((status, ttl, directory));
             }
-            let kept = dir.data.whole(status.version).map(Bytes::from);
+            let kept = dir.data().whole(status.version).map(Bytes::from);
             if let Some(directory) = kept.and_then(|blob| Directory::parse(blob).ok()) {
                 dir.set_directory(status.version, directory.clone());
+                self.vnodes.shelve(dir);
                 self.counts.hits.count(Cached::Directory);
                 return Ok((status, ttl, directory));
             }
@@ -385,6 +386,7 @@ impl Caller {
                 Error::new(Errno::IO, format!("directory {}: {bad}", dir.fid))
             })?;
             dir.set_directory(version, directory.clone());
+            self.vnodes.shelve(dir);
             dir.keep_contents();
             if version == status.version {
                 return Ok((status, ttl, directory));

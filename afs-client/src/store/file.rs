@@ -182,11 +182,6 @@ impl CacheFile {
         self.saved.load(Ordering::Relaxed)
     }
 
-    /// Does it outlive the program?
-    pub(crate) fn is_kept(&self) -> bool {
-        self.key.is_some()
-    }
-
     /// The record in the index is to follow.
     fn mark(&self) {
         if self.key.is_some() && !self.marked.swap(true, Ordering::AcqRel) {

@@ -5,11 +5,12 @@
 //! about it (directory, link text, data) is labelled with the data version it belongs to.
 
 pub(crate) mod promise;
+mod shelf;
 pub(crate) mod status;
 mod table;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::auth::tokens::{Identity, ProofId};
 use crate::dir::Directory;
 use crate::error::Error;
 use crate::fs::Listing;
-use crate::store::{Author, CacheFile};
+use crate::store::{Author, CacheFile, DataCache};
 use crate::types::{DataVersion, Fid};
 use crate::volume::Volume;
 use promise::{Breaks, Promise, Stamp};
@@ -36,7 +37,9 @@ pub(crate) struct Vnode {
     known: RwLock<Known>,
     /// One status fetch at a time.
     pub(crate) fetching: tokio::sync::Mutex<()>,
-    pub(crate) data: Arc<CacheFile>,
+    cache: DataCache,
+    /// Its data, since somebody asked for it: most objects are only looked at.
+    data: OnceLock<Arc<CacheFile>>,
     /// Held by whoever changes what the server has of the data.
     pub(crate) storing: tokio::sync::Mutex<()>,
     /// The version of the data that the kernel may hold pages of.
@@ -65,6 +68,8 @@ struct Known {
     directory: Option<(DataVersion, Directory)>,
     /// The entries of the directory, as long as somebody reads them.
     listing: Weak<Listing>,
+    /// The directory was asked for since somebody looked at this.
+    consulted: AtomicBool,
     link: Option<(DataVersion, Bytes)>,
     /// Where the mount point with this version leads.
     mounted: Option<(DataVersion, Fid)>,
@@ -78,14 +83,15 @@ struct Rights {
 }
 
 impl Vnode {
-    pub(crate) fn new(fid: Fid, volume: Arc<Volume>, data: Arc<CacheFile>) -> Self {
+    pub(crate) fn new(fid: Fid, volume: Arc<Volume>, cache: DataCache) -> Self {
         Self {
             fid,
             volume,
             breaks: Breaks::default(),
             known: RwLock::default(),
             fetching: tokio::sync::Mutex::default(),
-            data,
+            cache,
+            data: OnceLock::new(),
             storing: tokio::sync::Mutex::default(),
             shown: Mutex::default(),
             opens: AtomicU64::new(0),
@@ -93,6 +99,39 @@ impl Vnode {
             doomed: Mutex::default(),
             writing: Mutex::default(),
             owed: Mutex::default(),
+        }
+    }
+
+    /// The data. It may have to be looked for on the disk.
+    pub(crate) fn data(&self) -> &Arc<CacheFile> {
+        if let Some(data) = self.data.get() {
+            return data;
+        }
+        let data = self
+            .data
+            .get_or_init(|| self.cache.file(&self.volume.cell.name, self.fid));
+        // What was learned before it was here. Who learns something from now on sees it.
+        self.tell_data();
+        data
+    }
+
+    /// The data, if anybody has asked for it.
+    pub(crate) fn loaded(&self) -> Option<&Arc<CacheFile>> {
+        self.data.get()
+    }
+
+    /// Is there anything that the server does not have?
+    pub(crate) fn is_modified(&self) -> bool {
+        self.loaded().is_some_and(|data| data.is_modified())
+    }
+
+    /// Tells the data what the server has, unless there are local changes.
+    pub(crate) fn tell_data(&self) {
+        if let Some(data) = self.loaded()
+            && !data.is_modified()
+            && let Some(status) = self.status()
+        {
+            data.set_server(status.served());
         }
     }
 
@@ -135,7 +174,7 @@ impl Vnode {
 
     /// Who wrote last: whose rights the store will need.
     pub(crate) fn writer(&self) -> Identity {
-        self.data.author().who
+        self.data().author().who
     }
 
     /// Changes the data as somebody, who is asked for if it is not known yet; `None` if there is something in it that
@@ -147,19 +186,19 @@ impl Vnode {
         change: impl FnOnce(&CacheFile) -> T,
     ) -> Option<T> {
         let _one = self.writing.lock();
-        if !self.data.is_modified() {
-            self.data.set_author(author());
+        if !self.is_modified() {
+            self.data().set_author(author());
         } else if self.writer() != who {
             return None;
         }
-        Some(change(&self.data))
+        Some(change(self.data()))
     }
 
     /// Is there something in it that was written while it was open, is not stored, and based on another version?
     pub(crate) fn is_left_behind(&self, status: &Status) -> bool {
         self.opens.load(Ordering::Acquire) == 0
-            && self.data.is_modified()
-            && self.data.version() != Some(status.version)
+            && self.is_modified()
+            && self.data().version() != Some(status.version)
     }
 
     /// Remembers an error that the next `close` or `fsync` has to tell.
@@ -257,6 +296,7 @@ impl Vnode {
     /// The directory of this version.
     pub(crate) fn directory(&self, version: DataVersion) -> Option<Directory> {
         let known = self.known.read();
+        known.consulted.store(true, Ordering::Relaxed);
         known
             .directory
             .as_ref()
@@ -286,6 +326,26 @@ impl Vnode {
             })
     }
 
+    /// Bytes of the directory in memory.
+    pub(crate) fn directory_bytes(&self) -> usize {
+        let known = self.known.read();
+        known
+            .directory
+            .as_ref()
+            .map_or(0, |(_, directory)| directory.blob().len())
+    }
+
+    /// Was the directory asked for since this was?
+    pub(crate) fn was_consulted(&self) -> bool {
+        self.known.read().consulted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has others have the memory. What the cache keeps of it stays there.
+    pub(crate) fn drop_directory(&self) {
+        self.keep_contents();
+        self.known.write().directory = None;
+    }
+
     /// We changed the directory, and now it has `after`: if nobody else did, our copy follows.
     pub(crate) fn edit_directory(&self, after: DataVersion, edit: impl FnOnce(&mut Directory) -> bool) {
         let mut known = self.known.write();
@@ -313,7 +373,7 @@ impl Vnode {
 
     /// Has the cache keep the directory or link text over a restart, if it can.
     pub(crate) fn keep_contents(&self) {
-        if !self.data.is_kept() {
+        if !self.cache.is_kept() {
             return;
         }
         let known = self.known.read();
@@ -323,7 +383,7 @@ impl Vnode {
             .or_else(|| known.link.clone());
         drop(known);
         if let Some((version, contents)) = contents {
-            self.data.keep(version, contents);
+            self.data().keep(version, contents);
         }
     }
 
@@ -342,9 +402,7 @@ impl Vnode {
 
     /// Something outside the table needs it.
     pub(crate) fn is_needed(&self) -> bool {
-        self.retained.load(Ordering::Acquire)
-            || self.opens.load(Ordering::Acquire) > 0
-            || self.data.is_modified()
+        self.retained.load(Ordering::Acquire) || self.opens.load(Ordering::Acquire) > 0 || self.is_modified()
     }
 }
 

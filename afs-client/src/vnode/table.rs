@@ -1,11 +1,13 @@
 //! The table of vnodes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Vnode;
+use super::shelf::Shelf;
 use crate::types::Fid;
 
 /// All vnodes, the least recently used ones first. Beyond the limit those that nothing needs are dropped.
@@ -13,6 +15,8 @@ use crate::types::Fid;
 pub(crate) struct Vnodes {
     by_fid: Mutex<LruCache<Fid, Arc<Vnode>>>,
     limit: usize,
+    /// Lock order: before the table.
+    directories: Mutex<Shelf>,
 }
 
 impl Vnodes {
@@ -20,6 +24,7 @@ impl Vnodes {
         Self {
             by_fid: Mutex::new(LruCache::unbounded()),
             limit,
+            directories: Mutex::new(Shelf::new(MAX_DIRECTORIES)),
         }
     }
 
@@ -39,9 +44,28 @@ impl Vnodes {
         fid: Fid,
         make: impl FnOnce() -> Vnode,
     ) -> (Arc<Vnode>, Vec<Arc<Vnode>>) {
-        let mut dropped = Vec::new();
         let mut by_fid = self.by_fid.lock();
         let vnode = Arc::clone(by_fid.get_or_insert(fid, || Arc::new(make())));
+        (vnode, self.trim(by_fid))
+    }
+
+    /// The kernel forgot a vnode: it may go. Gives those that have left the table.
+    pub(crate) fn forgot(&self, fid: Fid) -> Vec<Arc<Vnode>> {
+        let mut by_fid = self.by_fid.lock();
+        let Some(vnode) = by_fid.peek(&fid) else {
+            return Vec::new();
+        };
+        vnode.retained.store(false, Ordering::Release);
+        if by_fid.len() <= self.limit {
+            return Vec::new();
+        }
+        by_fid.demote(&fid);
+        self.trim(by_fid)
+    }
+
+    /// Drops what is too much, as far as it is found at once.
+    fn trim(&self, mut by_fid: MutexGuard<'_, LruCache<Fid, Arc<Vnode>>>) -> Vec<Arc<Vnode>> {
+        let mut dropped = Vec::new();
         for _ in 0..CHANCES {
             if by_fid.len() <= self.limit {
                 break;
@@ -53,7 +77,33 @@ impl Vnodes {
                 dropped.push(old);
             }
         }
-        (vnode, dropped)
+        drop(by_fid);
+        for old in &dropped {
+            self.directories.lock().remove(old.fid);
+        }
+        dropped
+    }
+
+    /// A vnode has its directory in memory, or has it no more; others may have to lose theirs.
+    pub(crate) fn shelve(&self, vnode: &Vnode) {
+        let gone = {
+            let mut directories = self.directories.lock();
+            match vnode.directory_bytes() {
+                0 => {
+                    directories.remove(vnode.fid);
+                    Vec::new()
+                }
+                bytes => {
+                    let consulted = |fid| self.peek(fid).is_some_and(|vnode| vnode.was_consulted());
+                    directories.put(vnode.fid, bytes, consulted)
+                }
+            }
+        };
+        for fid in gone {
+            if let Some(vnode) = self.peek(fid) {
+                vnode.drop_directory();
+            }
+        }
     }
 
     /// All of them.
@@ -76,5 +126,7 @@ impl Vnodes {
     }
 }
 
+/// Bytes of directories in memory, whatever the number of vnodes.
+const MAX_DIRECTORIES: usize = 128 << 20;
 /// Looks at so many old ones when a new one comes: those in use are passed over.
 const CHANCES: usize = 8;

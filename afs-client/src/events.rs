@@ -77,6 +77,10 @@ kinds! {
         ReadError "read_error",
         /// The connection was refused as it was protected.
         Security "security",
+        /// The replica is slower than usual: another one is asked too.
+        Slow "slow",
+        /// The replica makes no sense.
+        Nonsense "nonsense",
     }
 
     /// How a question where a volume is was answered.

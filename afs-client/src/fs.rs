@@ -11,6 +11,7 @@ pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
 mod fetching;
+mod hedge;
 mod inspect;
 pub(crate) mod locking;
 mod readahead;

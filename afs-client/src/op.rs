@@ -62,6 +62,8 @@ enum Action {
     Relocate,
     /// Another copy may be better.
     Elsewhere,
+    /// The server makes no sense: another copy, if there is one.
+    Distrust,
     /// Try once more, on a new connection.
     Reconnect,
 }
@@ -75,6 +77,7 @@ impl Action {
             Self::Wait => Some(Retry::Busy),
             Self::Relocate => Some(Retry::Moved),
             Self::Elsewhere => Some(Retry::ReadError),
+            Self::Distrust => Some(Retry::Nonsense),
             Self::Reconnect => Some(Retry::Security),
         }
     }
@@ -115,6 +118,11 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
             if class.may_repeat() =>
         {
             Action::Down
+        }
+        RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::TooLittleData { .. }
+            if kind.is_read_only() =>
+        {
+            Action::Distrust
         }
         RpcError::Transport(_)
         | RpcError::Reply(_)
@@ -209,39 +217,83 @@ impl<'a> Rotation<'a> {
                         self.history.failovers.count(why);
                     }
                 }
-                let dead_in = left.min(DEAD_IN);
-                let limits = if self.bulk {
-                    CallLimits {
-                        dead_in,
-                        idle_in: Some(left),
-                        hard_in: None,
-                    }
-                } else {
-                    CallLimits {
-                        dead_in,
-                        idle_in: None,
-                        hard_in: Some(left),
-                    }
-                };
-                let scope = Arc::clone(self.volume.cell.name.shared());
-                let target = Target {
-                    scope,
-                    limits,
-                    security: self.proof.security.clone(),
-                    ..Target::new(peer, ServiceId(1))
-                };
-                return Ok(Attempt {
-                    server,
-                    target,
-                    at: now,
-                    proof: self.proof.id,
-                    record: self.history.begin(self.about, peer, now),
-                });
+                return Ok(self.attempt(server, peer, now, left));
             }
             // All were tried: from the beginning, after a while.
             self.tried.clear();
             self.pause().await;
         }
+    }
+
+    fn attempt(&self, server: Arc<Server>, peer: SocketAddrV4, now: Instant, left: Duration) -> Attempt {
+        let dead_in = left.min(DEAD_IN);
+        let limits = if self.bulk {
+            CallLimits {
+                dead_in,
+                idle_in: Some(left),
+                hard_in: None,
+            }
+        } else {
+            CallLimits {
+                dead_in,
+                idle_in: None,
+                hard_in: Some(left),
+            }
+        };
+        let scope = Arc::clone(self.volume.cell.name.shared());
+        let target = Target {
+            scope,
+            limits,
+            security: self.proof.security.clone(),
+            ..Target::new(peer, ServiceId(1))
+        };
+        Attempt {
+            server,
+            target,
+            at: now,
+            proof: self.proof.id,
+            record: self.history.begin(self.about, peer, now),
+        }
+    }
+
+    /// How long the server of this try has before another replica is asked too; `None` if that is not to be.
+    pub(crate) fn patience(&self, first: &Attempt) -> Option<Duration> {
+        if self.class != Class::Reading || !self.volume.kind.is_read_only() {
+            return None;
+        }
+        self.volumes.hedges().lock().earn();
+        first.server.patience()
+    }
+
+    /// The same try with another replica, if there is one and the budget allows it.
+    pub(crate) fn second(&self, first: &Attempt) -> Option<Attempt> {
+        let now = clock::now();
+        let left = self.deadline.saturating_duration_since(now);
+        let (server, peer) = self.other(first)?;
+        if left.is_zero() || !self.volumes.hedges().lock().spend() {
+            return None;
+        }
+        self.history.retries.count(Retry::Slow);
+        Some(self.attempt(server, peer, now, left))
+    }
+
+    /// The other replica was quicker.
+    pub(crate) fn overtaken(&self, first: &Attempt) {
+        let took = clock::now().saturating_duration_since(first.at);
+        first.server.record_latency(took);
+    }
+
+    /// Another server that may have the same as the one of a try.
+    fn other(&self, first: &Attempt) -> Option<(Arc<Server>, SocketAddrV4)> {
+        let now = clock::now();
+        let servers = self.volume.ranked(self.spread);
+        servers.into_iter().find_map(|server| {
+            if server.id() == first.server.id() || self.volume.is_left_alone(&server, now) {
+                return None;
+            }
+            let peer = server.best_address(|peer| self.tried.contains(&peer))?;
+            Some((server, peer))
+        })
     }
 
     /// The best address that is up and was not tried; if all are down, the best that was not tried.
@@ -262,6 +314,10 @@ impl<'a> Rotation<'a> {
     /// The try succeeded.
     pub fn succeeded(&self, attempt: &Attempt) {
         attempt.record.succeeded();
+        if !self.bulk {
+            let took = clock::now().saturating_duration_since(attempt.at);
+            attempt.server.record_latency(took);
+        }
         Self::answered(attempt);
     }
 
@@ -281,11 +337,7 @@ impl<'a> Rotation<'a> {
         tracing::info!(server = %attempt.target.peer, volume = %self.volume.id, "a replica of another release");
         self.volume.leave_alone(&attempt.server, clock::now());
         self.tried.push(attempt.target.peer);
-        let servers = self.volume.servers();
-        servers.iter().any(|server| {
-            let tried = |peer| self.tried.contains(&peer);
-            !self.volume.is_left_alone(server, clock::now()) && server.best_address(tried).is_some()
-        })
+        self.other(attempt).is_some()
     }
 
     fn answered(attempt: &Attempt) {
@@ -323,9 +375,18 @@ impl<'a> Rotation<'a> {
         if error.fault().is_some_and(Fault::is_of_ticket) {
             self.proof.rejected(&self.volume.cell.name, peer, &error);
         }
+        let why = error.to_string();
         let error = Error::from(error);
         match action {
             Action::Fail => return Err(error),
+            Action::Distrust => {
+                tracing::warn!(server = %peer, volume = %self.volume.id, %why, "a replica is left alone for a while");
+                self.volume.leave_alone(&attempt.server, clock::now());
+                self.tried.push(peer);
+                if self.other(attempt).is_none() {
+                    return Err(error);
+                }
+            }
             Action::Reconnect if self.reconnected => return Err(error),
             // The old one has died of it.
             Action::Reconnect => self.reconnected = true,
@@ -439,7 +500,8 @@ mod tests {
                 ReadWrite,
                 Action::Fail,
             ),
-            (RpcError::TooMuchData(9), Idempotent, ReadOnly, Action::Fail),
+            (RpcError::TooMuchData(9), Idempotent, ReadOnly, Action::Distrust),
+            (RpcError::TooMuchData(9), Idempotent, ReadWrite, Action::Fail),
         ] {
             assert_eq!(decide(&error, class, kind), action, "{error:?} {class:?} {kind}");
         }

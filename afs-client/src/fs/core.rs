@@ -27,7 +27,7 @@ use crate::hidden::Hidden;
 use crate::history::{About, History};
 use crate::op::{Attempt, Class, Rotation};
 use crate::rpc::Procedure;
-use crate::rpc::client::{RpcError, call};
+use crate::rpc::client::RpcError;
 use crate::rpc::fs::FetchStatusOf;
 use crate::rpc::types::{AfsUuid, CallBack, FetchStatus};
 use crate::server::Servers;
@@ -369,8 +369,8 @@ impl Caller {
         let mut rotation = self.rotation(vnode, P::NAME, class, deadline)?;
         loop {
             let attempt = rotation.next().await?;
-            let noted = self.note(vnode, &attempt);
-            match call(&self.endpoint, &attempt.target, request).await {
+            let (attempt, noted, result) = self.call_hedged(vnode, &rotation, attempt, request).await;
+            match result {
                 Ok(reply) => {
                     rotation.succeeded(&attempt);
                     return Ok((reply, noted));

@@ -55,7 +55,7 @@ impl RpcError {
     }
 
     /// The server talks nonsense.
-    fn is_nonsense(&self) -> bool {
+    pub(crate) const fn is_nonsense(&self) -> bool {
         matches!(
             self,
             Self::Reply(_) | Self::TooMuchData(_) | Self::TooLittleData { .. }

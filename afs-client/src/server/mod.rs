@@ -4,6 +4,7 @@
 //! address goes down when a call to it got no answer and comes up with any answer at all (an abort is one); a server is
 //! down when all its addresses are. Database servers are kept the same way, each with one address.
 
+mod latency;
 mod pace;
 mod registry;
 
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub(crate) use latency::Hedges;
+use latency::Latencies;
 pub(crate) use pace::Aim;
 use pace::{AHEAD_MAX, Begun, Pace};
 pub use registry::{Origin, Servers};
@@ -71,8 +74,9 @@ pub struct Server {
     spread: u32,
     /// Short and last: nothing else is locked under it.
     reach: Mutex<Reach>,
-    /// As `reach`.
+    /// As `reach`; those that follow too.
     pace: Mutex<Pace>,
+    latencies: Mutex<Latencies>,
     /// For what is fetched ahead of readers.
     turns: Semaphore,
 }
@@ -116,6 +120,7 @@ impl Server {
             spread: spread % 16,
             reach: Mutex::new(Reach::default()),
             pace: Mutex::default(),
+            latencies: Mutex::default(),
             turns: Semaphore::new(AHEAD_MAX),
         };
         server.set_addresses(None, addresses);
@@ -253,6 +258,16 @@ impl Server {
     /// How much it has to do if it gets so many bytes more to send.
     pub(crate) fn load(&self, bytes: u64) -> u64 {
         self.pace.lock().load(bytes)
+    }
+
+    /// A small call to it took so long.
+    pub(crate) fn record_latency(&self, took: Duration) {
+        self.latencies.lock().add(took);
+    }
+
+    /// How long nearly all small calls to it have taken; `None` as long as that is not known.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.latencies.lock().patience()
     }
 
     /// Turns to ask it for what nobody waits for yet.

@@ -78,7 +78,7 @@ impl Pace {
     fn calls(&self) -> u64 {
         let (whole, single) = (self.whole.get(), self.single.get());
         if single <= 0.0 {
-            return CALLS_MIN;
+            return CALLS_FIRST;
         }
         bytes(GAIN * whole / single).clamp(CALLS_MIN, AHEAD_MAX as u64)
     }
@@ -86,10 +86,9 @@ impl Pace {
     /// How much is fetched ahead of a sequential reader. Twice what the calls carry: while the reader waits for a slow one
     /// the others go on.
     pub(crate) fn aim(&self) -> Aim {
-        let per_call = bytes(self.whole.get() * PIECE_SECONDS).max(UNIT_MIN);
+        let per_call = bytes(self.single.get() * PIECE_SECONDS);
         // The power of two below.
         let unit = (per_call / 2 + 1).next_power_of_two().clamp(UNIT_MIN, UNIT_MAX);
-        let unit = if self.whole.get() > 0.0 { unit } else { UNIT_FIRST };
         Aim {
             window: 2 * self.calls() * unit,
             unit,
@@ -161,14 +160,16 @@ fn bytes(value: f64) -> u64 {
 /// twelve (cache-manager.md 16).
 pub(crate) const AHEAD_MAX: usize = 12;
 const CALLS_MIN: u64 = 4;
+/// As long as nothing is known.
+const CALLS_FIRST: u64 = 8;
 /// How much more is tried than what has proved to be of use. With losses calls differ by more than two.
 const GAIN: f64 = 3.0;
 /// Pieces that take shorter tell of the round trip more than of the rate.
 const SAMPLE_MIN: u64 = 64 << 10;
-/// A piece is what comes in about so many seconds at the whole rate.
-const PIECE_SECONDS: f64 = 0.25;
+/// A piece is what one call carries in about so many seconds: several round trips, so that its start does not count for much,
+/// but not so long that the last of them are waited for.
+const PIECE_SECONDS: f64 = 0.5;
 const UNIT_MIN: u64 = 128 << 10;
-const UNIT_FIRST: u64 = 256 << 10;
 const UNIT_MAX: u64 = 1 << 20;
 const MEMORY: Duration = Duration::from_secs(10);
 /// One sample says little.
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn calls_grow_until_the_network_is_full() {
         let (mut pace, mut now) = (Pace::default(), crate::clock::now());
-        assert_eq!((pace.calls(), pace.aim().unit), (CALLS_MIN, UNIT_FIRST));
+        assert_eq!((pace.calls(), pace.aim().unit), (CALLS_FIRST, UNIT_MIN));
         // 32 packets in 20 ms for one call, and a network without end.
         fetch(&mut pace, &mut now, (2.2e6, 1e9), 3);
         assert_eq!((pace.calls(), pace.aim().unit), (AHEAD_MAX as u64, UNIT_MAX));
@@ -232,11 +233,11 @@ mod tests {
     #[test]
     fn load_is_what_is_under_way() {
         let (mut pace, mut now) = (Pace::default(), crate::clock::now());
-        assert!(pace.load(UNIT_FIRST) < u64::MAX);
-        let begun = pace.begin(now, UNIT_FIRST);
-        assert_eq!(pace.load(UNIT_FIRST), u64::MAX, "one is enough to begin with");
+        assert!(pace.load(UNIT_MIN) < u64::MAX);
+        let begun = pace.begin(now, UNIT_MIN);
+        assert_eq!(pace.load(UNIT_MIN), u64::MAX, "one is enough to begin with");
         now += Duration::from_millis(100);
-        pace.end(&begun, Some((now, UNIT_FIRST)));
+        pace.end(&begun, Some((now, UNIT_MIN)));
         fetch(&mut pace, &mut now, (1e7, 1e7), 3);
         let idle = pace.load(UNIT_MAX);
         let begun = pace.begin(now, UNIT_MAX);

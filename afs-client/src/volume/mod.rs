@@ -92,7 +92,10 @@ impl Volume {
                 let load = share.map(|bytes| {
                     let pace = server.single_pace();
                     // The reader would wait for it longer than the others help.
-                    let is_slow = pace > 0 && pace < best / SLOWER_MAX && !server.is_due(now);
+                    let is_slow = pace > 0
+                        && pace < best / SLOWER_MAX
+                        && bytes > pace / PIECES_A_SECOND
+                        && !server.is_due(now);
                     (is_slow, server.load(bytes))
                 });
                 (self.is_left_alone(server, now), load, server.rank())
@@ -117,5 +120,7 @@ impl Volume {
 
 /// A replica that sends so many times slower than another one gets no share of what is large.
 const SLOWER_MAX: u64 = 4;
+/// If it sends fewer pieces than this in a second.
+const PIECES_A_SECOND: u64 = 10;
 /// A release takes a while from the first of the replicas to the last.
 const LEFT_ALONE: Duration = Duration::from_secs(30);

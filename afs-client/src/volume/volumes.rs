@@ -22,7 +22,7 @@ use crate::rpc::Procedure;
 use crate::rpc::client::RpcError;
 use crate::rpc::types::{AddressQuery, AfsUuid, VolumeEntry};
 use crate::rpc::vl::{GetAddrs, GetEntryByName, NO_ENTRY};
-use crate::server::{Server, ServerId, Servers};
+use crate::server::{Hedges, Server, ServerId, Servers};
 use crate::trace::child;
 use crate::types::{CellId, VolumeId};
 use crate::xdr::Text;
@@ -36,6 +36,7 @@ pub struct Volumes {
     /// What the location database said, by name or number.
     entries: Mutex<HashMap<(CellId, String), Learnt>>,
     lookups: Tally<Located>,
+    hedges: Mutex<Hedges>,
 }
 
 /// An entry, and when it was learnt if it is believed still.
@@ -51,6 +52,7 @@ impl Volumes {
             by_id: RwLock::default(),
             entries: Mutex::default(),
             lookups: Tally::default(),
+            hedges: Mutex::default(),
         }
     }
 
@@ -64,6 +66,11 @@ impl Volumes {
     #[must_use]
     pub fn lookups(&self) -> &Tally<Located> {
         &self.lookups
+    }
+
+    /// The budget of calls to a second replica.
+    pub(crate) const fn hedges(&self) -> &Mutex<Hedges> {
+        &self.hedges
     }
 
     /// True if none was entered.

@@ -43,6 +43,7 @@ bench:
 	$(CARGO) bench -q -p fuse --bench vnodes || missed="$$missed vnodes"; \
 	RESTART_FILES=10000 $(CARGO) test -q --release -p testcell --test embedded a_restart_fetches -- --nocapture || missed="$$missed restart"; \
 	testcell/bench || missed="$$missed testcell"; \
+	testcell/bench-cache || missed="$$missed cache"; \
 	testcell/bench-traces || missed="$$missed traces"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
 

@@ -37,6 +37,7 @@ fuzz:
 bench:
 	testcell/cell/install
 	$(CARGO) build --release -p fuse
+	$(CARGO) build --release -p testcell --bin testcell-link
 	missed=; \
 	for name in bulk small memory wan fcrypt; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
 	for name in calls levels; do $(CARGO) bench -q -p testcell --bench $$name || missed="$$missed $$name"; done; \
@@ -44,6 +45,7 @@ bench:
 	RESTART_FILES=10000 $(CARGO) test -q --release -p testcell --test embedded a_restart_fetches -- --nocapture || missed="$$missed restart"; \
 	testcell/bench || missed="$$missed testcell"; \
 	testcell/bench-cache || missed="$$missed cache"; \
+	testcell/bench-wan || missed="$$missed testcell-wan"; \
 	testcell/bench-traces || missed="$$missed traces"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
 

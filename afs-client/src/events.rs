@@ -119,6 +119,8 @@ kinds! {
         ServedHit "served_hit",
         /// From a server to the cache.
         Fetched "fetched",
+        /// Into the cache ahead of a reader, who did not read it then.
+        AheadUnused "ahead_unused",
         /// From the cache to a server.
         Stored "stored",
     }
@@ -203,6 +205,14 @@ mod tests {
         tally.add(Flow::Stored, 4);
         tally.count(Flow::Fetched);
         let counts: Vec<_> = tally.iter().collect();
-        assert_eq!(counts, [("served_hit", 0), ("fetched", 1), ("stored", 5)]);
+        assert_eq!(
+            counts,
+            [
+                ("served_hit", 0),
+                ("fetched", 1),
+                ("ahead_unused", 0),
+                ("stored", 5)
+            ]
+        );
     }
 }

@@ -10,10 +10,14 @@ pub(crate) mod core;
 pub(crate) mod counts;
 pub(crate) mod data;
 mod edit;
+mod fetching;
 mod inspect;
 pub(crate) mod locking;
+mod readahead;
+mod series;
 mod state;
 mod storing;
+pub(crate) mod synthetic;
 mod types;
 mod unwanted;
 mod walk;
@@ -21,6 +25,7 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,6 +49,7 @@ use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
 use crate::events::{Broken, Cached, Tally};
+use crate::hidden::{Hidden, HiddenFile, Hiding};
 use crate::lock::{LockAsked, LockOwner, LockScope, Span};
 use crate::rpc::client::call;
 use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
@@ -52,7 +58,7 @@ use crate::rpc::types::AfsUuid;
 use crate::rpc::vl::ProbeServer;
 use crate::server::Servers;
 use crate::store::{DataCache, Left, Writer};
-use crate::types::Fid;
+use crate::types::{DataVersion, Fid};
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
@@ -108,6 +114,10 @@ impl AfsFs {
             } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
+        let hidden = match &config.cache {
+            CacheConfig::Dir { path, .. } => Hidden::in_dir(path),
+            CacheConfig::Memory { .. } => Hidden::default(),
+        };
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let [a, b, c, d, uuid @ ..] = random;
@@ -118,6 +128,7 @@ impl AfsFs {
             volumes: Volumes::new(endpoint.clone(), Arc::clone(&servers)),
             cells: config.cells,
             endpoint: endpoint.clone(),
+            runtime: tokio::runtime::Handle::current(),
             servers,
             vnodes: Vnodes::new(config.max_vnodes),
             cache,
@@ -137,7 +148,10 @@ impl AfsFs {
             counts: counts::Counts::default(),
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
+            sysnames: config.sysnames,
+            hidden,
             history: crate::history::History::default(),
+            series: Mutex::new(lru::LruCache::new(SERIES)),
             unwanted: unwanted::Unwanted::default(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
@@ -258,7 +272,7 @@ impl AfsFs {
     /// The root: the directory of cells.
     #[must_use]
     pub fn root(&self) -> Fid {
-        walk::ROOT
+        synthetic::ROOT
     }
 
     /// The queue of what the kernel must forget. Some for the first caller only.
@@ -285,6 +299,16 @@ impl AfsFs {
         self.0.vnodes.len()
     }
 
+    /// Removes what an earlier program has removed while it was open, and did not live to see closed. To be called when all
+    /// files are known that are open still. Needs a tokio runtime, on which that goes on for as long as it takes.
+    pub fn remove_hidden(&self) {
+        let left = self.0.hidden.all();
+        if !left.is_empty() {
+            let task = tokio::spawn(remove_hidden(Caller::nobody(&self.0.core), left)).abort_handle();
+            self.0.tasks.lock().push(task);
+        }
+    }
+
     /// Finds the home cell and its root volume: what a mount needs at the least.
     ///
     /// # Errors
@@ -292,7 +316,7 @@ impl AfsFs {
     /// The cell is unknown, or nobody answers.
     pub async fn check_home(&self) -> Result<(), Error> {
         let home = self.0.cells.home().clone();
-        match self.0.lookup(walk::ROOT, home.as_str().as_bytes()).await {
+        match self.0.lookup(synthetic::ROOT, home.as_str().as_bytes()).await {
             Ok(Lookup::Found(_)) => Ok(()),
             // Says why.
             Ok(Lookup::Absent { .. }) => self.0.cells.resolve(&home).await.map(drop),
@@ -408,7 +432,7 @@ impl AfsFs {
 
     /// Opens a file: its status is valid afterwards.
     pub async fn open(&self, fid: Fid, flags: OpenFlags) -> Result<Opened, Error> {
-        if fid == walk::ROOT {
+        if synthetic::is_synthetic(fid) {
             return Err(Errno::ISDIR.into());
         }
         self.0.open(&self.0.vnode(fid)?, flags).await
@@ -556,6 +580,16 @@ impl AfsFs {
     /// without a race.
     pub async fn rename_new(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
         self.0.rename_new(from_dir, from, to_dir, to).await
+    }
+
+    /// The version of a directory that may be listed, without waiting: while it is the same, so are the entries.
+    pub fn opendir_cached(&self, dir: Fid) -> Option<Result<DataVersion, Error>> {
+        self.0.opendir_cached(dir)
+    }
+
+    /// The version of a directory that may be listed.
+    pub async fn opendir(&self, dir: Fid) -> Result<DataVersion, Error> {
+        self.0.opendir(dir).await
     }
 
     /// The entries of a directory, without waiting.
@@ -718,6 +752,32 @@ async fn left_behind(core: Caller, mut left: Vec<Left>) {
     }
 }
 
+/// Removes the hidden names that an earlier program has left. Ends when none is left.
+async fn remove_hidden(core: Caller, mut left: Vec<(HiddenFile, Hiding)>) {
+    while !left.is_empty() {
+        let mut later = Vec::new();
+        for (file, hiding) in left {
+            match core
+                .as_identity(hiding.who)
+                .remove_left_hidden(&file, hiding)
+                .await
+            {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::debug!(?file, %error, "a removed file is left behind still");
+                    later.push((file, hiding));
+                }
+            }
+        }
+        left = later;
+        if !left.is_empty() {
+            clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
+        }
+    }
+}
+
+/// Directories of which it is noted how their files are opened.
+const SERIES: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const FILE_SERVICE: u16 = 1;
 const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;

@@ -19,7 +19,9 @@ use crate::error::{Error, vice};
 use crate::events::Retry;
 use crate::history::{About, History, Record};
 use crate::rpc::client::RpcError;
+use crate::rpc::types::FetchStatus;
 use crate::server::{Change, Server};
+use crate::types::DataVersion;
 use crate::volume::{Volume, VolumeKind, Volumes};
 
 /// May a call whose outcome is unknown be made again?
@@ -133,6 +135,8 @@ pub struct Rotation<'a> {
     deadline: Instant,
     /// Data is moved: the call may take long as long as it moves.
     bulk: bool,
+    /// Whichever replica has sent so many bytes first will do.
+    spread: Option<u64>,
     /// Addresses that failed in this operation.
     tried: Vec<SocketAddrV4>,
     /// Where the last try failed, and why there is another one.
@@ -162,6 +166,7 @@ impl<'a> Rotation<'a> {
             class,
             deadline,
             bulk: false,
+            spread: None,
             tried: Vec::new(),
             failed: None,
             reconnected: false,
@@ -175,6 +180,14 @@ impl<'a> Rotation<'a> {
     #[must_use]
     pub fn bulk(self) -> Self {
         Self { bulk: true, ..self }
+    }
+
+    /// An operation that has a server send so many bytes, one of many that may go on at the same time: of a read-only volume
+    /// all replicas take their share.
+    #[must_use]
+    pub(crate) fn spread(self, bytes: u64) -> Self {
+        let spread = self.volume.kind.is_read_only().then_some(bytes);
+        Self { spread, ..self }
     }
 
     /// The next server to try.
@@ -233,8 +246,7 @@ impl<'a> Rotation<'a> {
 
     /// The best address that is up and was not tried; if all are down, the best that was not tried.
     fn choose(&self) -> Option<(Arc<Server>, SocketAddrV4)> {
-        let mut servers = self.volume.servers();
-        servers.sort_by_key(|server| server.rank());
+        let servers = self.volume.ranked(self.spread);
         let skip = |peer| self.tried.contains(&peer);
         let up = servers
             .iter()
@@ -251,6 +263,29 @@ impl<'a> Rotation<'a> {
     pub fn succeeded(&self, attempt: &Attempt) {
         attempt.record.succeeded();
         Self::answered(attempt);
+    }
+
+    /// Has the server of a read-only volume that was tried another version of an object than the `known` one, and may
+    /// another server have that? Then it is to be tried: a release has reached some replicas and not others, and what they
+    /// have must not be mixed.
+    pub(crate) fn is_of_another_release(
+        &mut self,
+        attempt: &Attempt,
+        known: Option<DataVersion>,
+        found: &FetchStatus,
+    ) -> bool {
+        let differs = known.is_some_and(|known| found.data_version() != known);
+        if !self.volume.kind.is_read_only() || !differs {
+            return false;
+        }
+        tracing::info!(server = %attempt.target.peer, volume = %self.volume.id, "a replica of another release");
+        self.volume.leave_alone(&attempt.server, clock::now());
+        self.tried.push(attempt.target.peer);
+        let servers = self.volume.servers();
+        servers.iter().any(|server| {
+            let tried = |peer| self.tried.contains(&peer);
+            !self.volume.is_left_alone(server, clock::now()) && server.best_address(tried).is_some()
+        })
     }
 
     fn answered(attempt: &Attempt) {

@@ -48,6 +48,12 @@ enum Lie {
     DirectoryChain,
     /// The directory ends early.
     DirectoryShort,
+    /// A name in the directory has a slash in it.
+    DirectorySlash,
+    /// A name in the directory leads to the directory itself.
+    DirectoryLoop,
+    /// What the file is changes with each answer.
+    Kind,
     /// A reply announces more data than was asked for.
     DataLong,
     /// A reply announces less data than there is.
@@ -66,6 +72,7 @@ enum Lie {
 
 struct Server {
     lie: Lie,
+    asked: AtomicU32,
     address: Ipv4Addr,
 }
 
@@ -99,7 +106,12 @@ impl Server {
         };
         FetchStatus {
             interface_version: 1,
-            file_type: if is_root { 2 } else { 1 },
+            file_type: match (is_root, self.lie) {
+                (true, _) => 2,
+                // A file, then a link, and so on.
+                (false, Lie::Kind) => 1 + 2 * (self.asked.fetch_add(1, Ordering::Relaxed) % 2),
+                (false, _) => 1,
+            },
             link_count: 1,
             length_low: u32::try_from(length & 0xffff_ffff).unwrap(),
             length_high: u32::try_from(length >> 32).unwrap(),
@@ -126,6 +138,18 @@ impl Server {
                 blob.into()
             }
             (true, Lie::DirectoryShort) => root().blob().slice(..1000),
+            (true, Lie::DirectorySlash) => {
+                let mut blob = root().blob().to_vec();
+                let at = blob.windows(4).position(|name| name == b"file").unwrap();
+                blob[at + 1] = b'/';
+                blob.into()
+            }
+            (true, Lie::DirectoryLoop) => {
+                let own = (VnodeId(1), Uniquifier(1));
+                let mut looped = Directory::new(own, own);
+                looped.create(b"file", own.0, own.1).unwrap();
+                looped.blob().clone()
+            }
             (true, _) => root().blob().clone(),
             (false, _) => data(),
         };
@@ -285,7 +309,11 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         bind: SocketAddrV4::new(address, port),
         ..EndpointConfig::default()
     };
-    let server = Arc::new(Server { lie, address });
+    let server = Arc::new(Server {
+        lie,
+        asked: AtomicU32::new(0),
+        address,
+    });
     let mut endpoints = Vec::new();
     for (port, service) in [(7003, 52), (7000, 1)] {
         let endpoint = Endpoint::bind(bound(port), Arc::new(NullSink)).await.unwrap();
@@ -308,6 +336,7 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         max_vnodes: 100,
         tokens: afs_client::auth::TokenRules::default(),
         locks: afs_client::lock::LockScope::default(),
+        sysnames: afs_client::sysname::SysNames::default(),
     };
     (AfsFs::start(config, Arc::new(NullSink)).await.unwrap(), endpoints)
 }
@@ -365,6 +394,7 @@ fn lies_are_io_errors() {
         Lie::DirectoryBytes,
         Lie::DirectoryChain,
         Lie::DirectoryShort,
+        Lie::DirectorySlash,
         Lie::DataLong,
         Lie::DataShort,
         Lie::DataCut,
@@ -376,6 +406,21 @@ fn lies_are_io_errors() {
         let error = read.map(|data| data.len()).expect_err(&format!("{lie:?}"));
         assert_eq!(error.errno(), EIO, "{lie:?}: {error}");
         assert!(warnings > 0, "{lie:?}: {error}");
+    }
+}
+
+#[test]
+fn a_directory_in_itself_is_no_file() {
+    let (read, _) = outcome(Lie::DirectoryLoop);
+    assert_eq!(read.unwrap_err().errno(), 21, "EISDIR");
+}
+
+#[test]
+fn what_something_is_may_change() {
+    // As long as it says that it is a file there are its bytes; never those of a link.
+    match outcome(Lie::Kind).0 {
+        Ok(read) => assert!(read == data()),
+        Err(error) => assert!([5, 40].contains(&error.errno()), "EIO or ELOOP: {error}"),
     }
 }
 

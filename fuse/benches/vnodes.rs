@@ -163,6 +163,7 @@ async fn start(folder: &Path) -> AfsFs {
         max_vnodes: MAX_VNODES,
         tokens: TokenRules::default(),
         locks: LockScope::Whole,
+        sysnames: afs_client::sysname::SysNames::default(),
     };
     AfsFs::start(config, Arc::new(NullSink)).await.unwrap()
 }

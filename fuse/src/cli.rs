@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use afs_client::lock::LockScope;
+use afs_client::sysname::SysNames;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::Rule;
@@ -177,6 +178,11 @@ pub struct Client {
     /// takes the whole file), or none. Locks on parts of a file are else among the programs of this machine
     #[arg(long, env = "AFS_LOCKS", value_name = "WHICH", value_enum, default_value_t)]
     pub locks: Locks,
+
+    /// What `@sys' in a path stands for: the first of these, with commas between them, that there is in the directory
+    /// [default: what OpenAFS calls this system, e.g. amd64_linux26]
+    #[arg(long, env = "AFS_SYSNAME", value_name = "NAMES")]
+    pub sysname: Option<SysNames>,
 
     /// Refuse every change
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]
@@ -384,6 +390,7 @@ mod tests {
             (vec!["--port", "0", "/afs"], "not in 1..=65535"),
             (vec!["--metrics", "nine", "/afs"], "invalid socket address"),
             (vec!["--deadline", "0", "/afs"], "not in 1..=86400"),
+            (vec!["--sysname", "a/b", "/afs"], "does not end in @sys"),
             (vec!["--connection-expiry", "0", "/afs"], "not in 1..=86400"),
         ] {
             let error = mount(&line).unwrap_err();

@@ -193,6 +193,7 @@ fn serve_on(
     let _ = caller.ready();
     metrics.attached(false);
     ready(&fs, &metrics);
+    runtime.block_on(async { fs.remove_hidden() });
 
     runtime.block_on(wait(ended, signals, at, &fs));
     pages.end();
@@ -305,6 +306,7 @@ async fn start(
             max_vnodes: MAX_VNODES,
             tokens: tokens.clone(),
             locks: options.locks.into(),
+            sysnames: options.sysname.clone().unwrap_or_default(),
         };
         match AfsFs::start(config, Arc::clone(metrics) as Arc<dyn rxrpc::events::Sink>).await {
             Ok(fs) => return Ok(fs),

@@ -52,6 +52,9 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
     };
     if tokio::time::timeout(PATIENCE, all).await.is_err() {
         tracing::warn!("not every volume is found again: requests for what is in it fail until it is");
+    } else {
+        // All that is open is known.
+        shared.fs().remove_hidden();
     }
     shared.fs().doubt_everything();
     tracing::info!(nodes, files, volumes, "took over from an earlier process");

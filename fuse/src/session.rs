@@ -199,6 +199,8 @@ mod tests {
         let plain = text(Options::default());
         assert!(plain.starts_with("fd=5,rootmode=40000,user_id="), "{plain}");
         assert!(!plain.contains("allow_other"));
+        // The bits of files do not say who may do what.
+        assert!(!plain.contains("default_permissions"));
         assert!(
             text(Options {
                 allow_other: true,
@@ -216,6 +218,7 @@ mod tests {
             allow_other: false,
         });
         assert!(options.mount_options.contains(&MountOption::RO));
+        assert!(!options.mount_options.contains(&MountOption::DefaultPermissions));
         assert_eq!(options.acl, SessionACL::Owner);
     }
 

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 
 use super::AfsFs;
 use super::data::Handle;
+use super::synthetic::is_synthetic;
 use super::types::{HandleId, Invalidation, OpenFlags};
-use super::walk::ROOT;
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::error::Error;
+use crate::hidden::HiddenFile;
 use crate::types::{CellId, Fid, VolumeId};
 
 impl AfsFs {
@@ -64,7 +65,7 @@ impl AfsFs {
     ///
     /// `ESTALE`: the volume was not entered.
     pub fn adopt(&self, fid: Fid) -> Result<(), Error> {
-        if fid != ROOT {
+        if !is_synthetic(fid) {
             self.0.vnode(fid)?.retained.store(true, Ordering::Release);
         }
         Ok(())
@@ -81,6 +82,11 @@ impl AfsFs {
         core.next_handle
             .fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
         let handle = Handle::new(Arc::clone(&vnode), flags, core.who);
+        let file = HiddenFile::new(&vnode.volume.cell.name, fid);
+        if let Some(hiding) = core.hidden.find(&file) {
+            let (dir, dir_unique) = hiding.dir;
+            *vnode.doomed.lock() = Some((fid.sibling(dir, dir_unique), file.name()));
+        }
         if core.handles.lock().insert(id, handle).is_none() {
             vnode.opens.fetch_add(1, Ordering::AcqRel);
         }

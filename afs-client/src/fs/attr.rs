@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use super::Access;
 use super::core::{Caller, Core};
-use super::data::ROUNDS;
+use super::data::{ROUNDS, check_length};
+use super::synthetic::{FOREVER, is_synthetic, target};
 use super::types::{Attr, Kind, SetAttr, StatFs};
-use super::walk::{FOREVER, ROOT, root_attr};
 use crate::error::Error;
 use crate::events::Cached;
 use crate::op::Class;
@@ -22,8 +22,8 @@ use crate::vnode::status::{DELETE, INSERT, LOOKUP, to_seconds};
 
 impl Caller {
     pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
-        if fid == ROOT {
-            return Some(Ok((root_attr(), FOREVER)));
+        if is_synthetic(fid) {
+            return Some(Ok((self.synthetic(fid), FOREVER)));
         }
         let vnode = self.vnodes.get(fid)?;
         let (status, ttl) = self.valid(&vnode)?;
@@ -35,8 +35,8 @@ impl Caller {
     }
 
     pub(crate) async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> {
-        if fid == ROOT {
-            return Ok((root_attr(), FOREVER));
+        if is_synthetic(fid) {
+            return Ok((self.synthetic(fid), FOREVER));
         }
         let vnode = self.vnode(fid)?;
         let (status, ttl) = self.status(&vnode).await?;
@@ -45,7 +45,7 @@ impl Caller {
     }
 
     pub(crate) async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
-        if fid == ROOT {
+        if is_synthetic(fid) {
             return Err(Errno::ROFS.into());
         }
         let vnode = self.vnode(fid)?;
@@ -95,6 +95,7 @@ impl Caller {
             Kind::Directory => return Err(Errno::ISDIR.into()),
             Kind::Symlink => return Err(Errno::INVAL.into()),
         }
+        check_length(size)?;
         self.cut(vnode, size).await?;
         let stored = self.store(vnode, false).await;
         if stored.is_err() && vnode.opens.load(std::sync::atomic::Ordering::Acquire) == 0 {
@@ -119,7 +120,7 @@ impl Caller {
     }
 
     pub(crate) async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
-        if fid == ROOT {
+        if is_synthetic(fid) {
             return if access.write {
                 Err(Errno::ROFS.into())
             } else {
@@ -152,6 +153,10 @@ impl Caller {
     }
 
     pub(crate) async fn readlink(&self, fid: Fid) -> Result<Bytes, Error> {
+        if is_synthetic(fid) {
+            let text = target(fid, self.cells.home().as_str()).ok_or(Errno::INVAL)?;
+            return Ok(text.into());
+        }
         let vnode = self.vnode(fid)?;
         let (status, _) = self.status(&vnode).await?;
         if status.kind != Kind::Symlink {
@@ -167,7 +172,7 @@ impl Caller {
             free,
             name_max: 255,
         };
-        if fid == ROOT {
+        if is_synthetic(fid) {
             return Ok(space(0, 0));
         }
         let vnode = self.vnode(fid)?;

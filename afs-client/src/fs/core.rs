@@ -10,17 +10,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rxrpc::net::Endpoint;
 use tokio::sync::mpsc;
 
+use super::series::Opens;
 use super::types::{HandleId, Invalidation, Kind};
 use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
 use crate::events::{Broken, Cached, Tally};
+use crate::hidden::Hidden;
 use crate::history::{About, History};
 use crate::op::{Attempt, Class, Rotation};
 use crate::rpc::Procedure;
@@ -29,6 +32,7 @@ use crate::rpc::fs::FetchStatusOf;
 use crate::rpc::types::{AfsUuid, CallBack, FetchStatus};
 use crate::server::Servers;
 use crate::store::{DataCache, Left};
+use crate::sysname::SysNames;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
 use crate::vnode::status::{LOOKUP, OWNER, Status};
@@ -39,6 +43,8 @@ use crate::volume::{Volume, Volumes};
 pub(crate) struct Core {
     pub(crate) cells: Arc<Cells>,
     pub(crate) endpoint: Endpoint,
+    /// What is fetched ahead is fetched there, whoever notices that it should be.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) servers: Arc<Servers>,
     pub(crate) volumes: Volumes,
     pub(crate) vnodes: Vnodes,
@@ -61,7 +67,11 @@ pub(crate) struct Core {
     pub(crate) counts: super::counts::Counts,
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
     pub(crate) locks: super::locking::Locks,
+    pub(crate) sysnames: SysNames,
+    pub(crate) hidden: Hidden,
     pub(crate) history: History,
+    /// How files of the directories that were read from last are opened.
+    pub(super) series: Mutex<LruCache<Fid, Opens>>,
     pub(crate) unwanted: super::unwanted::Unwanted,
 }
 

@@ -1,14 +1,12 @@
 //! File data: handles, reading through the cache, and writing into it.
 //!
-//! The machine: a read takes what is here, has the rest fetched in pieces (each by a task of its own, so that several are
-//! under way), and waits for the pieces that it needs. A write goes into the cache; `close` and `fsync` store
-//! ([`storing`](super::storing)).
+//! The machine: a read takes what is here, has the rest fetched in pieces ([`fetching`](super::fetching)) and waits for
+//! those that it needs; whether it waited or not, more is fetched ahead of somebody who reads in sequence
+//! ([`readahead`](super::readahead)). A write goes into the cache; `close` and `fsync` store ([`storing`](super::storing)).
 
 use std::ops::Range;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,15 +14,15 @@ use rustix::io::Errno;
 use tracing::Instrument as _;
 
 use super::core::Caller;
+use super::fetching::For;
+use super::readahead::{Reader, unit_of};
 use super::types::{HandleId, Kind, OpenFlags, Opened};
 use crate::auth::tokens::Identity;
 use crate::clock;
 use crate::error::Error;
 use crate::events::{Cached, Flow};
-use crate::op::Class;
-use crate::rpc::client::{RpcError, fetch_data};
-use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs};
-use crate::store::{Author, CacheFile, Fill};
+use crate::server::Aim;
+use crate::store::{Author, CacheFile};
 use crate::trace::child;
 use crate::vnode::Vnode;
 use crate::vnode::status::{INSERT, Status, WRITE};
@@ -36,8 +34,8 @@ pub(crate) struct Handle {
     flags: OpenFlags,
     /// Who opened it: all that is done through it is done with that one's rights, whoever the kernel says asks.
     pub(crate) who: Identity,
-    /// Where a sequential reader goes on.
-    next: Arc<Mutex<u64>>,
+    /// How it is read.
+    reader: Arc<Mutex<Reader>>,
     /// A lock that was taken through it is gone, and others may have had it since.
     pub(super) lost: Arc<AtomicBool>,
 }
@@ -48,7 +46,7 @@ impl Handle {
             vnode,
             flags,
             who,
-            next: Arc::default(),
+            reader: Arc::default(),
             lost: Arc::default(),
         }
     }
@@ -99,6 +97,9 @@ impl Caller {
         }
         if flags.read && !status.is_readable_with(status.access) {
             return Err(Errno::ACCESS.into());
+        }
+        if flags.read && !flags.truncate {
+            self.note_open(vnode, status);
         }
         let keep_cache = vnode.shown.lock().replace(status.version) == Some(status.version);
         vnode.opens.fetch_add(1, Ordering::AcqRel);
@@ -153,9 +154,10 @@ impl Caller {
             .read(offset..offset.saturating_add(len.into()), &mut out)
         {
             Ok(true) => {
-                *handle.next.lock() = offset + out.len() as u64;
                 self.counts.hits.count(Cached::Data);
                 self.counts.flows.add(Flow::ServedHit, out.len() as u64);
+                self.as_identity(handle.who)
+                    .read_ahead(&handle, &(offset..offset + out.len() as u64));
                 Some(Ok(out.into()))
             }
             Ok(false) => None,
@@ -170,13 +172,7 @@ impl Caller {
         let opener = self.as_identity(handle.who);
         let vnode = &handle.vnode;
         let range = offset..offset.saturating_add(len.into());
-        let sequential = {
-            let mut next = handle.next.lock();
-            let sequential = *next == offset || offset.abs_diff(*next) <= AHEAD;
-            *next = range.end;
-            sequential
-        };
-        let deadline = self.until();
+        let mut is_first = true;
         for _ in 0..ROUNDS {
             let (status, _) = opener.status(vnode).await?;
             if !status.is_readable_with(status.access) {
@@ -192,14 +188,20 @@ impl Caller {
                 continue;
             }
             self.counts.misses.count(Cached::Data);
-            let (want, unit) = if sequential {
-                (offset..range.end + AHEAD, LARGE)
-            } else {
-                (range.clone(), SMALL)
+            let aim = self.aim(vnode);
+            let (ahead, is_sequential) = {
+                let mut reader = handle.reader.lock();
+                let ahead = is_first.then(|| reader.note(&range, aim)).flatten();
+                (ahead, reader.is_sequential())
             };
-            opener.begin_fetch(vnode, want, unit, deadline);
+            is_first = false;
+            let unit = if is_sequential { aim.unit } else { unit_of(&range) };
+            opener.begin_fetch(vnode, range.clone(), unit, &For::Waiting(self.until()));
+            if let Some(ahead) = ahead {
+                opener.begin_fetch(vnode, ahead, unit, &For::Reader(Arc::clone(&handle.reader)));
+            }
             let fetched = self
-                .fetched(vnode, &range, deadline)
+                .fetched(vnode, &range)
                 .instrument(child!("cache.wait"))
                 .await?;
             if !fetched && let Some(bytes) = opener.read_past(vnode, &range).await? {
@@ -210,85 +212,20 @@ impl Caller {
         Err(Errno::AGAIN.into())
     }
 
-    /// Starts a task for each piece of `want` that is not here and not under way.
-    fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, deadline: Instant) {
-        for fill in vnode.data().begin_fills(want, unit) {
-            let (caller, vnode) = (self.clone(), Arc::clone(vnode));
-            let fetch = async move { caller.fetch(&vnode, fill, deadline).await };
-            tokio::spawn(fetch.in_current_span());
+    /// Fetches ahead of somebody who has read what was here.
+    fn read_ahead(&self, handle: &Handle, read: &Range<u64>) {
+        let (vnode, aim) = (&handle.vnode, self.aim(&handle.vnode));
+        let ahead = handle.reader.lock().note(read, aim);
+        if let Some(ahead) = ahead {
+            self.begin_fetch(vnode, ahead, aim.unit, &For::Reader(Arc::clone(&handle.reader)));
         }
     }
 
-    /// Reads past the cache, which does not do its work; `None` if the file has changed meanwhile.
-    async fn read_past(&self, vnode: &Arc<Vnode>, range: &Range<u64>) -> Result<Option<Bytes>, Error> {
-        let (version, sent) = self.fetch_range(vnode, range.clone()).await?;
-        Ok(vnode.data().patched(range, version, &sent)?.map(Bytes::from))
-    }
-
-    /// Waits until nothing of `range` is under way. False if something of it can only be had past the cache.
-    async fn fetched(&self, vnode: &Vnode, range: &Range<u64>, deadline: Instant) -> Result<bool, Error> {
-        loop {
-            let mut changed = pin!(vnode.data().changed());
-            changed.as_mut().enable();
-            let filling = vnode.data().filling(range);
-            if filling.is_empty() {
-                return Ok(true);
-            }
-            if tokio::time::timeout_at((deadline + SLACK).into(), changed)
-                .await
-                .is_err()
-            {
-                return Err(Errno::TIMEDOUT.into());
-            }
-            match filling.iter().find_map(|filling| filling.failure()) {
-                Some(Some(error)) => return Err(error.clone()),
-                Some(None) => return Ok(false),
-                None => {}
-            }
-        }
-    }
-
-    /// Fetches one piece.
-    async fn fetch(&self, vnode: &Vnode, fill: Fill, deadline: Instant) {
-        if let Err(error) = fill.prepare() {
-            return fill.fail_here(&error);
-        }
-        let range = fill.range().clone();
-        let request = FetchDataArgs {
-            fid: vnode.fid.into(),
-            position: range.start,
-            length: range.end - range.start,
-        };
-        let mut rotation = match self.rotation(vnode, FETCH_DATA_NAME, Class::Reading, deadline) {
-            Ok(rotation) => rotation.bulk(),
-            Err(error) => return fill.fail(error),
-        };
-        loop {
-            let attempt = match rotation.next().await {
-                Ok(attempt) => attempt,
-                Err(error) => return fill.fail(error),
-            };
-            let noted = self.note(vnode, &attempt);
-            let mut sink = |at, parts: &[Bytes]| fill.put(at, parts);
-            match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
-                Ok((length, reply)) => {
-                    rotation.succeeded(&attempt);
-                    self.counts.flows.add(Flow::Fetched, length);
-                    match self.learn(vnode, &reply.status, Some(&reply.callback), &noted) {
-                        Ok(status) => drop(fill.commit(range.start + length, status.version)),
-                        Err(error) => fill.fail(error),
-                    }
-                    return;
-                }
-                Err(RpcError::Cache(error)) => return fill.fail_here(&error),
-                Err(error) => {
-                    self.on_error(vnode, &error);
-                    if let Err(error) = rotation.failed(&attempt, error).await {
-                        return fill.fail(error);
-                    }
-                }
-            }
-        }
+    /// How much is fetched ahead: what the servers can make use of, but not so much that others lose what they have cached.
+    fn aim(&self, vnode: &Vnode) -> Aim {
+        let aim = vnode.volume.aim();
+        let window = aim.window.min(self.cache.max_bytes() / CACHE_SHARE);
+        Aim { window, ..aim }
     }
 
     /// Writes into the cache without waiting, if there is room for it.
@@ -297,7 +234,8 @@ impl Caller {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
         };
-        if let Err(error) = handle.check_writing() {
+        let end = offset.saturating_add(data.len() as u64);
+        if let Err(error) = handle.check_writing().and_then(|()| check_length(end)) {
             return Some(Err(error));
         }
         if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
@@ -338,6 +276,7 @@ impl Caller {
     pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         let handle = self.handle(id)?;
         handle.check_writing()?;
+        check_length(offset.saturating_add(data.len() as u64))?;
         if !handle.vnode.is_modified() {
             // If that fails the store will tell.
             let _ = self.as_identity(handle.who).status(&handle.vnode).await;
@@ -362,6 +301,8 @@ impl Caller {
             return;
         };
         let vnode = handle.vnode;
+        let unused = handle.reader.lock().leave(vnode.data().len());
+        self.counts.flows.add(Flow::AheadUnused, unused);
         self.as_identity(handle.who).unlock_handle(id, &vnode).await;
         let doomed = if vnode.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
             vnode.doomed.lock().take()
@@ -370,7 +311,11 @@ impl Caller {
         };
         if let Some((dir, name)) = doomed {
             vnode.data().discard();
-            if let Err(error) = self.as_identity(handle.who).remove_file(dir, &name).await {
+            if let Err(error) = self
+                .as_identity(handle.who)
+                .remove_hidden(dir, &name, &vnode)
+                .await
+            {
                 tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
             }
         } else if handle.flags.write && vnode.is_modified() {
@@ -379,13 +324,17 @@ impl Caller {
     }
 }
 
-/// Pieces of a sequential read.
-const LARGE: u64 = 1 << 20;
-/// Pieces of any other.
-const SMALL: u64 = 128 << 10;
-/// How far ahead of a sequential reader is fetched.
-const AHEAD: u64 = 3 << 20;
+/// Can a file be so long? OpenAFS 1.8 that was asked for 2^63 - 1 bytes gave no answer any more.
+pub(super) fn check_length(bytes: u64) -> Result<(), Error> {
+    if bytes > LONGEST {
+        return Err(Errno::FBIG.into());
+    }
+    Ok(())
+}
+
+/// What a volume can hold: it counts KiB, in 31 bits.
+const LONGEST: u64 = (i32::MAX as u64) << 10;
+/// Of the cache, what is fetched ahead of one reader may have so much.
+const CACHE_SHARE: u64 = 8;
 /// A file that changes more often while it is being read is given up.
 pub(super) const ROUNDS: usize = 8;
-/// The fetch has the deadline itself; the wait for it gives it time to say so.
-const SLACK: std::time::Duration = std::time::Duration::from_secs(2);

@@ -11,15 +11,17 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::core::{Caller, Core, Noted};
+use super::synthetic::is_synthetic;
 use super::types::{Entry, Invalidation, Kind, OpenFlags, Opened};
-use super::walk::{ROOT, check_name};
+use super::walk::check_name;
 use crate::clock;
 use crate::dir::Directory;
 use crate::error::Error;
+use crate::hidden::{HiddenFile, Hiding, hidden_name};
 use crate::op::Class;
 use crate::rpc::types::{FetchStatus, Name, PATH_MAX, StoreStatus};
 use crate::rpc::{Procedure, fs as rpc};
-use crate::types::{Fid, Uniquifier, VnodeId};
+use crate::types::Fid;
 use crate::vnode::Vnode;
 use crate::vnode::status::{Status, to_seconds};
 use crate::xdr::Text;
@@ -27,7 +29,7 @@ use crate::xdr::Text;
 impl Caller {
     /// A directory that may be changed.
     fn parent(&self, dir: Fid) -> Result<Arc<Vnode>, Error> {
-        if dir == ROOT {
+        if is_synthetic(dir) {
             return Err(Errno::ROFS.into());
         }
         let vnode = self.vnode(dir)?;
@@ -183,10 +185,7 @@ impl Caller {
             && vnode.opens.load(Ordering::Acquire) > 0
             && vnode.status().is_some_and(|status| status.links <= 1)
         {
-            let hidden = hidden_name(vnode.fid.vnode, vnode.fid.unique);
-            self.rename(dir, name, dir, &hidden).await?;
-            *vnode.doomed.lock() = Some((dir, hidden));
-            return Ok(());
+            return self.hide(&parent, name, vnode).await;
         }
         self.remove_file(dir, name).await?;
         if let Some(vnode) = known {
@@ -196,6 +195,62 @@ impl Caller {
                 vnode.data().discard();
             }
         }
+        Ok(())
+    }
+
+    /// Gives a file that is open here its hidden name.
+    async fn hide(&self, dir: &Vnode, name: &[u8], vnode: &Vnode) -> Result<(), Error> {
+        let file = HiddenFile::new(&dir.volume.cell.name, vnode.fid);
+        let hiding = Hiding {
+            dir: (dir.fid.vnode, dir.fid.unique),
+            who: self.who,
+        };
+        self.hidden.add(&file, hiding);
+        let hidden = file.name();
+        if let Err(error) = self.rename(dir.fid, name, dir.fid, &hidden).await {
+            // If it was hidden all the same, the name stays.
+            self.hidden.remove(&file);
+            return Err(error);
+        }
+        *vnode.doomed.lock() = Some((dir.fid, hidden));
+        Ok(())
+    }
+
+    /// Removes a hidden file after its last release.
+    pub(crate) async fn remove_hidden(&self, dir: Fid, name: &[u8], vnode: &Vnode) -> Result<(), Error> {
+        self.remove_file(dir, name).await?;
+        self.hidden
+            .remove(&HiddenFile::new(&vnode.volume.cell.name, vnode.fid));
+        Ok(())
+    }
+
+    /// Removes a file that an earlier program has hidden, unless it is open here: then its last release does.
+    pub(crate) async fn remove_left_hidden(&self, file: &HiddenFile, hiding: Hiding) -> Result<(), Error> {
+        let cell = self.cells.resolve(&file.cell).await?;
+        let volume = match self.volumes.enter_id(&cell, file.volume, self.until()).await {
+            Err(error) if error.errno() == Errno::NODEV.raw_os_error() => {
+                self.hidden.remove(file);
+                return Ok(());
+            }
+            result => result?,
+        };
+        let at = |(vnode, unique)| volume.root().sibling(vnode, unique);
+        let vnode = self.vnode_in(at(file.file), &volume);
+        if vnode.opens.load(Ordering::Acquire) > 0 {
+            return Ok(());
+        }
+        let dir = self.vnode_in(at(hiding.dir), &volume);
+        let is_there = match self.directory(&dir).await {
+            Ok((_, _, directory)) => directory.lookup(&file.name()) == Some(file.file),
+            // Its directory has gone, and it with that.
+            Err(error) if error.errno() == Errno::NOENT.raw_os_error() => false,
+            Err(error) => return Err(error),
+        };
+        if is_there {
+            self.remove_file(dir.fid, &file.name()).await?;
+            tracing::info!(fid = %vnode.fid, "removed what an earlier program had removed while it was open");
+        }
+        self.hidden.remove(file);
         Ok(())
     }
 
@@ -382,9 +437,4 @@ fn fresh(mode: u16) -> StoreStatus {
         unix_mode_bits: u32::from(mode & 0o7777),
         ..StoreStatus::default()
     }
-}
-
-/// Other clients hide names like this (OpenAFS `afs_newname`).
-fn hidden_name(vnode: VnodeId, unique: Uniquifier) -> Bytes {
-    format!(".__afs{:X}{:X}", vnode.0, unique.0).into()
 }

@@ -3,9 +3,10 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use super::AfsFs;
 use super::state::{VolumeState, volume_state};
+use super::synthetic::is_synthetic;
 use super::types::Kind;
-use super::{AfsFs, walk};
 use crate::auth::Identity;
 use crate::clock;
 use crate::error::Error;
@@ -64,7 +65,7 @@ impl AfsFs {
     /// `ENODEV`: it is in no volume, as the root is. `ESTALE`: its volume was not entered.
     pub fn inspect(&self, fid: Fid, all: bool) -> Result<Inspection, Error> {
         let core = &self.0;
-        if fid == walk::ROOT {
+        if is_synthetic(fid) {
             return Err(Error::bare(rustix::io::Errno::NODEV));
         }
         let vnode = core.vnode(fid)?;

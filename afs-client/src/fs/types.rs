@@ -11,6 +11,7 @@ use crate::auth::TokenRules;
 use crate::cell::Cells;
 use crate::lock::LockScope;
 use crate::store::Encryption;
+use crate::sysname::SysNames;
 use crate::types::{DataVersion, Fid};
 
 /// How a file system is set up.
@@ -32,6 +33,8 @@ pub struct Config {
     pub tokens: TokenRules,
     /// Which locks servers hear of.
     pub locks: LockScope,
+    /// What `@sys` stands for.
+    pub sysnames: SysNames,
 }
 
 /// Where file data is kept, and how much of it.
@@ -166,6 +169,8 @@ pub struct Opened {
 /// A snapshot of a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
+    /// The version of the directory: another listing of this one has the same entries.
+    pub version: DataVersion,
     /// Its entries in the order of the directory, `.` and `..` among them. Cookies rise.
     pub entries: Vec<ListEntry>,
 }

@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::Errno;
 
 use super::core::{Caller, Core};
+use super::synthetic::{self, FOREVER, MOUNTS, ROOT, is_synthetic};
 use super::types::{Attr, Entry, Kind, ListEntry, Listing, Lookup};
 use crate::cell::CellName;
 use crate::dir::Directory;
@@ -20,45 +21,19 @@ use crate::rpc::Procedure as _;
 use crate::rpc::client::fetch_data;
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs, InlineBulkStatus};
 use crate::rpc::types::AfsFid;
-use crate::types::{CellId, DataVersion, Fid, Uniquifier, VnodeId, VolumeId};
+use crate::types::{DataVersion, Fid, Uniquifier, VnodeId};
 use crate::vnode::Vnode;
 use crate::vnode::status::{MAX_DIRECTORY, MAX_LINK, Status};
 use crate::volume::{Parent, Volume};
 use crate::xdr::List;
-
-/// The synthetic root directory.
-pub(crate) const ROOT: Fid = Fid {
-    cell: CellId(0),
-    volume: VolumeId(0),
-    vnode: VnodeId(1),
-    unique: Uniquifier(1),
-};
-
-/// The attributes of the synthetic root.
-pub(crate) const fn root_attr() -> Attr {
-    Attr {
-        fid: ROOT,
-        kind: Kind::Directory,
-        size: 2048,
-        data_version: DataVersion(1),
-        mode: 0o755,
-        nlink: 2,
-        uid: 0,
-        gid: 0,
-        mtime: SystemTime::UNIX_EPOCH,
-        ctime: SystemTime::UNIX_EPOCH,
-    }
-}
-
-/// What is synthetic does not change.
-pub(crate) const FOREVER: Duration = Duration::from_hours(1);
 
 /// A name that the kernel hands us must be one that AFS can have.
 pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
     if name.len() > NAME_MAX {
         return Err(Errno::NAMETOOLONG.into());
     }
-    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+    let is_reserved = name.is_empty() || name == b"." || name == b".." || name.ends_with(SYSTEM);
+    if is_reserved || name.contains(&b'/') {
         return Err(Errno::INVAL.into());
     }
     Ok(())
@@ -89,6 +64,15 @@ impl Stands {
         other: FOREVER,
     };
 
+    /// One that stands for another one may stand for yet another after the next change: the kernel is to ask each time.
+    fn of(self, name: &[u8]) -> Self {
+        if name.ends_with(SYSTEM) {
+            self.at_most(Duration::ZERO)
+        } else {
+            self
+        }
+    }
+
     fn at_most(self, ttl: Duration) -> Self {
         Self {
             directory: self.directory.min(ttl),
@@ -111,7 +95,7 @@ impl Caller {
         if name.len() > NAME_MAX {
             return Some(Err(Errno::NAMETOOLONG.into()));
         }
-        if dir == ROOT {
+        if is_synthetic(dir) {
             return None;
         }
         let parent = self.vnodes.get(dir)?;
@@ -119,9 +103,9 @@ impl Caller {
         if dir_status.may_search().is_err() {
             return Some(self.kept_in_place(&parent, name));
         }
-        let mut stands = self.stands(&dir_status, dir_ttl);
+        let mut stands = self.stands(&dir_status, dir_ttl).of(name);
         let directory = parent.directory(dir_status.version)?;
-        let Some((vnode, unique)) = directory.lookup(name) else {
+        let Some((vnode, unique)) = self.find(&directory, name) else {
             self.counts.hits.count(Cached::Absence);
             return Some(Ok(Lookup::Absent { ttl: stands.other }));
         };
@@ -151,8 +135,8 @@ impl Caller {
         if name.len() > NAME_MAX {
             return Err(Errno::NAMETOOLONG.into());
         }
-        if dir == ROOT {
-            return self.lookup_cell(name).await;
+        if is_synthetic(dir) {
+            return self.lookup_synthetic(dir, name).await;
         }
         let parent = self.vnode(dir)?;
         let (dir_status, dir_ttl, directory) = match self.directory(&parent).await {
@@ -161,8 +145,8 @@ impl Caller {
             }
             result => result?,
         };
-        let stands = self.stands(&dir_status, dir_ttl);
-        let Some((vnode, unique)) = directory.lookup(name) else {
+        let stands = self.stands(&dir_status, dir_ttl).of(name);
+        let Some((vnode, unique)) = self.find(&directory, name) else {
             self.counts.misses.count(Cached::Absence);
             return Ok(Lookup::Absent { ttl: stands.other });
         };
@@ -171,11 +155,25 @@ impl Caller {
             // Who asks for one name will ask for its neighbours. If that fails the single question says why.
             let before = directory
                 .iter()
-                .find(|entry| entry.name == name)
+                .find(|entry| (entry.vnode, entry.unique) == (vnode, unique))
                 .map_or(0, |entry| entry.slot);
             let _ = self.prefetch(dir, before.into()).await;
         }
         self.entry(found, stands).await.map(Lookup::Found)
+    }
+
+    /// What a name leads to. One that ends in `@sys` stands for the first of those that there is.
+    fn find(&self, directory: &Directory, name: &[u8]) -> Option<(VnodeId, Uniquifier)> {
+        let Some(stem) = name.strip_suffix(SYSTEM) else {
+            return directory.lookup(name);
+        };
+        let mut names = self.sysnames.iter();
+        names.find_map(|sysname| directory.lookup(&[stem, sysname.as_bytes()].concat()))
+    }
+
+    /// The attributes of what is nowhere but here.
+    pub(crate) fn synthetic(&self, fid: Fid) -> Attr {
+        synthetic::attr(fid, self.cells.home().as_str())
     }
 
     /// What a name is to somebody who may not search the directory: refused, but for a directory that the kernel has
@@ -189,7 +187,7 @@ impl Caller {
 
     fn in_place(&self, parent: &Vnode, name: &[u8]) -> Option<Entry> {
         // It may have changed since: who may search it will see.
-        let (vnode, unique) = parent.last_directory()?.lookup(name)?;
+        let (vnode, unique) = self.find(&parent.last_directory()?, name)?;
         let mut found = self.vnodes.get(parent.fid.sibling(vnode, unique))?;
         if let Some(root) = found.mounted(found.status()?.version) {
             found = self.vnodes.get(root)?;
@@ -262,6 +260,51 @@ impl Caller {
             None => volume.root(),
         };
         self.vnode_in(root, volume)
+    }
+
+    /// A name in what is nowhere but here.
+    async fn lookup_synthetic(&self, dir: Fid, name: &[u8]) -> Result<Lookup, Error> {
+        if dir == MOUNTS {
+            return self.lookup_volume(name).await;
+        }
+        if dir != ROOT {
+            return Err(Errno::NOTDIR.into());
+        }
+        match synthetic::NAMES.into_iter().find(|(known, _)| *known == name) {
+            Some((_, fid)) => Ok(Lookup::Found(Entry {
+                fid,
+                attr: self.synthetic(fid),
+                attr_ttl: FOREVER,
+                entry_ttl: FOREVER,
+            })),
+            None => self.lookup_cell(name).await,
+        }
+    }
+
+    /// `/afs/.:mount/<cell>:<volume>`.
+    async fn lookup_volume(&self, name: &[u8]) -> Result<Lookup, Error> {
+        let absent = Ok(Lookup::Absent { ttl: ABSENT_CELL });
+        let Ok(target) = MountTarget::parse(&[b"%", name, b"."].concat()) else {
+            return absent;
+        };
+        let Some(cell) = &target.cell else {
+            return absent;
+        };
+        let gone = [Errno::NOENT, Errno::NODEV].map(Errno::raw_os_error);
+        let volume = async {
+            let cell = self.cells.resolve(cell).await?;
+            self.volumes
+                .enter(&cell, &target, Parent::Root, self.until())
+                .await
+        };
+        match volume.await {
+            Ok(volume) => {
+                let root = self.root_of(&volume, &target);
+                self.entry(root, Stands::FOREVER).await.map(Lookup::Found)
+            }
+            Err(error) if gone.contains(&error.errno()) => absent,
+            Err(error) => Err(error),
+        }
     }
 
     /// `/afs/<cell>` and `/afs/.<cell>`.
@@ -394,31 +437,62 @@ impl Caller {
         }
     }
 
+    /// The version of a directory that may be listed.
+    pub(crate) async fn opendir(&self, dir: Fid) -> Result<DataVersion, Error> {
+        if is_synthetic(dir) {
+            return Ok(synthetic::VERSION);
+        }
+        let (status, _, _) = self.directory(&self.vnode(dir)?).await?;
+        Ok(status.version)
+    }
+
+    /// The version of a directory that may be listed, without waiting.
+    pub(crate) fn opendir_cached(&self, dir: Fid) -> Option<Result<DataVersion, Error>> {
+        if is_synthetic(dir) {
+            return Some(Ok(synthetic::VERSION));
+        }
+        let listable = self.listable(dir)?;
+        Some(listable.map(|(_, version, _)| version))
+    }
+
     /// The entries of a directory.
     pub(crate) async fn listing(&self, dir: Fid) -> Result<Arc<Listing>, Error> {
-        if dir == ROOT {
-            return Ok(Arc::new(self.list_cells()));
+        if is_synthetic(dir) {
+            return Ok(Arc::new(self.list_synthetic(dir)));
         }
         let dir = self.vnode(dir)?;
-        let (_, _, directory) = self.directory(&dir).await?;
-        Ok(Arc::new(list(dir.fid, &directory)))
+        let (status, _, directory) = self.directory(&dir).await?;
+        Ok(list(&dir, status.version, &directory))
     }
 
     /// The entries of a directory, without waiting.
     pub(crate) fn listing_cached(&self, dir: Fid) -> Option<Result<Arc<Listing>, Error>> {
-        if dir == ROOT {
-            return Some(Ok(Arc::new(self.list_cells())));
+        if is_synthetic(dir) {
+            return Some(Ok(Arc::new(self.list_synthetic(dir))));
         }
+        let listable = self.listable(dir)?;
+        Some(listable.map(|(vnode, version, directory)| list(&vnode, version, &directory)))
+    }
+
+    /// What a listing is made of, if it is known.
+    #[expect(clippy::type_complexity, reason = "three things that belong together, once")]
+    fn listable(&self, dir: Fid) -> Option<Result<(Arc<Vnode>, DataVersion, Directory), Error>> {
         let vnode = self.vnodes.get(dir)?;
         let (status, _) = self.valid(&vnode)?;
         if let Err(error) = status.may_search() {
             return Some(Err(error));
         }
-        Some(Ok(Arc::new(list(dir, &vnode.directory(status.version)?))))
+        let directory = vnode.directory(status.version)?;
+        Some(Ok((vnode, status.version, directory)))
     }
 
-    fn list_cells(&self) -> Listing {
-        let names = self.cells.names();
+    /// The cells, or nothing.
+    fn list_synthetic(&self, dir: Fid) -> Listing {
+        let names = if dir == ROOT {
+            self.cells.names()
+        } else {
+            Vec::new()
+        };
         let dots = [&b"."[..], b".."].map(Bytes::from_static);
         let plain = names
             .iter()
@@ -440,18 +514,19 @@ impl Caller {
             }
         };
         Listing {
+            version: synthetic::VERSION,
             entries: entries.map(entry).collect(),
         }
     }
 
     /// Fetches the status of up to fifty entries behind `cookie` whose status cannot be relied on.
     pub(crate) async fn prefetch(&self, dir: Fid, cookie: u64) -> Result<(), Error> {
-        if dir == ROOT {
+        if is_synthetic(dir) {
             return Ok(());
         }
         let parent = self.vnode(dir)?;
-        let (_, _, directory) = self.directory(&parent).await?;
-        let listing = list(dir, &directory);
+        let (status, _, directory) = self.directory(&parent).await?;
+        let listing = list(&parent, status.version, &directory);
         let wanted: Vec<_> = listing
             .after(cookie)
             .iter()
@@ -463,10 +538,15 @@ impl Caller {
         if wanted.is_empty() {
             return Ok(());
         }
+        self.bulk_status(&parent, &wanted).await
+    }
+
+    /// Fetches the status of up to fifty objects of a volume. Of what failed, each shows its error when it is asked for.
+    pub(super) async fn bulk_status(&self, parent: &Vnode, wanted: &[Arc<Vnode>]) -> Result<(), Error> {
         let request = InlineBulkStatus {
             fids: List(wanted.iter().map(|vnode| AfsFid::from(vnode.fid)).collect()),
         };
-        let mut rotation = self.rotation(&parent, InlineBulkStatus::NAME, Class::Reading, self.until())?;
+        let mut rotation = self.rotation(parent, InlineBulkStatus::NAME, Class::Reading, self.until())?;
         loop {
             let attempt = rotation.next().await?;
             let noted: Vec<_> = wanted.iter().map(|vnode| self.note(vnode, &attempt)).collect();
@@ -475,7 +555,6 @@ impl Caller {
                     rotation.succeeded(&attempt);
                     let slots = reply.statuses.0.iter().zip(&reply.callbacks.0);
                     for ((vnode, noted), (status, callback)) in wanted.iter().zip(&noted).zip(slots) {
-                        // One that failed shows its error at its own lookup.
                         if status.error_code == 0 {
                             let _ = self.learn(vnode, status, Some(callback), noted);
                         }
@@ -488,20 +567,25 @@ impl Caller {
     }
 }
 
-fn list(dir: Fid, directory: &Directory) -> Listing {
-    let mut entries: Vec<_> = directory
-        .iter()
-        .map(|entry| ListEntry {
-            cookie: u64::from(entry.slot) + 1,
-            name: Bytes::copy_from_slice(entry.name),
-            fid: dir.sibling(entry.vnode, entry.unique),
-            kind: (entry.vnode.0 % 2 == 1).then_some(Kind::Directory),
-        })
-        .collect();
-    entries.sort_by_key(|entry| entry.cookie);
-    Listing { entries }
+/// The entries of a directory, which are made once for all who read them.
+fn list(dir: &Vnode, version: DataVersion, directory: &Directory) -> Arc<Listing> {
+    dir.listing(version, || {
+        let mut entries: Vec<_> = directory
+            .iter()
+            .map(|entry| ListEntry {
+                cookie: u64::from(entry.slot) + 1,
+                name: Bytes::copy_from_slice(entry.name),
+                fid: dir.fid.sibling(entry.vnode, entry.unique),
+                kind: (entry.vnode.0 % 2 == 1).then_some(Kind::Directory),
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.cookie);
+        Listing { version, entries }
+    })
 }
 
+/// What a name ends with that stands for others.
+const SYSTEM: &[u8] = b"@sys";
 /// Servers take one byte more; POSIX clients do not.
 const NAME_MAX: usize = 255;
 const ROOT_CELL: &str = "root.cell";
@@ -510,4 +594,4 @@ const ABSENT_CELL: Duration = Duration::from_secs(30);
 /// A directory that changes more often while it is being read is given up.
 const ROUNDS: usize = 8;
 /// As many as one call takes.
-const PREFETCH: usize = 50;
+pub(super) const PREFETCH: usize = 50;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::core::Caller;
+use super::synthetic::is_synthetic;
 use super::types::{Invalidation, Kind};
-use super::walk::ROOT;
 use crate::error::Error;
 use crate::op::Class;
 use crate::rpc::fs::{FetchAcl, StoreAcl};
@@ -16,7 +16,7 @@ use crate::types::Fid;
 
 impl Caller {
     pub(crate) async fn xattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> {
-        if fid == ROOT {
+        if is_synthetic(fid) {
             return Err(Errno::NODATA.into());
         }
         let vnode = self.vnode(fid)?;
@@ -47,7 +47,7 @@ impl Caller {
     }
 
     async fn set_acl(&self, fid: Fid, text: &[u8]) -> Result<(), Error> {
-        if fid == ROOT {
+        if is_synthetic(fid) {
             return Err(Errno::ROFS.into());
         }
         let vnode = self.vnode(fid)?;

@@ -4,6 +4,7 @@
 //! address goes down when a call to it got no answer and comes up with any answer at all (an abort is one); a server is
 //! down when all its addresses are. Database servers are kept the same way, each with one address.
 
+mod pace;
 mod registry;
 
 use std::fmt;
@@ -12,7 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
+pub(crate) use pace::Aim;
+use pace::{AHEAD_MAX, Begun, Pace};
 pub use registry::{Origin, Servers};
 
 use crate::rpc::types::AfsUuid;
@@ -67,6 +71,18 @@ pub struct Server {
     spread: u32,
     /// Short and last: nothing else is locked under it.
     reach: Mutex<Reach>,
+    /// As `reach`.
+    pace: Mutex<Pace>,
+    /// For what is fetched ahead of readers.
+    turns: Semaphore,
+}
+
+/// File data that a server is sending.
+#[derive(Debug)]
+pub(crate) struct Sending<'a> {
+    server: &'a Server,
+    begun: Begun,
+    ended: Option<(Instant, u64)>,
 }
 
 /// What is known about reaching a server.
@@ -99,6 +115,8 @@ impl Server {
             init_counter: AtomicU64::new(0),
             spread: spread % 16,
             reach: Mutex::new(Reach::default()),
+            pace: Mutex::default(),
+            turns: Semaphore::new(AHEAD_MAX),
         };
         server.set_addresses(None, addresses);
         server
@@ -208,6 +226,40 @@ impl Server {
         }
     }
 
+    /// It is about to be asked for so many bytes of file data.
+    pub(crate) fn begin_sending(&self, now: Instant, bytes: u64) -> Sending<'_> {
+        Sending {
+            server: self,
+            begun: self.pace.lock().begin(now, bytes),
+            ended: None,
+        }
+    }
+
+    /// How much is fetched ahead of somebody who reads what it has.
+    pub(crate) fn aim(&self) -> Aim {
+        self.pace.lock().aim()
+    }
+
+    /// What one call for file data carries at its best, in bytes a second; 0 as long as that has not been proved.
+    pub(crate) fn single_pace(&self) -> u64 {
+        self.pace.lock().single()
+    }
+
+    /// Is it time to see again how fast it is?
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.pace.lock().is_due(now)
+    }
+
+    /// How much it has to do if it gets so many bytes more to send.
+    pub(crate) fn load(&self, bytes: u64) -> u64 {
+        self.pace.lock().load(bytes)
+    }
+
+    /// Turns to ask it for what nobody waits for yet.
+    pub(crate) const fn turns(&self) -> &Semaphore {
+        &self.turns
+    }
+
     /// Notes that `peer` answered.
     pub fn mark_up(&self, peer: SocketAddrV4, now: Instant) -> Option<Change> {
         let mut reach = self.reach.lock();
@@ -294,6 +346,19 @@ impl Server {
         let mut reach = self.reach.lock();
         reach.capabilities = None;
         reach.promised_until = None;
+    }
+}
+
+impl Sending<'_> {
+    /// It has sent so many bytes.
+    pub(crate) fn end(mut self, now: Instant, got: u64) {
+        self.ended = Some((now, got));
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.server.pace.lock().end(&self.begun, self.ended);
     }
 }
 

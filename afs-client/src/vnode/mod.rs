@@ -10,7 +10,7 @@ pub(crate) mod status;
 mod table;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::auth::tokens::{Identity, ProofId};
 use crate::dir::Directory;
 use crate::error::Error;
+use crate::fs::Listing;
 use crate::store::{Author, CacheFile, DataCache};
 use crate::types::{DataVersion, Fid};
 use crate::volume::Volume;
@@ -65,6 +66,8 @@ struct Known {
     /// anything else they only tell whether it is the caller's own.
     rights: Vec<Rights>,
     directory: Option<(DataVersion, Directory)>,
+    /// The entries of the directory, as long as somebody reads them.
+    listing: Weak<Listing>,
     /// The directory was asked for since somebody looked at this.
     consulted: AtomicBool,
     link: Option<(DataVersion, Bytes)>,
@@ -309,6 +312,18 @@ impl Vnode {
 
     pub(crate) fn set_directory(&self, version: DataVersion, directory: Directory) {
         self.known.write().directory = Some((version, directory));
+    }
+
+    /// The entries of the directory of this version; made by `list` if nobody reads them already.
+    pub(crate) fn listing(&self, version: DataVersion, list: impl FnOnce() -> Listing) -> Arc<Listing> {
+        let there = self.known.read().listing.upgrade();
+        there
+            .filter(|listing| listing.version == version)
+            .unwrap_or_else(|| {
+                let listing = Arc::new(list());
+                self.known.write().listing = Arc::downgrade(&listing);
+                listing
+            })
     }
 
     /// Bytes of the directory in memory.

@@ -4,14 +4,16 @@ mod kind;
 mod volumes;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub use kind::{NoChoice, Parent, VolumeKind, choose};
 pub use volumes::Volumes;
 
 use crate::cell::Cell;
-use crate::server::Server;
+use crate::clock;
+use crate::server::{Aim, Server, ServerId};
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
 use crate::vnode::promise::Breaks;
 
@@ -27,11 +29,25 @@ pub struct Volume {
     /// Which copy it is.
     pub kind: VolumeKind,
     servers: RwLock<Vec<Arc<Server>>>,
+    /// Replicas that had another release than the one that was being read, and until when they are left alone.
+    left_alone: Mutex<Vec<(ServerId, Instant)>>,
     /// Breaks of the whole volume.
     pub(crate) breaks: Breaks,
 }
 
 impl Volume {
+    fn new(cell: Arc<Cell>, id: VolumeId, name: String, kind: VolumeKind, servers: Vec<Arc<Server>>) -> Self {
+        Self {
+            cell,
+            id,
+            name,
+            kind,
+            servers: RwLock::new(servers),
+            left_alone: Mutex::default(),
+            breaks: Breaks::default(),
+        }
+    }
+
     /// Its root directory.
     #[must_use]
     pub fn root(&self) -> Fid {
@@ -48,4 +64,58 @@ impl Volume {
     pub fn servers(&self) -> Vec<Arc<Server>> {
         self.servers.read().clone()
     }
+
+    /// How much of its files is fetched ahead of a reader: what all its servers together can make use of.
+    pub(crate) fn aim(&self) -> Aim {
+        let servers = self.servers.read();
+        let aims = servers
+            .iter()
+            .filter(|server| server.is_up())
+            .map(|server| server.aim());
+        aims.reduce(|one, other| Aim {
+            window: one.window + other.window,
+            unit: one.unit.max(other.unit),
+        })
+        .unwrap_or_default()
+    }
+
+    /// Its servers, the best first: for a share of `bytes` of something large, if it is said, else for anything.
+    pub(crate) fn ranked(&self, share: Option<u64>) -> Vec<Arc<Server>> {
+        let (mut servers, now) = (self.servers(), clock::now());
+        if servers.len() > 1 {
+            let best = servers
+                .iter()
+                .map(|server| server.single_pace())
+                .max()
+                .unwrap_or(0);
+            servers.sort_by_cached_key(|server| {
+                let load = share.map(|bytes| {
+                    let pace = server.single_pace();
+                    // The reader would wait for it longer than the others help.
+                    let is_slow = pace > 0 && pace < best / SLOWER_MAX && !server.is_due(now);
+                    (is_slow, server.load(bytes))
+                });
+                (self.is_left_alone(server, now), load, server.rank())
+            });
+        }
+        servers
+    }
+
+    /// This server has another release than the one that is being read.
+    pub(crate) fn leave_alone(&self, server: &Server, now: Instant) {
+        let mut left = self.left_alone.lock();
+        left.retain(|(id, until)| *id != server.id() && *until > now);
+        left.push((server.id(), now + LEFT_ALONE));
+    }
+
+    /// Has it had another release of late?
+    pub(crate) fn is_left_alone(&self, server: &Server, now: Instant) -> bool {
+        let left = self.left_alone.lock();
+        left.iter().any(|(id, until)| *id == server.id() && *until > now)
+    }
 }
+
+/// A replica that sends so many times slower than another one gets no share of what is large.
+const SLOWER_MAX: u64 = 4;
+/// A release takes a while from the first of the replicas to the last.
+const LEFT_ALONE: Duration = Duration::from_secs(30);

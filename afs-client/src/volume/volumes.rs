@@ -25,7 +25,6 @@ use crate::rpc::vl::{GetAddrs, GetEntryByName, NO_ENTRY};
 use crate::server::{Server, ServerId, Servers};
 use crate::trace::child;
 use crate::types::{CellId, VolumeId};
-use crate::vnode::promise::Breaks;
 use crate::xdr::Text;
 
 /// The volumes of all cells.
@@ -126,14 +125,13 @@ impl Volumes {
         let servers = self.servers_of(cell, &entry, kind, deadline).await?;
         let mut by_id = self.by_id.write();
         let volume = by_id.entry((cell.id, id)).or_insert_with(|| {
-            Arc::new(Volume {
-                cell: Arc::clone(cell),
+            Arc::new(Volume::new(
+                Arc::clone(cell),
                 id,
-                name: entry.name.text(),
+                entry.name.text(),
                 kind,
-                servers: RwLock::new(servers),
-                breaks: Breaks::default(),
-            })
+                servers,
+            ))
         });
         Ok(Arc::clone(volume))
     }

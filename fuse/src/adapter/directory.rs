@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use afs_client::error::Error;
 use afs_client::fs::{AfsFs, Kind, ListEntry, Listing, Lookup};
-use afs_client::types::Fid;
+use afs_client::types::{DataVersion, Fid};
 use fuser::{FileHandle, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -26,18 +26,17 @@ use super::{Adapter, Limit, Shared, convert};
 pub(super) struct Streams {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Stream>>,
-    /// The listings that the kernel may hold a copy of.
-    given: Mutex<HashMap<Fid, Weak<Listing>>>,
+    /// The versions of directories that the kernel may hold the entries of.
+    given: Mutex<HashMap<Fid, DataVersion>>,
 }
 
-/// One open directory: a snapshot that lasts until it is rewound.
+/// One open directory: a snapshot from the first read on, until it is rewound.
 #[derive(Clone)]
 struct Stream {
-    dir: Fid,
-    /// None yet of one that an earlier process opened.
+    /// The file system as whoever opened it sees it.
+    fs: AfsFs,
+    /// None yet: nothing was read.
     listing: Option<Arc<Listing>>,
-    /// Reading began: at the start again means rewound.
-    begun: bool,
 }
 
 impl Streams {
@@ -46,25 +45,17 @@ impl Streams {
         self.next.store(first, Ordering::Relaxed);
     }
 
-    /// A new stream, and whether the kernel's copy of an earlier listing is still right.
-    fn open(&self, dir: Fid, listing: Arc<Listing>) -> (FileHandle, bool) {
+    /// A new stream, and whether what the kernel keeps of an earlier one is still right.
+    fn open(&self, fs: AfsFs, dir: Fid, version: DataVersion) -> (FileHandle, bool) {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         let same = {
             let mut given = self.given.lock();
             if given.len() >= MAX_GIVEN {
                 given.clear();
             }
-            let before = given.insert(dir, Arc::downgrade(&listing));
-            before.is_some_and(|before| before.ptr_eq(&Arc::downgrade(&listing)))
+            given.insert(dir, version) == Some(version)
         };
-        self.open.lock().insert(
-            handle,
-            Stream {
-                dir,
-                listing: Some(listing),
-                begun: false,
-            },
-        );
+        self.open.lock().insert(handle, Stream { fs, listing: None });
         (FileHandle(handle), same)
     }
 
@@ -72,20 +63,17 @@ impl Streams {
         self.open.lock().remove(&handle);
     }
 
-    /// The stream as it was before this read. One that is not known was opened by an earlier process.
-    fn read(&self, handle: u64, dir: Fid) -> Stream {
+    /// The stream as it is. One that is not known was opened by an earlier process: as who reads it.
+    fn read(&self, handle: u64, fs: &AfsFs) -> Stream {
         let mut open = self.open.lock();
-        let stream = open.entry(handle).or_insert(Stream {
-            dir,
+        let stream = open.entry(handle).or_insert_with(|| Stream {
+            fs: fs.clone(),
             listing: None,
-            begun: false,
         });
-        let before = stream.clone();
-        stream.begun = true;
-        before
+        stream.clone()
     }
 
-    fn rewind(&self, handle: u64, listing: &Arc<Listing>) {
+    fn begin(&self, handle: u64, listing: &Arc<Listing>) {
         if let Some(stream) = self.open.lock().get_mut(&handle) {
             stream.listing = Some(Arc::clone(listing));
         }
@@ -97,15 +85,15 @@ impl Adapter {
         let Some((dir, asked)) = self.object(node, asked) else {
             return;
         };
-        match asked.fs().readdir_cached(dir) {
-            Some(Ok(listing)) => self.shared.answer_opendir(asked, dir, listing),
+        match asked.fs().opendir_cached(dir) {
+            Some(Ok(version)) => self.shared.answer_opendir(asked, dir, version),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 let fs = asked.fs().clone();
-                let work = async move { fs.readdir(dir).await };
+                let work = async move { fs.opendir(dir).await };
                 self.shared
-                    .wait(Limit::Deadline, asked, work, move |shared, asked, listing| {
-                        shared.answer_opendir(asked, dir, listing);
+                    .wait(Limit::Deadline, asked, work, move |shared, asked, version| {
+                        shared.answer_opendir(asked, dir, version);
                     });
             }
         }
@@ -115,57 +103,56 @@ impl Adapter {
         let Some((dir, asked)) = self.object(INodeNo(asked.node()), asked) else {
             return;
         };
-        let stream = self.shared.streams.read(handle.0, dir);
-        let rewound = offset == 0 && stream.begun;
-        let (dir, mut listing) = (stream.dir, stream.listing);
-        if rewound {
-            listing = match asked.fs().readdir_cached(dir) {
+        let Stream { fs, listing } = self.shared.streams.read(handle.0, asked.fs());
+        // From the beginning: what there is now.
+        let mut listing = listing.filter(|_| offset > 0);
+        if listing.is_none() {
+            listing = match fs.readdir_cached(dir) {
                 Some(Ok(fresh)) => Some(fresh),
                 Some(Err(error)) => return asked.fail(errno_of(&error)),
                 None => None,
             };
             if let Some(fresh) = &listing {
-                self.shared.streams.rewind(handle.0, fresh);
+                self.shared.streams.begin(handle.0, fresh);
             }
         }
         if let Some(listing) = &listing
-            && Shared::unknown_after(asked.fs(), dir, listing, offset).is_none()
+            && Shared::unknown_after(&fs, dir, listing, offset).is_none()
         {
-            return self.shared.answer_readdir(asked, dir, listing, offset);
+            return self.shared.answer_readdir(asked, &fs, dir, listing, offset);
         }
-        let (shared, fs) = (Arc::clone(&self.shared), asked.fs().clone());
+        let (shared, asks) = (Arc::clone(&self.shared), fs.clone());
         let work = async move {
             let listing = match listing {
                 Some(listing) => listing,
                 None => {
-                    let fresh = fs.readdir(dir).await?;
-                    shared.streams.rewind(handle.0, &fresh);
+                    let fresh = asks.readdir(dir).await?;
+                    shared.streams.begin(handle.0, &fresh);
                     fresh
                 }
             };
-            Shared::learn_kinds(&fs, dir, &listing, offset).await?;
+            Shared::learn_kinds(&asks, dir, &listing, offset).await?;
             Ok(listing)
         };
         self.shared
             .wait(Limit::Deadline, asked, work, move |shared, asked, listing| {
-                shared.answer_readdir(asked, dir, &listing, offset);
+                shared.answer_readdir(asked, &fs, dir, &listing, offset);
             });
     }
 }
 
 impl Shared {
-    fn answer_opendir(&self, asked: Asked<ReplyOpen>, dir: Fid, listing: Arc<Listing>) {
-        let (handle, same) = self.streams.open(dir, listing);
+    fn answer_opendir(&self, asked: Asked<ReplyOpen>, dir: Fid, version: DataVersion) {
+        let (handle, same) = self.streams.open(asked.fs().clone(), dir, version);
         let mut flags = FopenFlags::FOPEN_CACHE_DIR;
         flags.set(FopenFlags::FOPEN_KEEP_CACHE, same);
         asked.ok(|reply| reply.opened(handle, flags));
     }
 
-    fn answer_readdir<P: Page>(&self, asked: Asked<P>, dir: Fid, listing: &Listing, offset: u64) {
-        let fs = asked.fs().clone();
+    fn answer_readdir<P: Page>(&self, asked: Asked<P>, fs: &AfsFs, dir: Fid, listing: &Listing, offset: u64) {
         asked.ok(|mut page| {
             for entry in listing.after(offset) {
-                if page.put(self, &fs, dir, entry) {
+                if page.put(self, fs, dir, entry) {
                     break;
                 }
             }
@@ -303,9 +290,9 @@ impl Page for ReplyDirectoryPlus {
 /// What is still unknown after asking is a mount point whose volume was not looked for yet, or an object whose status is
 /// refused: a directory, then, is the better guess.
 const GUESS: Kind = Kind::Directory;
-/// Directories whose last listing is remembered.
-const MAX_GIVEN: usize = 4096;
-/// Entries whose types are learned together; a reply of 4 KiB holds about so many.
-const LOOK_AHEAD: usize = 150;
+/// Directories of which it is remembered what the kernel has.
+const MAX_GIVEN: usize = 1 << 16;
+/// Entries whose types are learned together: a reply of 32 KiB holds about half of them.
+const LOOK_AHEAD: usize = 400;
 /// Entries that one bulk call covers.
 const BULK: usize = 50;

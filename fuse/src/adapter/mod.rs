@@ -87,7 +87,9 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_ASYNC_DIO;
+            | InitFlags::FUSE_ASYNC_DIO
+            // There are no such bits to be dropped; else the kernel asks for security.capability before every write.
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
         // Else the kernel keeps locks by itself.
         wanted.set(
             InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS,

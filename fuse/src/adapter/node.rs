@@ -82,9 +82,9 @@ impl Adapter {
 
     pub(super) fn do_getxattr(&self, asked: Asked<ReplyXattr>, node: INodeNo, name: &[u8], size: u32) {
         if !name.starts_with(b"afs.") {
-            // The kernel asks for security.capability before every write: at once, and quietly.
-            let acl = name.starts_with(b"system.posix_acl_");
-            return asked.fail(if acl { Errno::EOPNOTSUPP } else { Errno::ENODATA });
+            // The kernel asks for security.capability before writes, `ls -l` for security.selinux: at once, and so that it does
+            // not ask for that of each file.
+            return asked.fail(Errno::EOPNOTSUPP);
         }
         let Some((fid, asked)) = self.object(node, asked) else {
             return;

@@ -242,7 +242,7 @@ families! {
     cache_entries: Gauge, "afs_cache_entries", ["cache"], Stable,
         "Things that a cache knows.";
     cache_bytes: Counter, "afs_cache_bytes_total", ["flow"], Stable,
-        "Bytes of file data: read from the cache at once, fetched, stored, evicted.";
+        "Bytes of file data: read from the cache at once, fetched, fetched ahead and not read, stored, evicted.";
     cache_evictions: Counter, "afs_cache_evictions_total", ["cache", "reason"], Stable,
         "Things that left a cache because others needed the room, or the descriptor.";
     dirty_files: Gauge, "afs_dirty_files", [], Stable,

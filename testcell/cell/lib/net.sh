@@ -61,7 +61,7 @@ net_down() {
     local ns link
     for ns in $(cell_namespaces); do ip netns del "$ns"; done
     # The host ends of the veth pairs go with their namespaces, but only after a moment.
-    for link in /sys/class/net/"$NAME"-{br,[sc][1-9]}; do
+    for link in /sys/class/net/"$NAME"-{br,[scl][1-9]}; do
         [ ! -e "$link" ] || ip link del "${link##*/}" 2>/dev/null || true
     done
 }

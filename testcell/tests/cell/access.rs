@@ -111,8 +111,8 @@ fn extended_attributes_tell_what_afs_knows() {
         .collect();
     assert_eq!(parts.len(), 3);
     assert_eq!(getxattr(&file, "afs.fid", &mut [0; 2][..]), Err(Errno::RANGE));
-    assert_eq!(get(&file, "user.mine"), Err(Errno::NODATA));
-    assert_eq!(get(&file, "security.capability"), Err(Errno::NODATA));
+    assert_eq!(get(&file, "user.mine"), Err(Errno::OPNOTSUPP));
+    assert_eq!(get(&file, "security.capability"), Err(Errno::OPNOTSUPP));
     let set =
         |path: &Path, name: &str, value: &str| setxattr(path, name, value.as_bytes(), XattrFlags::empty());
     assert_eq!(set(&file, "user.mine", "x"), Err(Errno::OPNOTSUPP));

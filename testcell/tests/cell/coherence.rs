@@ -156,3 +156,37 @@ fn attributes_follow() {
         "the length after truncate"
     );
 }
+
+#[test]
+fn a_known_folder_is_listed_by_the_kernel_alone() {
+    let cell = shared();
+    let (one, two) = (cell.mount(1).unwrap(), cell.mount(2).unwrap());
+    let work = one.work("listed").unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(work.join(name), name).unwrap();
+    }
+    let theirs = two.path("work/listed");
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(&theirs)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names.concat()
+    };
+    let reads = || {
+        let metrics = two.metrics().unwrap();
+        ["readdir", "readdirplus"].map(|op| metrics.sum("afs_fuse_requests_total", &[("op", op)]))
+    };
+    // The kernel keeps what it has read to the end, if it was told at its opening that this is the same as before.
+    for _ in 0..2 {
+        assert_eq!(names(), "abc");
+    }
+    let before = reads();
+    assert_eq!((names(), reads()), ("abc".to_owned(), before));
+    fs::rename(work.join("b"), work.join("d")).unwrap();
+    assert!(eventually(SOON, || names() == "acd"));
+    fs::write(theirs.join("e"), "e").unwrap();
+    assert_eq!(names(), "acde", "its own change too");
+    fs::remove_dir_all(&work).unwrap();
+}

@@ -10,6 +10,7 @@
 use testcell::shared;
 
 mod access;
+mod arguments;
 mod bulk;
 mod capture;
 mod coherence;

@@ -13,7 +13,7 @@ use rustix::fs::{
     open, renameat_with, statvfs,
 };
 use rustix::io::Errno;
-use testcell::{eventually, run};
+use testcell::{MountOptions, eventually, run};
 
 use crate::shared;
 
@@ -303,5 +303,54 @@ fn what_is_open_shows_what_others_have_closed() {
         text == "new"
     };
     assert!(eventually(LIMIT, read), "an open file follows");
+    fs::remove_dir_all(&work).unwrap();
+}
+
+#[test]
+fn some_names_stand_for_others() {
+    let cell = shared();
+    let sysnames = MountOptions::default()
+        .argument("--sysname")
+        .argument("first_linux26,second_linux26");
+    let mount = cell.mount_with(1, &sysnames).unwrap();
+    let (top, home) = (mount.point(), mount.path(""));
+    let home = home.file_name().unwrap();
+    assert_eq!(fs::read_link(top.join("@cell")).unwrap(), home);
+    assert_eq!(
+        fs::read_link(top.join(".@cell")).unwrap().as_os_str(),
+        format!(".{}", home.display()).as_str()
+    );
+    let readme = fs::read(mount.path("README")).unwrap();
+    assert_eq!(fs::read(top.join("@cell/README")).unwrap(), readme);
+    // Any volume, whether a mount point leads to it or not.
+    let named = |volume: &str| top.join(".:mount").join(format!("{}:{volume}", home.display()));
+    assert_eq!(fs::read(named("root.cell").join("README")).unwrap(), readme);
+    assert_eq!(
+        named("work").metadata().unwrap().ino(),
+        mount.path("work").metadata().unwrap().ino()
+    );
+    for absent in ["no.such.volume", "", "x:y:z"] {
+        assert_eq!(code(named(absent).metadata()), Some(Errno::NOENT), "{absent:?}");
+    }
+    assert_eq!(fs::read_dir(top.join(".:mount")).unwrap().count(), 0);
+    assert_eq!(code(fs::create_dir(top.join(".:mount/new"))), Some(Errno::ROFS));
+    let listed = fs::read_dir(&top)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    assert!(!listed.into_iter().any(|name| name.as_bytes().contains(&b'@')));
+
+    let work = mount.work("systems").unwrap();
+    let file = work.join("lib@sys/file");
+    assert_eq!(code(fs::read(&file)), Some(Errno::NOENT));
+    for system in ["second_linux26", "first_linux26"] {
+        fs::create_dir(work.join(format!("lib{system}"))).unwrap();
+        fs::write(work.join(format!("lib{system}/file")), system).unwrap();
+        assert_eq!(
+            fs::read_to_string(&file).unwrap(),
+            system,
+            "the first that there is"
+        );
+    }
+    assert_eq!(code(fs::write(work.join("new@sys"), "x")), Some(Errno::INVAL));
     fs::remove_dir_all(&work).unwrap();
 }

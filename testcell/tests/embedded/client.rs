@@ -127,6 +127,7 @@ impl Client {
             max_vnodes: if is_kept { 50_000 } else { 1000 },
             tokens: afs_client::auth::TokenRules::default(),
             locks: afs_client::lock::LockScope::default(),
+            sysnames: afs_client::sysname::SysNames::default(),
         };
         Self {
             fs: AfsFs::start(config, sink).await.unwrap(),

@@ -18,6 +18,7 @@ mod locks;
 #[path = "../common/peer.rs"]
 mod peer;
 mod procedures;
+mod reading;
 mod relay;
 mod restart;
 mod rxkad;

@@ -133,7 +133,7 @@ fn another_cell_of_that_name_gets_nothing() {
 const NOTE: &str = "lab.example/work/note";
 
 /// What a cache directory holds at this moment: a client that starts on it is one after a crash.
-fn crashed(dir: &Path) -> tempfile::TempDir {
+pub(super) fn crashed(dir: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         for entry in std::fs::read_dir(from).unwrap() {
             let (from, to) = (

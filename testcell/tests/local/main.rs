@@ -12,6 +12,8 @@ use testcell::local as shared;
 
 #[path = "../cell/access.rs"]
 mod access;
+#[path = "../cell/arguments.rs"]
+mod arguments;
 #[path = "../cell/coherence.rs"]
 mod coherence;
 mod contract;

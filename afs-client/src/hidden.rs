@@ -1,0 +1,269 @@
+//! Files that were removed while they were open: each has a hidden name until its last close.
+//!
+//! The machine: before a file is hidden that is written down in the cache directory, and when it is gone, that too. So the
+//! program that starts there after a crash removes what is left. It removes nothing else: the hidden name of another client
+//! looks the same, but that one may have the file open. Whoever had it open here is gone with the program that hid it, or is
+//! taken over with its handle; and for everybody else the file went when it was removed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::auth::tokens::Identity;
+use crate::cell::CellName;
+use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
+
+/// A file of a cell that has a hidden name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct HiddenFile {
+    pub(crate) cell: CellName,
+    pub(crate) volume: VolumeId,
+    pub(crate) file: (VnodeId, Uniquifier),
+}
+
+/// Where it is, and who removed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hiding {
+    pub(crate) dir: (VnodeId, Uniquifier),
+    pub(crate) who: Identity,
+}
+
+/// What is hidden; without a cache directory nothing is known of it.
+#[derive(Debug, Default)]
+pub(crate) struct Hidden(Option<Mutex<Book>>);
+
+#[derive(Debug)]
+struct Book {
+    file: File,
+    hidden: HashMap<HiddenFile, Hiding>,
+}
+
+impl HiddenFile {
+    pub(crate) fn new(cell: &CellName, fid: Fid) -> Self {
+        Self {
+            cell: cell.clone(),
+            volume: fid.volume,
+            file: (fid.vnode, fid.unique),
+        }
+    }
+
+    pub(crate) fn name(&self) -> Bytes {
+        hidden_name(self.file.0, self.file.1)
+    }
+}
+
+impl Hidden {
+    /// Goes on with what is written down in a cache directory. If that cannot be, nothing is written down from now on.
+    pub(crate) fn in_dir(dir: &Path) -> Self {
+        let path = dir.join(FILE);
+        match Book::open(&path) {
+            Ok(book) => Self(Some(Mutex::new(book))),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "what is removed while it is open may be left after a crash");
+                Self::default()
+            }
+        }
+    }
+
+    /// It is about to be hidden.
+    pub(crate) fn add(&self, file: &HiddenFile, hiding: Hiding) {
+        if let Some(book) = &self.0 {
+            book.lock().add(file, hiding);
+        }
+    }
+
+    /// It is gone.
+    pub(crate) fn remove(&self, file: &HiddenFile) {
+        if let Some(book) = &self.0 {
+            book.lock().remove(file);
+        }
+    }
+
+    /// Where it is, if it was hidden here.
+    pub(crate) fn find(&self, file: &HiddenFile) -> Option<Hiding> {
+        self.0.as_ref()?.lock().hidden.get(file).copied()
+    }
+
+    /// All that is hidden now.
+    pub(crate) fn all(&self) -> Vec<(HiddenFile, Hiding)> {
+        let Some(book) = &self.0 else {
+            return Vec::new();
+        };
+        let book = book.lock();
+        let all = book.hidden.iter();
+        all.map(|(file, hiding)| (file.clone(), *hiding)).collect()
+    }
+}
+
+impl Book {
+    fn open(path: &Path) -> io::Result<Self> {
+        let text = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        let mut hidden = HashMap::new();
+        for line in text.lines() {
+            // The last one may be cut short.
+            match line
+                .split_once(' ')
+                .and_then(|(sign, rest)| Some((sign, parse(rest)?)))
+            {
+                Some(("+", (file, hiding))) => {
+                    hidden.insert(file, hiding);
+                }
+                Some(("-", (file, _))) => {
+                    hidden.remove(&file);
+                }
+                _ => tracing::debug!(line, "not understood"),
+            }
+        }
+        // Anew, without what has come and gone.
+        let mut fresh = PathBuf::from(path);
+        fresh.set_extension("new");
+        let mut lines = String::new();
+        for (file, hiding) in &hidden {
+            lines.push_str(&line('+', file, *hiding));
+        }
+        fs::write(&fresh, lines)?;
+        fs::rename(&fresh, path)?;
+        let file = OpenOptions::new().append(true).open(path)?;
+        Ok(Self { file, hidden })
+    }
+
+    fn add(&mut self, file: &HiddenFile, hiding: Hiding) {
+        self.hidden.insert(file.clone(), hiding);
+        self.write('+', file, hiding);
+    }
+
+    fn remove(&mut self, file: &HiddenFile) {
+        let Some(hiding) = self.hidden.remove(file) else {
+            return;
+        };
+        if self.hidden.is_empty() && self.file.set_len(0).is_ok() {
+            return;
+        }
+        self.write('-', file, hiding);
+    }
+
+    fn write(&mut self, sign: char, file: &HiddenFile, hiding: Hiding) {
+        if let Err(error) = self.file.write_all(line(sign, file, hiding).as_bytes()) {
+            tracing::warn!(%error, "a file that is removed while it is open may be left after a crash");
+        }
+    }
+}
+
+fn line(sign: char, file: &HiddenFile, hiding: Hiding) -> String {
+    let (vnode, unique) = file.file;
+    let (dir, dir_unique) = hiding.dir;
+    format!(
+        "{sign} {} {} {} {} {} {} {}\n",
+        file.cell,
+        file.volume.0,
+        vnode.0,
+        unique.0,
+        dir.0,
+        dir_unique.0,
+        Who(hiding.who)
+    )
+}
+
+fn parse(text: &str) -> Option<(HiddenFile, Hiding)> {
+    let mut words = text.split(' ');
+    let cell = CellName::new(words.next()?).ok()?;
+    let mut number = || words.next()?.parse().ok();
+    let file = HiddenFile {
+        cell,
+        volume: VolumeId(number()?),
+        file: (VnodeId(number()?), Uniquifier(number()?)),
+    };
+    let dir = (VnodeId(number()?), Uniquifier(number()?));
+    let who = match words.next()? {
+        "-" => Identity::Nobody,
+        "*" => Identity::Everybody,
+        user => Identity::User(user.parse().ok()?),
+    };
+    words.next().is_none().then_some((file, Hiding { dir, who }))
+}
+
+/// As it is written down. Groups and scopes have numbers that end with the program.
+struct Who(Identity);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Identity::User(user) => write!(f, "{user}"),
+            Identity::Everybody => f.write_str("*"),
+            _ => f.write_str("-"),
+        }
+    }
+}
+
+/// Other clients hide names like this (OpenAFS `afs_newname`).
+pub(crate) fn hidden_name(vnode: VnodeId, unique: Uniquifier) -> Bytes {
+    format!(".__afs{:X}{:X}", vnode.0, unique.0).into()
+}
+
+const FILE: &str = "hidden";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(vnode: u32) -> HiddenFile {
+        HiddenFile {
+            cell: CellName::new("a.example").unwrap(),
+            volume: VolumeId(536_870_912),
+            file: (VnodeId(vnode), Uniquifier(7)),
+        }
+    }
+
+    #[test]
+    fn what_is_written_down_is_there_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let hiding = |who| Hiding {
+            dir: (VnodeId(1), Uniquifier(1)),
+            who,
+        };
+        let hidden = Hidden::in_dir(dir.path());
+        for (vnode, who) in [
+            (2, Identity::User(1001)),
+            (4, Identity::Everybody),
+            (6, Identity::Nobody),
+        ] {
+            hidden.add(&file(vnode), hiding(who));
+        }
+        hidden.remove(&file(4));
+        drop(hidden);
+        // Whoever wrote last was cut short.
+        let path = dir.path().join(FILE);
+        let mut text = fs::read_to_string(&path).unwrap();
+        text.push_str("+ a.example 5368");
+        fs::write(&path, text).unwrap();
+        let again = Hidden::in_dir(dir.path());
+        assert_eq!(again.all().len(), 2);
+        assert_eq!(again.find(&file(2)), Some(hiding(Identity::User(1001))));
+        assert_eq!(again.find(&file(4)), None);
+        again.remove(&file(2));
+        again.remove(&file(6));
+        assert_eq!(fs::read(&path).unwrap(), b"", "it does not grow for ever");
+    }
+
+    #[test]
+    fn without_a_directory_nothing_is_written_down() {
+        let hidden = Hidden::default();
+        let dir = (VnodeId(1), Uniquifier(1));
+        hidden.add(
+            &file(2),
+            Hiding {
+                dir,
+                who: Identity::Nobody,
+            },
+        );
+        assert!(hidden.all().is_empty());
+    }
+}

@@ -1,0 +1,104 @@
+"""A round: each row is measured for all candidates right after each other, so that whatever else the machine does meets all."""
+
+import subprocess
+
+import content
+import process
+import work
+from work import Wrong
+
+REPEATS = 5
+
+
+class Round:
+    """All candidates mounted afresh; what they do is entered on the board."""
+
+    def __init__(self, board, candidates, origin, turned):
+        self.board, self.origin = board, origin
+        self.candidates = list(reversed(candidates)) if turned else candidates
+        self.clients = [candidate for candidate in self.candidates if candidate.name in ("afs", "afsd.fuse")]
+        (self.ours,) = (candidate for candidate in candidates if candidate.name == "afs")
+        for candidate in self.candidates:
+            candidate.fresh()
+            candidate.own.mkdir(exist_ok=True)
+
+    def once(self, candidate, folder, function, *more):
+        """Seconds; none if a candidate that is not ours cannot do it, which is then mounted again."""
+        try:
+            return function(folder, *more)
+        except Wrong:
+            raise
+        except (OSError, subprocess.SubprocessError) as error:
+            if candidate is self.ours:
+                raise
+            candidate.failure = str(error).strip()[-200:]
+            candidate.fresh()
+            return None
+
+    def measure(self, key, function, candidates=None, repeats=1):
+        """The best of so many turns of all candidates."""
+        candidates = candidates or self.candidates
+        turns = [[self.once(one, one.work, function) for one in candidates] for _ in range(repeats)]
+        self.enter(key, candidates, turns)
+
+    def change(self, key, function, *more, repeats=1):
+        """The same of what changes something: each in a folder of its own, as two of them share a volume."""
+        turns = [[self.once(one, one.own, function, *more) for one in self.candidates] for _ in range(repeats)]
+        self.enter(key, self.candidates, turns)
+
+    def enter(self, key, candidates, turns):
+        for candidate, seconds in zip(candidates, zip(*turns)):
+            if None in seconds:
+                self.board.failed(key, candidate.name, candidate.failure)
+            else:
+                self.board.add(key, candidate.name, min(seconds))
+
+    def cold(self, key, function):
+        """Only those that have servers to ask are ever cold here; the others get warm."""
+        self.measure(key, function, candidates=self.clients)
+        for candidate in self.candidates:
+            if candidate not in self.clients:
+                function(candidate.work)
+
+    def warm(self, key, function):
+        self.measure(key, function, repeats=REPEATS)
+
+    def reads(self):
+        used = {client.name: process.cpu_seconds(client.pid) for client in self.clients}
+        self.cold("read_cold", work.read)
+        for client in self.clients:
+            seconds = process.cpu_seconds(client.pid) - used[client.name]
+            self.board.add("cpu", client.name, seconds * (1 << 30) / content.BIG)
+        self.warm("read_warm", work.read)
+        for name, function in [("random", work.read_random), ("stat", work.stat_all), ("open", work.open_all)]:
+            self.cold(name + "_cold", function)
+            self.warm(name + "_warm", function)
+        calls = self.ours.calls()
+        self.cold("list_cold", work.list_long)
+        self.board.add("list_calls", self.ours.name, self.ours.calls() - calls)
+        self.warm("list_warm", work.list_long)
+        for name, function in [("find", work.find), ("grep", work.grep), ("parallel", work.read_parallel)]:
+            self.cold(name + "_cold", function)
+            self.warm(name + "_warm", function)
+
+    def changes(self):
+        for _ in range(2):
+            for name in ["write", "sync", "write_random", "create", "rename", "unlink", "build"]:
+                self.change(name, getattr(work, name))
+            self.change("unpack", work.unpack, self.origin)
+
+    def programs(self):
+        """What takes long, and therefore is done once."""
+        self.change("clone", work.clone, self.origin)
+        # The first one writes down what it has seen.
+        self.change("status", work.git_status, repeats=REPEATS)
+        self.change("remove", work.remove_tree)
+
+    def end(self):
+        for client in self.clients:
+            try:
+                self.board.add("peak", client.name, process.status(client.pid, "VmHWM") / 1024)
+            except FileNotFoundError:
+                self.board.failed("peak", client.name, "it has ended")
+        for candidate in self.candidates:
+            candidate.umount()

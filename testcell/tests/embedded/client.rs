@@ -106,6 +106,8 @@ impl Client {
     }
 
     async fn with_cache(cell: &Cell, deadline: Duration, cache: CacheConfig, sink: Arc<dyn Sink>) -> Self {
+        // As many as the program keeps, where it is about what is kept.
+        let is_kept = matches!(cache, CacheConfig::Dir { .. });
         let folder = tempfile::tempdir().unwrap();
         let db = folder.path().join("CellServDB");
         std::fs::write(&db, cell.cellservdb()).unwrap();
@@ -122,7 +124,7 @@ impl Client {
             cache,
             read_only: false,
             deadline,
-            max_vnodes: 1000,
+            max_vnodes: if is_kept { 50_000 } else { 1000 },
             tokens: afs_client::auth::TokenRules::default(),
             locks: afs_client::lock::LockScope::default(),
             sysnames: afs_client::sysname::SysNames::default(),

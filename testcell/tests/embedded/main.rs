@@ -13,6 +13,7 @@ mod directories;
 mod failures;
 mod hidden;
 mod identities;
+mod interleavings;
 mod locks;
 #[path = "../common/peer.rs"]
 mod peer;

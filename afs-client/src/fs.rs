@@ -294,18 +294,13 @@ impl AfsFs {
         self.0.dropped(self.0.vnodes.forgot(fid));
     }
 
-    /// How many vnodes are known.
-    #[must_use]
-    pub fn vnodes(&self) -> usize {
-        self.0.vnodes.len()
-    }
-
     /// Removes what an earlier program has removed while it was open, and did not live to see closed. To be called when all
-    /// files are known that are open still. Needs a tokio runtime, on which that goes on for as long as it takes.
+    /// files are known that are open still. It goes on for as long as it takes.
     pub fn remove_hidden(&self) {
         let left = self.0.hidden.all();
         if !left.is_empty() {
-            let task = tokio::spawn(remove_hidden(Caller::nobody(&self.0.core), left)).abort_handle();
+            let removal = remove_hidden(Caller::nobody(&self.0.core), left);
+            let task = self.0.runtime.spawn(removal).abort_handle();
             self.0.tasks.lock().push(task);
         }
     }
@@ -728,47 +723,48 @@ async fn store_leftovers(core: Caller) {
 
 /// Brings to the servers what an earlier program has not stored. Ends when all of it has a vnode: with that it waits for a
 /// server or a token, if it has to.
-async fn left_behind(core: Caller, mut left: Vec<Left>) {
+async fn left_behind(core: Caller, left: Vec<Left>) {
     for left in &left {
         tracing::warn!(
             cell = %left.cell, volume = %left.volume, vnode = %left.vnode,
             owner = %Writer(&left.file.author()), "data of an earlier program is not stored yet"
         );
     }
-    while !left.is_empty() {
-        let mut later = Vec::new();
-        for left in left {
+    again_and_again(left, |left| {
+        let core = core.clone();
+        async move {
             match core.vnode_of_left(&left).await {
                 Ok(vnode) => core.store_late(&vnode).await,
                 Err(error) => {
                     tracing::debug!(cell = %left.cell, volume = %left.volume, %error, "data of an earlier program waits");
-                    later.push(left);
+                    return Some(left);
                 }
             }
+            None
         }
-        left = later;
-        if !left.is_empty() {
-            clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
-        }
-    }
+    })
+    .await;
 }
 
 /// Removes the hidden names that an earlier program has left. Ends when none is left.
-async fn remove_hidden(core: Caller, mut left: Vec<(HiddenFile, Hiding)>) {
+async fn remove_hidden(core: Caller, left: Vec<(HiddenFile, Hiding)>) {
+    again_and_again(left, |(file, hiding)| {
+        let who = core.as_identity(hiding.who);
+        async move {
+            let error = who.remove_left_hidden(&file, hiding).await.err()?;
+            tracing::debug!(?file, %error, "a removed file is left behind still");
+            Some((file, hiding))
+        }
+    })
+    .await;
+}
+
+/// Does something with each of them, and after a while again with those that are given back.
+async fn again_and_again<T, F: Future<Output = Option<T>>>(mut left: Vec<T>, does: impl Fn(T) -> F) {
     while !left.is_empty() {
         let mut later = Vec::new();
-        for (file, hiding) in left {
-            match core
-                .as_identity(hiding.who)
-                .remove_left_hidden(&file, hiding)
-                .await
-            {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::debug!(?file, %error, "a removed file is left behind still");
-                    later.push((file, hiding));
-                }
-            }
+        for one in left {
+            later.extend(does(one).await);
         }
         left = later;
         if !left.is_empty() {

@@ -262,7 +262,8 @@ impl<'a> Rotation<'a> {
             return None;
         }
         self.volumes.hedges().lock().earn();
-        first.server.patience()
+        // Without another one nobody needs to know.
+        self.volume.is_replicated().then(|| first.server.patience())?
     }
 
     /// The same try with another replica, if there is one and the budget allows it.

@@ -247,14 +247,9 @@ impl DataCache {
         self.0.shared.max_bytes
     }
 
-    /// Is it in memory?
+    /// Is it in memory? Then what is put there ends with the vnodes that it is of.
     pub(crate) fn is_memory(&self) -> bool {
         self.0.shared.place.is_none()
-    }
-
-    /// Does what is put there outlive the vnodes that it is of?
-    pub(crate) fn is_kept(&self) -> bool {
-        self.0.shared.place.is_some()
     }
 
     /// Bytes that pages in use take.

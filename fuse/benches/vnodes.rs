@@ -60,7 +60,7 @@ async fn run(folder: &Path) -> bool {
         "{known} objects looked up in {:.1} s; the kernel knows {}, and {} vnodes are kept",
         from.elapsed().as_secs_f64(),
         table.inodes.len(),
-        fs.vnodes()
+        fs.state().vnodes
     );
     assert_eq!(
         table.inodes.len(),
@@ -76,7 +76,7 @@ async fn run(folder: &Path) -> bool {
     }
     within &= at_most(
         "vnodes kept when the kernel has forgotten all",
-        fs.vnodes() as f64,
+        fs.state().vnodes as f64,
         MAX_VNODES as f64,
     );
     // The memory is there for what comes next, whatever the allocator gives back.

@@ -193,7 +193,7 @@ fn serve_on(
     let _ = caller.ready();
     metrics.attached(false);
     ready(&fs, &metrics);
-    runtime.block_on(async { fs.remove_hidden() });
+    fs.remove_hidden();
 
     runtime.block_on(wait(ended, signals, at, &fs));
     pages.end();

@@ -182,7 +182,7 @@ fn serve_on(
     if first.is_some() {
         runtime.block_on(restore(&shared, image));
     } else {
-        runtime.block_on(async { fs.remove_hidden() });
+        fs.remove_hidden();
     }
     let keeps_tokens = Arc::downgrade(&shared);
     fs.witness_tokens(move |held| {

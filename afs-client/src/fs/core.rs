@@ -43,7 +43,7 @@ use crate::volume::{Volume, Volumes};
 pub(crate) struct Core {
     pub(crate) cells: Arc<Cells>,
     pub(crate) endpoint: Endpoint,
-    /// What is fetched ahead is fetched there, whoever notices that it should be.
+    /// Where what nobody waits for is done, whoever notices that it should be.
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) servers: Arc<Servers>,
     pub(crate) volumes: Volumes,

@@ -143,8 +143,9 @@ impl Caller {
         if let Err(error) = handle.check_locks() {
             return Some(Err(error));
         }
+        let opener = self.as_identity(handle.who);
         let vnode = &handle.vnode;
-        let (status, _) = self.as_identity(handle.who).valid(vnode)?;
+        let (status, _) = opener.valid(vnode)?;
         if !status.is_readable_with(status.access) {
             return None;
         }
@@ -156,8 +157,7 @@ impl Caller {
             Ok(true) => {
                 self.counts.hits.count(Cached::Data);
                 self.counts.flows.add(Flow::ServedHit, out.len() as u64);
-                self.as_identity(handle.who)
-                    .read_ahead(&handle, &(offset..offset + out.len() as u64));
+                opener.read_ahead(&handle, &(offset..offset + out.len() as u64));
                 Some(Ok(out.into()))
             }
             Ok(false) => None,

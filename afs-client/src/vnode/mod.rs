@@ -373,7 +373,7 @@ impl Vnode {
 
     /// Has the cache keep the directory or link text over a restart, if it can.
     pub(crate) fn keep_contents(&self) {
-        if !self.cache.is_kept() {
+        if self.cache.is_memory() {
             return;
         }
         let known = self.known.read();

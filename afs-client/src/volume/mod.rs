@@ -65,6 +65,11 @@ impl Volume {
         self.servers.read().clone()
     }
 
+    /// Has more than one server it?
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.servers.read().len() > 1
+    }
+
     /// How much of its files is fetched ahead of a reader: what all its servers together can make use of.
     pub(crate) fn aim(&self) -> Aim {
         let servers = self.servers.read();

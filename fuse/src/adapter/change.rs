@@ -176,22 +176,18 @@ impl Shared {
                 Some(outcome) => Found::Made(outcome),
                 None => change.look(fs, before.seen).await?,
             };
-            let replay = match &found {
-                Found::Made(_) if before.outcome.is_some() => Some(Replay::Journaled),
-                Found::Made(_) => Some(Replay::Found),
-                Found::Unclear => Some(Replay::Failed),
-                Found::NotMade => None,
-            };
-            if let Some(replay) = replay {
-                self.metrics.replayed(replay);
-            }
             match found {
                 Found::Made(outcome) => {
+                    self.metrics.replayed(match before.outcome {
+                        Some(_) => Replay::Journaled,
+                        None => Replay::Found,
+                    });
                     tracing::info!(?outcome, "a change is not made again");
                     kept.done(unique, outcome);
                     return T::again(fs, outcome).await;
                 }
                 Found::Unclear => {
+                    self.metrics.replayed(Replay::Failed);
                     return Err(errno(
                         Errno::EIO,
                         "it is not known whether a change was made before the last process ended",

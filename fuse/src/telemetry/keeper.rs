@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::Registry;
 
 use super::families::Families;
+use super::metrics::{NO_LABELS, exposition};
 use super::process;
 
 /// What a keeper counts.
@@ -79,14 +80,11 @@ impl KeeperMetrics {
     /// The exposition in the classic text form.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         process::refresh(&self.families);
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        exposition(&self.registry.gather())
     }
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const NO_LABELS: &[&str] = &[];
 
 #[cfg(test)]
 mod tests {

@@ -124,9 +124,7 @@ impl Metrics {
 
     /// The exposition in the classic text form.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.gather(), &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        exposition(&self.gather())
     }
 
     /// The same as numbers: of histograms the sums and the counts.
@@ -228,6 +226,13 @@ impl Metrics {
     }
 }
 
+/// Families in the classic text form.
+pub(super) fn exposition(families: &[MetricFamily]) -> Result<String, prometheus::Error> {
+    let mut text = Vec::with_capacity(16 * 1024);
+    TextEncoder::new().encode(families, &mut text)?;
+    String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+}
+
 fn series_of(families: &[MetricFamily]) -> Vec<Series> {
     let mut all = Vec::new();
     for family in families {
@@ -271,6 +276,6 @@ fn count(value: u64) -> f64 {
     value as f64
 }
 
-const NO_LABELS: &[&str] = &[];
+pub(super) const NO_LABELS: &[&str] = &[];
 /// Cells with a label of their own; the rest is `other`.
 const MAX_CELLS: usize = 16;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use afs_client::fs::{AfsFs, CountState, State};
+use prometheus::IntGaugeVec;
 use rxrpc::security::rxkad;
 
 use super::{Metrics, NO_LABELS, raise, whole};
@@ -55,22 +56,10 @@ impl Metrics {
             }
         }
         let (promises, expiring) = fs.promise_counts();
-        for (state, count) in [
-            ("valid", promises.saturating_sub(expiring)),
-            ("expiring", expiring),
-        ] {
-            families
-                .callbacks
-                .with_label_values(&[state])
-                .set(whole(count as u64));
-        }
+        let valid = promises.saturating_sub(expiring);
+        set_each(&families.callbacks, [("valid", valid), ("expiring", expiring)]);
         let peers = fs.peer_count();
-        for (state, count) in [("used", peers.used), ("kept_open", peers.kept)] {
-            families
-                .peers
-                .with_label_values(&[state])
-                .set(whole(count as u64));
-        }
+        set_each(&families.peers, [("used", peers.used), ("kept_open", peers.kept)]);
     }
 
     fn show(&self, state: &State) {
@@ -114,13 +103,11 @@ impl Metrics {
         ] {
             gauge.with_label_values(NO_LABELS).set(whole(value));
         }
-        for (state, files) in [
-            ("waiting", state.kept.waiting.len()),
-            ("set-aside", state.kept.set_aside.len()),
-        ] {
-            let files = whole(files as u64);
-            families.unstored.with_label_values(&[state]).set(files);
-        }
+        let (waiting, aside) = (&state.kept.waiting, &state.kept.set_aside);
+        set_each(
+            &families.unstored,
+            [("waiting", waiting.len()), ("set-aside", aside.len())],
+        );
         raise(
             &families.write_conflicts.with_label_values(NO_LABELS),
             state.kept.conflicts,
@@ -129,12 +116,10 @@ impl Metrics {
         for (reason, count) in [("full", full), ("failed", failed)] {
             raise(&families.cache_bypasses.with_label_values(&[reason]), count);
         }
-        for (cache, entries) in [("status", state.vnodes), ("volume", state.volumes)] {
-            families
-                .cache_entries
-                .with_label_values(&[cache])
-                .set(whole(entries as u64));
-        }
+        set_each(
+            &families.cache_entries,
+            [("status", state.vnodes), ("volume", state.volumes)],
+        );
     }
 
     /// Takes over what the file system has counted by closed sets.
@@ -193,6 +178,13 @@ impl Metrics {
                 }
             });
         }
+    }
+}
+
+/// How many there are now, by the only label of the family.
+fn set_each<const N: usize>(gauges: &IntGaugeVec, counts: [(&str, usize); N]) {
+    for (label, count) in counts {
+        gauges.with_label_values(&[label]).set(whole(count as u64));
     }
 }
 

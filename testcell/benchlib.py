@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -56,17 +57,33 @@ class Cell:
         self("afsd-fuse", "down", check=False)
 
 
-def pid_of(point):
-    """The process that serves a mount of ours."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                words = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"mount" in words and os.fsencode(str(point)) in words:
-                return int(entry)
-    fail("the client is not running")
+class Demo:
+    """`afs demo` in a folder: an embedded cell, a mount of its own, and others on request."""
+
+    def __init__(self, folder, environment=None):
+        self.folder, self.point = folder, folder / "own"
+        self.point.mkdir(parents=True)
+        said = folder / "said"
+        start = time.perf_counter()
+        self.program = subprocess.Popen([AFS, "demo", "--mountpoint", str(self.point)], stdout=open(said, "w"),
+                                        env={**(os.environ if environment is None else environment), "TMPDIR": str(folder)})
+        while "leaves nothing behind" not in said.read_text():
+            if self.program.poll() is not None or time.perf_counter() > start + 30:
+                fail("the embedded cell does not start")
+            time.sleep(0.005)
+        self.start_seconds = time.perf_counter() - start
+        self.work = self.point / "demo.example" / "work"
+
+    def mount(self, point, address, *options):
+        """Another client, in a process of its own."""
+        (servers,) = self.folder.glob("afs-demo-*/CellServDB")
+        run(AFS, "mount", "--cell", "demo.example", "--cellservdb", str(servers), "--address", address,
+            *map(str, options), str(point))
+        return point / "demo.example" / "work"
+
+    def end(self):
+        self.program.send_signal(signal.SIGINT)
+        self.program.wait(30)
 
 
 def read(path):

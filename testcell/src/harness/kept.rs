@@ -281,16 +281,9 @@ fn start_server(
     let said = File::create(folder.join(format!("server-{number}")))?;
     let mut command = cell.client(k, afs_program()?.as_os_str());
     command
-        .args(["serve", "--cell", cell.name()])
-        .arg("--fd-socket")
-        .arg(folder.join("socket"))
-        .args(cell.mount_arguments(k))
-        .arg("--cellservdb")
-        .arg(cell.cellservdb())
-        .args(["--metrics", &cell.metrics_address(k).to_string()])
-        .args(["--deadline", "10"])
-        .args(&options.arguments)
-        .envs(options.environment.iter().cloned());
+        .args(["serve", "--deadline", "10", "--fd-socket"])
+        .arg(folder.join("socket"));
+    options.give_to(&mut command, cell, k);
     start(cell, &mut command, said).context("cannot start a server")
 }
 

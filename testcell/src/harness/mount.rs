@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -27,8 +27,8 @@ const END: Duration = Duration::from_secs(20);
 /// How to mount.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
-    pub(crate) arguments: Vec<String>,
-    pub(crate) environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl MountOptions {
@@ -49,6 +49,18 @@ impl MountOptions {
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Completes the command line of client K, as far as it is the same for all clients of a cell.
+    pub(crate) fn give_to<'a>(&self, command: &'a mut Command, cell: &dyn Site, k: u8) -> &'a mut Command {
+        command
+            .args(["--cell", cell.name()])
+            .args(cell.mount_arguments(k))
+            .arg("--cellservdb")
+            .arg(cell.cellservdb())
+            .args(["--metrics", &cell.metrics_address(k).to_string()])
+            .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
     }
 
     /// Any other word of the command line.
@@ -77,15 +89,10 @@ impl<'c> Mount<'c> {
         let said = File::create(folder.path().join("said"))?;
         let mut command = cell.client(k, program.as_os_str());
         command
-            .args(["mount", "--foreground", "--cell", cell.name()])
-            .args(cell.mount_arguments(k))
-            .arg("--cellservdb")
-            .arg(cell.cellservdb())
-            .args(["--metrics", &cell.metrics_address(k).to_string()])
-            .arg("--log-file")
-            .arg(folder.path().join("log"))
-            .args(&options.arguments)
-            .envs(options.environment.iter().cloned())
+            .args(["mount", "--foreground", "--log-file"])
+            .arg(folder.path().join("log"));
+        options
+            .give_to(&mut command, cell, k)
             .arg(&point)
             .current_dir("/")
             .stdin(Stdio::null())

@@ -93,31 +93,19 @@ impl Client {
 
     /// A client with its cache in a directory.
     pub(crate) async fn on_disk(cell: &Cell, dir: &Path, sink: Arc<dyn Sink>) -> Self {
-        let cache = CacheConfig::Dir {
-            path: dir.to_owned(),
-            max_bytes: 64 << 20,
-            encryption: Encryption::Off,
-        };
+        let cache = in_dir(dir, Encryption::Off);
         Self::with_cache(cell, Duration::from_secs(10), cache, sink).await
     }
 
     /// The same, encrypted with the key in a file.
     pub(crate) async fn on_encrypted_disk(cell: &Cell, dir: &Path, key: &Path) -> Self {
-        let cache = CacheConfig::Dir {
-            path: dir.to_owned(),
-            max_bytes: 64 << 20,
-            encryption: Encryption::Key(CacheKey::read(key).unwrap()),
-        };
+        let cache = in_dir(dir, Encryption::Key(CacheKey::read(key).unwrap()));
         Self::with_cache(cell, Duration::from_secs(10), cache, Arc::new(NullSink)).await
     }
 
     /// The same, with a limit on each operation.
     pub(crate) async fn on_disk_within(cell: &Cell, dir: &Path, deadline: Duration) -> Self {
-        let cache = CacheConfig::Dir {
-            path: dir.to_owned(),
-            max_bytes: 64 << 20,
-            encryption: Encryption::Off,
-        };
+        let cache = in_dir(dir, Encryption::Off);
         Self::with_cache(cell, deadline, cache, Arc::new(NullSink)).await
     }
 
@@ -238,6 +226,14 @@ impl Client {
 
     pub(crate) async fn shutdown(&self) {
         self.fs.shutdown().await;
+    }
+}
+
+fn in_dir(dir: &Path, encryption: Encryption) -> CacheConfig {
+    CacheConfig::Dir {
+        path: dir.to_owned(),
+        max_bytes: 64 << 20,
+        encryption,
     }
 }
 

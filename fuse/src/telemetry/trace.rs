@@ -20,7 +20,7 @@ use rxrpc::events::SPAN_TARGET;
 use serde::{Deserialize, Serialize};
 use tracing::Span;
 use tracing::field::Empty;
-use tracing_subscriber::filter::FilterExt as _;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, filter};
@@ -56,11 +56,14 @@ pub fn start() -> Tracing {
         .unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER));
     let terminal = std::io::stderr().is_terminal();
     let is_span = |metadata: &tracing::Metadata<'_>| metadata.target().starts_with(SPAN_TARGET);
+    // Without its hint the other filter's would not count, and all that anybody would say for debugging came as far as here.
+    let others =
+        filter::filter_fn(move |metadata| !is_span(metadata)).with_max_level_hint(LevelFilter::TRACE);
     let messages = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(terminal)
         .with_target(false)
-        .with_filter(filter.and(filter::filter_fn(move |metadata| !is_span(metadata))));
+        .with_filter(filter.and(others));
     let mut complaint = None;
     let provider = exporter().unwrap_or_else(|error| {
         complaint = Some(error);
@@ -72,7 +75,7 @@ pub fn start() -> Tracing {
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter::filter_fn(is_span))
+            .with_filter(filter::filter_fn(is_span).with_max_level_hint(LevelFilter::INFO))
     });
     // The second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry()

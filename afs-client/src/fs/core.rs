@@ -36,7 +36,7 @@ use crate::sysname::SysNames;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
 use crate::vnode::status::{LOOKUP, OWNER, Status};
-use crate::vnode::{Vnode, Vnodes};
+use crate::vnode::{Told, Vnode, Vnodes};
 use crate::volume::{Volume, Volumes};
 
 /// The file system behind [`AfsFs`](super::AfsFs).
@@ -96,6 +96,7 @@ pub(crate) struct Noted {
     stamp: Stamp,
     issued: Issued,
     proof: ProofId,
+    changes: u64,
 }
 
 impl Noted {
@@ -116,6 +117,7 @@ impl Noted {
         Self {
             stamp,
             issued: self.issued.clone(),
+            changes: vnode.changes(),
             ..*self
         }
     }
@@ -253,6 +255,7 @@ impl Caller {
     pub(crate) fn note(&self, vnode: &Vnode, attempt: &Attempt) -> Noted {
         Noted {
             proof: attempt.proof,
+            changes: vnode.changes(),
             stamp: vnode.stamp(&self.all),
             issued: Issued {
                 at: attempt.at,
@@ -263,7 +266,7 @@ impl Caller {
         }
     }
 
-    /// Takes over what a reply says about a vnode.
+    /// Takes over what a reply says about a vnode: of a change of ours, if no promise comes with it.
     pub(crate) fn learn(
         &self,
         vnode: &Vnode,
@@ -289,8 +292,13 @@ impl Caller {
         if let Some(promise) = &promise {
             promise.server().record_promise(promise.expires_at());
         }
-        let current = noted.is_current(vnode, self);
-        vnode.learn(status, promise, (noted.proof, current), clock::now(), &self.all);
+        let told = Told {
+            proof: noted.proof,
+            is_current: noted.is_current(vnode, self),
+            is_change: callback.is_none(),
+            changes: noted.changes,
+        };
+        vnode.learn(status, promise, told, clock::now(), &self.all);
         vnode.tell_data();
         Ok(status)
     }
@@ -343,7 +351,12 @@ impl Caller {
             fid: vnode.fid.into(),
         };
         let (reply, noted) = self.procedure(vnode, Class::Reading, &request, deadline).await?;
-        self.learn(vnode, &reply.status, Some(&reply.callback), &noted)
+        let told = self.learn(vnode, &reply.status, Some(&reply.callback), &noted)?;
+        // A change of ours may have overtaken it.
+        Ok(vnode.status().map_or(told, |known| Status {
+            access: told.access,
+            ..known
+        }))
     }
 
     /// May the caller see the attributes of a directory, the status of which they were given? The servers give it to

@@ -41,11 +41,15 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
 
 impl Core {
     pub(crate) fn attr(vnode: &Vnode, status: &Status) -> Attr {
-        let mut attr = status.attr(vnode.fid);
         if status.kind == Kind::File && vnode.is_modified() {
-            attr.size = vnode.data().len();
+            return Attr {
+                size: vnode.data().len(),
+                ..status.attr(vnode.fid)
+            };
         }
-        attr
+        // If it was stored since the status was looked at, there is a newer one.
+        let known = vnode.status().filter(|known| known.version > status.version);
+        known.as_ref().unwrap_or(status).attr(vnode.fid)
     }
 }
 

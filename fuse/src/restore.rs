@@ -29,6 +29,9 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
     if let Some((last, _)) = image.open.last_key_value() {
         shared.fs().give_handles_after(HandleId(*last));
     }
+    for words in &image.hidden {
+        shared.fs().adopt_hidden(words);
+    }
     for (who, token) in &image.tokens {
         if let Ok(Request::SetToken(token, _)) = Request::decode(token)
             && still(*who) == *who

@@ -15,7 +15,6 @@ mod bulk;
 mod capture;
 mod coherence;
 mod command_line;
-mod exerciser;
 mod git;
 mod hostile;
 mod identity;

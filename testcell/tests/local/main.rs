@@ -19,7 +19,6 @@ mod coherence;
 mod contract;
 mod crash;
 mod demo;
-#[path = "../cell/exerciser.rs"]
 mod exerciser;
 mod fstab;
 #[path = "../cell/git.rs"]

@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use testcell::MountOptions;
-
-use crate::shared;
+use testcell::{MountOptions, local};
 
 /// Does STEPS things to the file PATH, which SEED decides on, and compares all that it reads with what it wrote.
 const PROGRAM: &str = "
@@ -120,7 +118,7 @@ fn exercise(folder: &Path, seed: u32, steps: u32) -> Child {
 fn files_are_what_was_done_to_them() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (first, steps) = (number("EXERCISER_SEED", 1), number("EXERCISER_STEPS", 600));
-    let cell = shared();
+    let cell = local();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let caches = [

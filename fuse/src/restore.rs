@@ -15,6 +15,7 @@ use afs_client::types::{CellId, Fid, VolumeId};
 
 use crate::adapter::Shared;
 use crate::ctl::Request;
+use crate::inode::ROOT;
 use crate::kept::{Change, Image, OpenFile, Outcome};
 
 /// Restores what can be had within a while; goes on with the rest. To be called before the session answers.
@@ -40,6 +41,13 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
             tracing::warn!(%error, "a token is lost");
         }
     }
+    // Cells that no file lists are known again when they were looked up.
+    let cells = image.names.get(&ROOT).cloned().unwrap_or_default();
+    let cells = cells.into_iter().map(|name| {
+        let fs = shared.fs().clone();
+        tokio::spawn(async move { drop(fs.lookup(fs.root(), &name).await) })
+    });
+    let cells: Vec<_> = cells.collect();
     let tasks: Vec<_> = by_volume(image)
         .into_iter()
         .map(|((cell, volume), left)| {
@@ -49,7 +57,7 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
         .collect();
     let volumes = tasks.len();
     let all = async {
-        for task in tasks {
+        for task in cells.into_iter().chain(tasks) {
             let _ = task.await;
         }
     };

@@ -17,7 +17,7 @@ use rxrpc::net::Endpoint;
 use tokio::sync::mpsc;
 
 use super::series::Opens;
-use super::types::{HandleId, Invalidation, Kind};
+use super::types::{Fakestat, HandleId, Invalidation, Kind};
 use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
@@ -68,6 +68,9 @@ pub(crate) struct Core {
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
     pub(crate) locks: super::locking::Locks,
     pub(crate) sysnames: SysNames,
+    pub(super) fakestat: Fakestat,
+    /// The roots of the cells in the directory of cells that were entered.
+    pub(super) cell_roots: Mutex<HashMap<Fid, Fid>>,
     pub(crate) hidden: Hidden,
     pub(crate) history: History,
     /// How files of the directories that were read from last are opened.
@@ -148,7 +151,30 @@ impl Core {
         vnode
     }
 
+    /// Has the kernel forget something. What it knows by mount points too it forgets there as well.
     pub(crate) fn invalidate(&self, what: Invalidation) {
+        let fid = match &what {
+            Invalidation::Node(fid) | Invalidation::Data(fid) | Invalidation::Entry { dir: fid, .. } => *fid,
+            Invalidation::All => return self.tell(Invalidation::All),
+        };
+        if fid.vnode.is_directory()
+            && let Some(vnode) = self.vnodes.peek(fid)
+        {
+            for point in vnode.points() {
+                self.tell(match &what {
+                    Invalidation::Data(_) => Invalidation::Data(point),
+                    Invalidation::Entry { name, .. } => Invalidation::Entry {
+                        dir: point,
+                        name: name.clone(),
+                    },
+                    _ => Invalidation::Node(point),
+                });
+            }
+        }
+        self.tell(what);
+    }
+
+    fn tell(&self, what: Invalidation) {
         // Nobody listens when the kernel has gone.
         let _ = self.invalidations.send(what);
     }

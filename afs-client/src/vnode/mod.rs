@@ -48,6 +48,8 @@ pub(crate) struct Vnode {
     pub(crate) opens: AtomicU64,
     /// The kernel knows it.
     pub(crate) retained: AtomicBool,
+    /// The mount points by which the kernel may know it.
+    led_to_by: Mutex<Vec<Fid>>,
     /// Removed by us while open: the name under which it waits for its last release.
     pub(crate) doomed: Mutex<Option<(Fid, Bytes)>>,
     /// Held by who looks whether they may change the data, and does.
@@ -111,6 +113,7 @@ impl Vnode {
             shown: Mutex::default(),
             opens: AtomicU64::new(0),
             retained: AtomicBool::new(false),
+            led_to_by: Mutex::default(),
             doomed: Mutex::default(),
             writing: Mutex::default(),
             owed: Mutex::default(),
@@ -436,9 +439,41 @@ impl Vnode {
         self.known.write().mounted = Some((version, root));
     }
 
+    /// Where it led when it was followed last.
+    pub(crate) fn last_mounted(&self) -> Option<Fid> {
+        self.known.read().mounted.map(|(_, root)| root)
+    }
+
+    /// The kernel may know it by this mount point from now on.
+    pub(crate) fn led_to(&self, point: Fid) {
+        let mut points = self.led_to_by.lock();
+        if !points.contains(&point) {
+            points.push(point);
+        }
+    }
+
+    /// The kernel does not know it by this mount point any more.
+    pub(crate) fn not_led_to(&self, point: Fid) {
+        self.led_to_by.lock().retain(|known| *known != point);
+    }
+
+    /// The mount points by which the kernel may know it.
+    pub(crate) fn points(&self) -> Vec<Fid> {
+        self.led_to_by.lock().clone()
+    }
+
+    /// Does the kernel know it by two names, of which what is done by one does not show by the other?
+    pub(crate) fn is_known_twice(&self) -> bool {
+        let points = self.led_to_by.lock().len();
+        points + usize::from(self.retained.load(Ordering::Acquire)) > 1
+    }
+
     /// Something outside the table needs it.
     pub(crate) fn is_needed(&self) -> bool {
-        self.retained.load(Ordering::Acquire) || self.opens.load(Ordering::Acquire) > 0 || self.is_modified()
+        self.retained.load(Ordering::Acquire)
+            || self.opens.load(Ordering::Acquire) > 0
+            || self.is_modified()
+            || !self.led_to_by.lock().is_empty()
     }
 }
 

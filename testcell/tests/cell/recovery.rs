@@ -46,6 +46,8 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
         kinds.collect::<io::Result<Vec<_>>>().unwrap()
     };
     let before = looked_at();
+    // A server that hears of a client for the first time has it forget all promises, if late.
+    assert_eq!(fs::read_to_string(work.join("known")).unwrap(), "known");
     cell.stop_server(1).unwrap();
     let start = Instant::now();
     let failed = fs::write(work.join("new"), "x").unwrap_err();

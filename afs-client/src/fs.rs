@@ -115,10 +115,7 @@ impl AfsFs {
             } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
-        let hidden = match &config.cache {
-            CacheConfig::Dir { path, .. } => Hidden::in_dir(path),
-            CacheConfig::Memory { .. } => Hidden::default(),
-        };
+        let hidden = Hidden::beside(&cache);
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let [a, b, c, d, uuid @ ..] = random;

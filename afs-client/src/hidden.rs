@@ -7,15 +7,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
+use crate::store::{DataCache, Notes};
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
 
 /// A file of a cell that has a hidden name.
@@ -33,13 +32,13 @@ pub(crate) struct Hiding {
     pub(crate) who: Identity,
 }
 
-/// What is hidden; without a cache directory nothing is known of it.
+/// What is hidden; without a cache directory that a later program can read, nothing is known of it.
 #[derive(Debug, Default)]
 pub(crate) struct Hidden(Option<Mutex<Book>>);
 
 #[derive(Debug)]
 struct Book {
-    file: File,
+    notes: Notes,
     hidden: HashMap<HiddenFile, Hiding>,
 }
 
@@ -58,13 +57,13 @@ impl HiddenFile {
 }
 
 impl Hidden {
-    /// Goes on with what is written down in a cache directory. If that cannot be, nothing is written down from now on.
-    pub(crate) fn in_dir(dir: &Path) -> Self {
-        let path = dir.join(FILE);
-        match Book::open(&path) {
-            Ok(book) => Self(Some(Mutex::new(book))),
+    /// Goes on with what is written down beside the cache. If that cannot be, nothing is written down from now on.
+    pub(crate) fn beside(cache: &DataCache) -> Self {
+        match cache.hidden_notes() {
+            Ok(Some((notes, lines))) => Self(Some(Mutex::new(Book::new(notes, &lines)))),
+            Ok(None) => Self::default(),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "what is removed while it is open may be left after a crash");
+                tracing::warn!(%error, "what is removed while it is open may be left after a crash");
                 Self::default()
             }
         }
@@ -101,14 +100,9 @@ impl Hidden {
 }
 
 impl Book {
-    fn open(path: &Path) -> io::Result<Self> {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text?,
-        };
+    fn new(notes: Notes, lines: &[String]) -> Self {
         let mut hidden = HashMap::new();
-        for line in text.lines() {
-            // The last one may be cut short.
+        for line in lines {
             match line
                 .split_once(' ')
                 .and_then(|(sign, rest)| Some((sign, parse(rest)?)))
@@ -122,17 +116,16 @@ impl Book {
                 _ => tracing::debug!(line, "not understood"),
             }
         }
-        // Anew, without what has come and gone.
-        let mut fresh = PathBuf::from(path);
-        fresh.set_extension("new");
-        let mut lines = String::new();
-        for (file, hiding) in &hidden {
-            lines.push_str(&line('+', file, *hiding));
-        }
-        fs::write(&fresh, lines)?;
-        fs::rename(&fresh, path)?;
-        let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file, hidden })
+        let mut book = Self { notes, hidden };
+        // Without what has come and gone.
+        let begun = book.begin();
+        tell(begun);
+        book
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        let lines = self.hidden.iter().map(|(file, hiding)| line('+', file, *hiding));
+        self.notes.begin(lines)
     }
 
     fn add(&mut self, file: &HiddenFile, hiding: Hiding) {
@@ -141,19 +134,26 @@ impl Book {
     }
 
     fn remove(&mut self, file: &HiddenFile) {
-        let Some(hiding) = self.hidden.remove(file) else {
-            return;
-        };
-        if self.hidden.is_empty() && self.file.set_len(0).is_ok() {
-            return;
+        if let Some(hiding) = self.hidden.remove(file) {
+            self.write('-', file, hiding);
         }
-        self.write('-', file, hiding);
     }
 
     fn write(&mut self, sign: char, file: &HiddenFile, hiding: Hiding) {
-        if let Err(error) = self.file.write_all(line(sign, file, hiding).as_bytes()) {
-            tracing::warn!(%error, "a file that is removed while it is open may be left after a crash");
-        }
+        let written = if self.notes.is_to_begin() {
+            self.begin()
+        } else if self.hidden.is_empty() {
+            self.notes.clear()
+        } else {
+            self.notes.add(&line(sign, file, hiding))
+        };
+        tell(written);
+    }
+}
+
+fn tell(written: io::Result<()>) {
+    if let Err(error) = written {
+        tracing::warn!(%error, "a file that is removed while it is open may be left after a crash");
     }
 }
 
@@ -161,7 +161,7 @@ fn line(sign: char, file: &HiddenFile, hiding: Hiding) -> String {
     let (vnode, unique) = file.file;
     let (dir, dir_unique) = hiding.dir;
     format!(
-        "{sign} {} {} {} {} {} {} {}\n",
+        "{sign} {} {} {} {} {} {} {}",
         file.cell,
         file.volume.0,
         vnode.0,
@@ -208,11 +208,13 @@ pub(crate) fn hidden_name(vnode: VnodeId, unique: Uniquifier) -> Bytes {
     format!(".__afs{:X}{:X}", vnode.0, unique.0).into()
 }
 
-const FILE: &str = "hidden";
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+    use crate::store::{CacheKey, Encryption};
 
     fn file(vnode: u32) -> HiddenFile {
         HiddenFile {
@@ -222,48 +224,73 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_written_down_is_there_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let hiding = |who| Hiding {
-            dir: (VnodeId(1), Uniquifier(1)),
-            who,
-        };
-        let hidden = Hidden::in_dir(dir.path());
-        for (vnode, who) in [
-            (2, Identity::User(1001)),
-            (4, Identity::Everybody),
-            (6, Identity::Nobody),
-        ] {
-            hidden.add(&file(vnode), hiding(who));
-        }
-        hidden.remove(&file(4));
-        drop(hidden);
-        // Whoever wrote last was cut short.
-        let path = dir.path().join(FILE);
-        let mut text = fs::read_to_string(&path).unwrap();
-        text.push_str("+ a.example 5368");
-        fs::write(&path, text).unwrap();
-        let again = Hidden::in_dir(dir.path());
-        assert_eq!(again.all().len(), 2);
-        assert_eq!(again.find(&file(2)), Some(hiding(Identity::User(1001))));
-        assert_eq!(again.find(&file(4)), None);
-        again.remove(&file(2));
-        again.remove(&file(6));
-        assert_eq!(fs::read(&path).unwrap(), b"", "it does not grow for ever");
+    fn key() -> Encryption {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [7; 32]).unwrap();
+        Encryption::Key(CacheKey::read(file.path()).unwrap())
+    }
+
+    fn cache(dir: &Path, encryption: &Encryption) -> DataCache {
+        DataCache::in_dir(dir, 0, encryption).unwrap()
+    }
+
+    fn hiding(who: Identity) -> Hiding {
+        let dir = (VnodeId(1), Uniquifier(1));
+        Hiding { dir, who }
     }
 
     #[test]
-    fn without_a_directory_nothing_is_written_down() {
-        let hidden = Hidden::default();
-        let dir = (VnodeId(1), Uniquifier(1));
-        hidden.add(
-            &file(2),
-            Hiding {
-                dir,
-                who: Identity::Nobody,
-            },
-        );
-        assert!(hidden.all().is_empty());
+    fn what_is_written_down_is_there_again() {
+        for encryption in [Encryption::Off, key()] {
+            let dir = tempfile::tempdir().unwrap();
+            let first = cache(dir.path(), &encryption);
+            let hidden = Hidden::beside(&first);
+            for (vnode, who) in [
+                (2, Identity::User(1001)),
+                (4, Identity::Everybody),
+                (6, Identity::Nobody),
+            ] {
+                hidden.add(&file(vnode), hiding(who));
+            }
+            hidden.remove(&file(4));
+            let text = fs::read(dir.path().join("hidden")).unwrap();
+            let is_told = text.windows(9).any(|window| window == b"a.example");
+            assert_eq!(is_told, encryption == Encryption::Off);
+            drop((hidden, first));
+            let second = cache(dir.path(), &encryption);
+            let again = Hidden::beside(&second);
+            assert_eq!(again.all().len(), 2);
+            assert_eq!(again.find(&file(2)), Some(hiding(Identity::User(1001))));
+            assert_eq!(again.find(&file(4)), None);
+            again.remove(&file(2));
+            again.remove(&file(6));
+            drop((again, second));
+            assert!(Hidden::beside(&cache(dir.path(), &encryption)).all().is_empty());
+        }
+    }
+
+    /// A key that goes with its program leaves nothing to read, so nothing is written.
+    #[test]
+    fn without_a_lasting_cache_nothing_is_written_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let passing = cache(dir.path(), &Encryption::Passing);
+        for cache in [DataCache::in_memory(0), passing] {
+            let hidden = Hidden::beside(&cache);
+            hidden.add(&file(2), hiding(Identity::Nobody));
+            assert!(hidden.all().is_empty());
+        }
+        assert!(!dir.path().join("hidden").exists());
+    }
+
+    /// What a plain cache told goes when it begins anew, encrypted.
+    #[test]
+    fn what_was_plain_goes_with_the_plain_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = cache(dir.path(), &Encryption::Off);
+        Hidden::beside(&plain).add(&file(2), hiding(Identity::Nobody));
+        drop(plain);
+        let sealed = cache(dir.path(), &key());
+        assert!(!dir.path().join("hidden").exists());
+        assert!(Hidden::beside(&sealed).all().is_empty());
     }
 }

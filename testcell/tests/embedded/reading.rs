@@ -321,15 +321,16 @@ fn another_replica_is_asked_when_the_first_is_slow() {
 fn a_replica_that_makes_no_sense_is_left_alone() {
     run(async {
         let data = content(8, 1);
-        let (cell, client) = replicated(&data).await.unwrap();
-        cell.faults()
-            .add(fetches(2, When::ALWAYS, Action::Lie(Lie::ShortData)));
-        assert!(client.all_parts(BIG).await == data);
-        let before = cell.calls(2, FETCH_DATA).unwrap();
-        cell.release("ro.data", &[1, 2, 3]).await.unwrap();
-        assert!(client.all_parts(BIG).await == data);
-        assert_eq!(cell.calls(2, FETCH_DATA).unwrap(), before);
-        client.shutdown().await;
-        cell.shutdown().await;
+        for lie in [Lie::ShortData, Lie::Status] {
+            let (cell, client) = replicated(&data).await.unwrap();
+            cell.faults().add(fetches(2, When::ALWAYS, Action::Lie(lie)));
+            assert!(client.all_parts(BIG).await == data, "{lie:?}");
+            let before = cell.calls(2, FETCH_DATA).unwrap();
+            cell.release("ro.data", &[1, 2, 3]).await.unwrap();
+            assert!(client.all_parts(BIG).await == data, "{lie:?}");
+            assert_eq!(cell.calls(2, FETCH_DATA).unwrap(), before, "{lie:?}");
+            client.shutdown().await;
+            cell.shutdown().await;
+        }
     });
 }

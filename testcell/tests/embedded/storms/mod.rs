@@ -4,7 +4,8 @@
 //! removes, reads or lists, or one writes while the other reads. Beside it goes a [`Reference`], which knows what every
 //! file may be. Nobody may read anything else, no error may come that no fault explains, nothing may hang; and when the
 //! faults are over both clients see what the server has, which is what was stored last. What is waited for in a scenario
-//! is other people's time, so a hundred are played at once.
+//! is other people's time, so a hundred are played at once. One that fails tells its seed, its faults and what was done;
+//! `STORM_SEED=N` plays it alone, `STORM_SEEDS=N` plays so many, and `STORM_FROM=N` begins with another one than 0.
 
 mod faults;
 mod reference;
@@ -18,7 +19,8 @@ use afs_client::fs::{Lookup, OpenFlags};
 use rustix::io::Errno;
 use testcell::Random;
 use testcell::embedded::{Cell, Settings};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use self::faults::Told;
 use self::reference::{Reference, State};
@@ -31,6 +33,9 @@ struct Play {
     clients: [Client; 2],
     reference: Reference,
     told: Told,
+    began: Instant,
+    /// What was done, when, and what came of it.
+    past: String,
 }
 
 impl Play {
@@ -54,7 +59,19 @@ impl Play {
             clients,
             reference: Reference::default(),
             told,
+            began: Instant::now(),
+            past: String::new(),
         }
+    }
+
+    /// Notes what a client has done.
+    fn did<T>(&mut self, who: usize, what: &str, came: &Result<T, Error>, is: impl FnOnce(&T) -> String) {
+        let came = match came {
+            Ok(is_now) => is(is_now),
+            Err(error) => format!("errno {}, {error}", error.errno()),
+        };
+        let at = self.began.elapsed().as_millis();
+        self.past += &format!("\n  {at:6} ms: client {who} {what}: {came}");
     }
 
     async fn step(&mut self) -> Result<(), String> {
@@ -78,6 +95,7 @@ impl Play {
         let data = self.data();
         self.reference.begins(name, &data);
         let written = self.clients[who].write(&path(name), &data).await;
+        self.did(who, &format!("writes {name}"), &written, |()| shown(Some(&data)));
         self.written(who, name, data, written)
     }
 
@@ -109,6 +127,9 @@ impl Play {
             self.clients[who].write(&place, &data),
             look(&self.clients[1 - who], &place),
         );
+        let meanwhile = format!("reads {name} while client {who} writes {}", shown(Some(&data)));
+        self.did(1 - who, &meanwhile, &seen, |seen| shown(seen.as_ref()));
+        self.did(who, &format!("writes {name}"), &written, |()| "done".to_owned());
         self.seen(1 - who, name, seen)?;
         self.written(who, name, data, written)
     }
@@ -119,6 +140,7 @@ impl Play {
             Ok(dir) => client.fs.unlink(dir, name.as_bytes()).await,
             Err(error) => Err(error),
         };
+        self.did(who, &format!("removes {name}"), &removed, |()| "done".to_owned());
         match removed {
             Ok(()) => {
                 self.reference.removed(who, name);
@@ -134,6 +156,7 @@ impl Play {
 
     async fn read(&mut self, who: usize, name: &str) -> Result<(), String> {
         let seen = look(&self.clients[who], &path(name)).await;
+        self.did(who, &format!("reads {name}"), &seen, |seen| shown(seen.as_ref()));
         self.seen(who, name, seen)
     }
 
@@ -158,6 +181,7 @@ impl Play {
 
     async fn list(&mut self, who: usize) -> Result<(), String> {
         let names = self.clients[who].names(DIR).await;
+        self.did(who, "lists", &names, |names| format!("{names:?}"));
         let fits = match names {
             Ok(names) => self.reference.lists(&names, self.told.has_forgotten()),
             Err(error) => self.told.explains(&error),
@@ -228,6 +252,15 @@ fn path(name: &str) -> String {
     format!("{DIR}/{name}")
 }
 
+/// A file, short.
+fn shown(file: Option<&Vec<u8>>) -> String {
+    let Some(data) = file else {
+        return "none".to_owned();
+    };
+    let head = &data[..data.len().min(4)];
+    format!("{} bytes, {head:02x?}", data.len())
+}
+
 /// Plays a scenario; what does not fit, with all that is needed to see why.
 async fn play(seed: u64) -> Result<u64, String> {
     let mut play = Play::new(seed).await;
@@ -241,7 +274,7 @@ async fn play(seed: u64) -> Result<u64, String> {
         Ok(played) => played,
         Err(_) => Err(format!("it hangs for more than {LIMIT:?}")),
     };
-    let played = played.map_err(|why| format!("{why}\n  of {}", play.told));
+    let played = played.map_err(|why| format!("{why}\n  of {}; before that:{}", play.told, play.past));
     for client in &play.clients {
         client.shutdown().await;
     }
@@ -249,19 +282,31 @@ async fn play(seed: u64) -> Result<u64, String> {
     played.map(|()| play.told.count())
 }
 
+fn panicked(error: JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else {
+        return "it was given up".to_owned();
+    };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("it panics: {}", text.unwrap_or("without a word"))
+}
+
 #[test]
 fn a_thousand_scenarios_end_well() {
     let asked = |name| Some(std::env::var(name).ok()?.parse::<u64>().unwrap());
     let seeds = match asked("STORM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..asked("STORM_SEEDS").unwrap_or(SCENARIOS),
+        None => {
+            let from = asked("STORM_FROM").unwrap_or(0);
+            from..from + asked("STORM_SEEDS").unwrap_or(SCENARIOS)
+        }
     };
     let seeds = Arc::new(seeds.collect::<Vec<_>>());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let (next, fired) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let failures = runtime.block_on(async {
         let mut players = JoinSet::new();
@@ -270,7 +315,9 @@ fn a_thousand_scenarios_end_well() {
             players.spawn(async move {
                 let mut failures = Vec::new();
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    match play(*seed).await {
+                    // A task of its own: one that panics is a failure like others, of this seed.
+                    let played = tokio::spawn(play(*seed)).await;
+                    match played.unwrap_or_else(|error| Err(panicked(error))) {
                         Ok(count) => drop(fired.fetch_add(count, Ordering::Relaxed)),
                         Err(why) => failures.push((*seed, why)),
                     }
@@ -288,7 +335,10 @@ fn a_thousand_scenarios_end_well() {
         eprintln!("again: STORM_SEED={seed} cargo test -p testcell --test embedded storms -- --nocapture");
     }
     assert!(failures.is_empty(), "{} scenarios failed", failures.len());
-    assert!(seeds.len() == 1 || fired >= SCENARIOS, "only {fired} faults");
+    assert!(
+        seeds.len() == 1 || fired >= seeds.len() as u64,
+        "only {fired} faults"
+    );
 }
 
 const SCENARIOS: u64 = 1_000;

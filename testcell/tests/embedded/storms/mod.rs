@@ -36,10 +36,19 @@ struct Play {
     began: Instant,
     /// What was done, when, and what came of it.
     past: String,
+    /// Somebody has waited in vain.
+    late: bool,
+}
+
+/// A scenario that did not end well.
+struct Failed {
+    why: String,
+    /// Somebody has waited in vain: where the machine has no time for us that is nobody's fault.
+    late: bool,
 }
 
 impl Play {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64) -> Result<Self, Error> {
         let mut random = Random::new(seed);
         let cell = Cell::start(Settings::new(CELL, address())).await.unwrap();
         cell.make_volume("root.cell", 1, "rl").unwrap();
@@ -50,10 +59,10 @@ impl Play {
             Client::with_deadline(&cell, DEADLINE).await,
         ];
         for client in &clients {
-            assert_eq!(client.names(DIR).await.unwrap(), [""; 0]);
+            assert_eq!(client.names(DIR).await?, [""; 0]);
         }
         let told = faults::make(&mut random, cell.faults());
-        Self {
+        Ok(Self {
             random,
             cell,
             clients,
@@ -61,14 +70,18 @@ impl Play {
             told,
             began: Instant::now(),
             past: String::new(),
-        }
+            late: false,
+        })
     }
 
     /// Notes what a client has done.
     fn did<T>(&mut self, who: usize, what: &str, came: &Result<T, Error>, is: impl FnOnce(&T) -> String) {
         let came = match came {
             Ok(is_now) => is(is_now),
-            Err(error) => format!("errno {}, {error}", error.errno()),
+            Err(error) => {
+                self.late |= is_late(error);
+                format!("errno {}, {error}", error.errno())
+            }
         };
         let at = self.began.elapsed().as_millis();
         self.past += &format!("\n  {at:6} ms: client {who} {what}: {came}");
@@ -197,6 +210,7 @@ impl Play {
             let own = path(&format!("own{who}"));
             let mut tries = 1;
             while let Err(error) = self.clients[who].write(&own, b"here").await {
+                self.late |= is_late(&error);
                 tries += 1;
                 if tries > TRIES {
                     return Err(format!("client {who} cannot write again: {error}"));
@@ -216,6 +230,10 @@ impl Play {
             for (who, client) in self.clients.iter().enumerate() {
                 match look(client, &path(name)).await {
                     Ok(state) if state == truth => {}
+                    Err(error) if is_late(&error) => {
+                        self.late = true;
+                        return Err(format!("client {who} does not see {name} in the end: {error}"));
+                    }
                     seen => return Err(format!("client {who} sees another {name} in the end: {seen:?}")),
                 }
             }
@@ -241,6 +259,10 @@ async fn look(client: &Client, path: &str) -> Result<State, Error> {
     Ok(Some(read?.to_vec()))
 }
 
+fn is_late(error: &Error) -> bool {
+    error.errno() == Errno::TIMEDOUT.raw_os_error()
+}
+
 /// The file was removed before it could be looked at.
 fn is_absence(error: &Error) -> bool {
     [Errno::NOENT, Errno::STALE]
@@ -262,8 +284,11 @@ fn shown(file: Option<&Vec<u8>>) -> String {
 }
 
 /// Plays a scenario; what does not fit, with all that is needed to see why.
-async fn play(seed: u64) -> Result<u64, String> {
-    let mut play = Play::new(seed).await;
+async fn play(seed: u64) -> Result<u64, Failed> {
+    let mut play = Play::new(seed).await.map_err(|error| Failed {
+        why: format!("it does not begin: {error}"),
+        late: is_late(&error),
+    })?;
     let steps = async {
         for step in 0..STEPS {
             play.step().await.map_err(|why| format!("step {step}: {why}"))?;
@@ -272,9 +297,15 @@ async fn play(seed: u64) -> Result<u64, String> {
     };
     let played = match tokio::time::timeout(LIMIT, steps).await {
         Ok(played) => played,
-        Err(_) => Err(format!("it hangs for more than {LIMIT:?}")),
+        Err(_) => {
+            play.late = false;
+            Err(format!("it hangs for more than {LIMIT:?}"))
+        }
     };
-    let played = played.map_err(|why| format!("{why}\n  of {}; before that:{}", play.told, play.past));
+    let played = played.map_err(|why| Failed {
+        why: format!("{why}\n  of {}; before that:{}", play.told, play.past),
+        late: play.late,
+    });
     for client in &play.clients {
         client.shutdown().await;
     }
@@ -282,13 +313,33 @@ async fn play(seed: u64) -> Result<u64, String> {
     played.map(|()| play.told.count())
 }
 
-fn panicked(error: JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else {
-        return "it was given up".to_owned();
-    };
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("it panics: {}", text.unwrap_or("without a word"))
+impl From<JoinError> for Failed {
+    fn from(error: JoinError) -> Self {
+        let panic = error.try_into_panic().ok();
+        let text = panic.as_ref().and_then(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied())
+        });
+        Self {
+            why: format!("it panics: {}", text.unwrap_or("without a word")),
+            late: false,
+        }
+    }
+}
+
+/// Plays a scenario in a task of its own: one that panics is a failure like others, of this seed.
+async fn played(seed: u64) -> Result<u64, Failed> {
+    tokio::spawn(play(seed)).await?
+}
+
+/// How late the runtime comes to what is due: what waits for a reply has as much less of its time.
+async fn lateness(most: Arc<AtomicU64>) {
+    loop {
+        let due = Instant::now() + BEAT;
+        tokio::time::sleep_until(due).await;
+        let late = due.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        most.fetch_max(late, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -308,24 +359,37 @@ fn a_thousand_scenarios_end_well() {
         .unwrap();
     let began = Instant::now();
     let (next, fired) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let most_late = Arc::<AtomicU64>::default();
     let failures = runtime.block_on(async {
+        tokio::spawn(lateness(Arc::clone(&most_late)));
         let mut players = JoinSet::new();
         for _ in 0..PLAYERS {
             let (seeds, next, fired) = (Arc::clone(&seeds), Arc::clone(&next), Arc::clone(&fired));
             players.spawn(async move {
                 let mut failures = Vec::new();
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    // A task of its own: one that panics is a failure like others, of this seed.
-                    let played = tokio::spawn(play(*seed)).await;
-                    match played.unwrap_or_else(|error| Err(panicked(error))) {
+                    match played(*seed).await {
                         Ok(count) => drop(fired.fetch_add(count, Ordering::Relaxed)),
-                        Err(why) => failures.push((*seed, why)),
+                        Err(failed) => failures.push((*seed, failed)),
                     }
                 }
                 failures
             });
         }
-        players.join_all().await.concat()
+        let mut failures = Vec::new();
+        for (seed, failed) in players.join_all().await.into_iter().flatten() {
+            let late = most_late.load(Ordering::Relaxed);
+            if failed.late && late > STARVED {
+                eprintln!(
+                    "seed {seed} is played again, as the machine was {late} ms late: {}",
+                    failed.why
+                );
+                failures.extend(played(seed).await.err().map(|failed| (seed, failed.why)));
+            } else {
+                failures.push((seed, failed.why));
+            }
+        }
+        failures
     });
     runtime.shutdown_timeout(Duration::from_millis(100));
     let fired = fired.load(Ordering::Relaxed);
@@ -350,5 +414,9 @@ const DIR: &str = "lab.example/work";
 const DEADLINE: Duration = Duration::from_secs(5);
 /// No scenario takes so long, however loaded the machine is.
 const LIMIT: Duration = Duration::from_secs(120);
+const BEAT: Duration = Duration::from_millis(20);
+/// A machine that comes so many milliseconds late to what is due may come too late for a deadline: an operation is a hundred
+/// such things. What timed out is then played once more when nothing else is.
+const STARVED: u64 = 100;
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(50);

@@ -442,9 +442,15 @@ impl AfsFs {
         self.0.create(dir, name, mode, flags).await
     }
 
-    /// Reads without waiting. Shorter than asked only at the end of the file.
-    pub fn read_cached(&self, handle: HandleId, offset: u64, len: u32) -> Option<Result<Bytes, Error>> {
-        self.0.read_cached(handle, offset, len)
+    /// Reads without waiting into `into`, whatever that held. Shorter than asked only at the end of the file.
+    pub fn read_cached(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        len: u32,
+        into: &mut Vec<u8>,
+    ) -> Option<Result<(), Error>> {
+        self.0.read_cached(handle, offset, len, into)
     }
 
     /// Reads. Shorter than asked only at the end of the file.

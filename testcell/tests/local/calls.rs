@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use testcell::{LocalCell, local};
@@ -96,4 +96,18 @@ fn each_system_call_asks_the_server_as_little_as_can_be() {
     let made = each(&cell, "rmdir", |number| fs::remove_dir(name(number)).unwrap());
     assert_eq!(made, one_each("RemoveDir"));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+/// Where we may say so.
+#[test]
+fn the_kernel_reads_ahead_as_far_as_it_was_told() {
+    let cell = local();
+    let mount = cell.mount(1).unwrap();
+    let device = mount.path("").metadata().unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let limit = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let told = fs::read_to_string(&limit).unwrap();
+    if fs::write(&limit, &told).is_ok() {
+        assert_eq!(told.trim(), "256");
+    }
 }

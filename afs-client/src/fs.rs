@@ -116,10 +116,7 @@ impl AfsFs {
             } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
-        let hidden = match &config.cache {
-            CacheConfig::Dir { path, .. } => Hidden::in_dir(path),
-            CacheConfig::Memory { .. } => Hidden::default(),
-        };
+        let hidden = Hidden::beside(&cache);
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let [a, b, c, d, uuid @ ..] = random;
@@ -446,9 +443,15 @@ impl AfsFs {
         self.0.create(dir, name, mode, flags).await
     }
 
-    /// Reads without waiting. Shorter than asked only at the end of the file.
-    pub fn read_cached(&self, handle: HandleId, offset: u64, len: u32) -> Option<Result<Bytes, Error>> {
-        self.0.read_cached(handle, offset, len)
+    /// Reads without waiting into `into`, whatever that held. Shorter than asked only at the end of the file.
+    pub fn read_cached(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        len: u32,
+        into: &mut Vec<u8>,
+    ) -> Option<Result<(), Error>> {
+        self.0.read_cached(handle, offset, len, into)
     }
 
     /// Reads. Shorter than asked only at the end of the file.

@@ -119,13 +119,10 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
         {
             Action::Down
         }
-        RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::TooLittleData { .. }
-            if kind.is_read_only() =>
-        {
-            Action::Distrust
-        }
+        error if error.is_nonsense() && kind.is_read_only() => Action::Distrust,
         RpcError::Transport(_)
         | RpcError::Reply(_)
+        | RpcError::Status(_)
         | RpcError::TooMuchData(_)
         | RpcError::TooLittleData { .. }
         | RpcError::Cache(_) => Action::Fail,

@@ -292,7 +292,8 @@ impl Caller {
         }
     }
 
-    /// Takes over what a reply says about a vnode: of a change of ours, if no promise comes with it.
+    /// Takes over what a reply says about a vnode: of a change of ours, if no promise comes with it. If that cannot be, what was
+    /// known of it counts no more: no break tells of a change of ours.
     pub(crate) fn learn(
         &self,
         vnode: &Vnode,
@@ -300,8 +301,10 @@ impl Caller {
         callback: Option<&CallBack>,
         noted: &Noted,
     ) -> Result<Status, Error> {
-        let status = Status::check(vnode.fid, wire).map_err(|bad| {
+        let status = Status::check(vnode.fid.vnode, wire).map_err(|bad| {
             tracing::warn!(fid = %vnode.fid, server = ?noted.issued.server.id(), %bad, "server sent a bad status");
+            vnode.distrust();
+            self.invalidate(Invalidation::Node(vnode.fid));
             Error::new(Errno::IO, format!("bad status of {}: {bad}", vnode.fid))
         })?;
         let promise = callback

@@ -113,6 +113,8 @@ pub enum Lie {
     ShortData,
     /// Its statuses have another data version.
     DataVersion,
+    /// Its statuses are of nothing that there is.
+    Status,
     /// A directory has a page that is none.
     DirectoryPage,
 }

@@ -11,7 +11,7 @@
 //! What a word may be: `on N`, `on N-M`, `every N`, `always`; `fs` or `vl`; the name of a procedure or `any`; `fid V.N.U`,
 //! `client ADDRESS[:PORT]`, `server N`; then a colon and the actions, with commas between them: `delay TIME`,
 //! `drop-reply`, `duplicate`, `abort CODE`, `break before|between|after`, `restart kept|lost`,
-//! `lie short-data|data-version|directory-page`, `freeze TIME`, `half-bandwidth`.
+//! `lie short-data|data-version|status|directory-page`, `freeze TIME`, `half-bandwidth`.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -126,14 +126,17 @@ fn action(words: &mut Words<'_>) -> Result<Action, ScriptError> {
                 _ => return None,
             })
         })?),
-        "lie" => Action::Lie(words.read("short-data, data-version or directory-page", |word| {
-            Some(match word {
-                "short-data" => Lie::ShortData,
-                "data-version" => Lie::DataVersion,
-                "directory-page" => Lie::DirectoryPage,
-                _ => return None,
-            })
-        })?),
+        "lie" => Action::Lie(
+            words.read("short-data, data-version, status or directory-page", |word| {
+                Some(match word {
+                    "short-data" => Lie::ShortData,
+                    "data-version" => Lie::DataVersion,
+                    "status" => Lie::Status,
+                    "directory-page" => Lie::DirectoryPage,
+                    _ => return None,
+                })
+            })?,
+        ),
         _ => return words.unknown(ACTIONS),
     })
 }

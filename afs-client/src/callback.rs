@@ -237,6 +237,8 @@ impl Core {
             if fid.vnode == 0 {
                 known = true;
                 volume.breaks.bump();
+                volume.doubt_sites();
+                self.released.notify_one();
                 self.invalidate_all_of(|vnode| Arc::ptr_eq(&vnode.volume, &volume));
                 continue;
             }

@@ -154,6 +154,7 @@ impl AfsFs {
             history: crate::history::History::default(),
             series: Mutex::new(lru::LruCache::new(SERIES)),
             unwanted: unwanted::Unwanted::default(),
+            released: tokio::sync::Notify::new(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -171,6 +172,7 @@ impl AfsFs {
             tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
             tokio::spawn(Caller::nobody(&core).extend_locks()).abort_handle(),
             tokio::spawn(give_up_unwanted(Arc::clone(&core))).abort_handle(),
+            tokio::spawn(follow_releases(Arc::clone(&core))).abort_handle(),
         ];
         core.tasks.lock().extend(tasks);
         Ok(Self(Caller::nobody(&core)))
@@ -644,6 +646,19 @@ fn short_call(peer: SocketAddrV4, scope: Arc<str>) -> Target {
 
 /// Asks servers that are down whether they are up again, and those that were silent for a while whether they still
 /// know us: one that has restarted says at the first contact that it has forgotten its promises. For ever.
+/// Follows volumes from site to site while they are released: at each break, and after a while, since the end is not told. For
+/// ever.
+async fn follow_releases(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            // The break comes before the database knows.
+            () = core.released.notified() => clock::sleep_until(clock::now() + SETTLE).await,
+            () = clock::sleep_until(clock::now() + PROBE_EVERY) => {}
+        }
+        core.volumes.relocate_released(SHORT).await;
+    }
+}
+
 async fn probe_servers(core: Arc<Core>) {
     loop {
         clock::sleep_until(clock::now() + PROBE_EVERY).await;
@@ -778,6 +793,8 @@ const SERIES: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const FILE_SERVICE: u16 = 1;
 const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;
+/// So long after a break the location database tells which site has the new release.
+const SETTLE: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_secs(3);
 const PROBE_EVERY: Duration = Duration::from_secs(20);
 /// Less than any NAT's memory.

@@ -73,6 +73,8 @@ pub(crate) struct Core {
     /// How files of the directories that were read from last are opened.
     pub(super) series: Mutex<LruCache<Fid, Opens>>,
     pub(crate) unwanted: super::unwanted::Unwanted,
+    /// A volume may have been released.
+    pub(crate) released: tokio::sync::Notify,
 }
 
 /// The file system as one identity sees it.

@@ -1,9 +1,11 @@
 //! Volumes: which copy a path leads to, and where it is.
 
 mod kind;
+mod sites;
 mod volumes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +35,8 @@ pub struct Volume {
     left_alone: Mutex<Vec<(ServerId, Instant)>>,
     /// Breaks of the whole volume.
     pub(crate) breaks: Breaks,
+    /// It is being released, or may be: who has it is to be asked again.
+    sites_doubted: AtomicBool,
 }
 
 impl Volume {
@@ -45,7 +49,14 @@ impl Volume {
             servers: RwLock::new(servers),
             left_alone: Mutex::default(),
             breaks: Breaks::default(),
+            sites_doubted: AtomicBool::new(false),
         }
+    }
+
+    /// Has it asked again, in a while, who has a read-only copy.
+    pub(crate) fn doubt_sites(&self) {
+        self.sites_doubted
+            .store(self.kind.is_read_only(), Ordering::Release);
     }
 
     /// Its root directory.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -11,7 +12,7 @@ use rxrpc::net::Endpoint;
 use rxrpc::security::Security;
 use tracing::Instrument as _;
 
-use super::{Parent, Volume, VolumeKind, choose};
+use super::{Parent, Volume, VolumeKind, choose, sites};
 use crate::cell::Cell;
 use crate::clock;
 use crate::database::Database;
@@ -129,7 +130,7 @@ impl Volumes {
         if let Some(volume) = self.get(cell.id, id) {
             return Ok(volume);
         }
-        let servers = self.servers_of(cell, &entry, kind, deadline).await?;
+        let (servers, is_released) = self.servers_of(cell, &entry, kind, deadline).await?;
         let mut by_id = self.by_id.write();
         let volume = by_id.entry((cell.id, id)).or_insert_with(|| {
             Arc::new(Volume::new(
@@ -140,6 +141,9 @@ impl Volumes {
                 servers,
             ))
         });
+        if is_released {
+            volume.doubt_sites();
+        }
         Ok(Arc::clone(volume))
     }
 
@@ -183,11 +187,26 @@ impl Volumes {
             }
         }
         let entry = self.entry(&volume.cell, &volume.id.to_string(), deadline).await?;
-        let servers = self
+        let (servers, is_released) = self
             .servers_of(&volume.cell, &entry, volume.kind, deadline)
             .await?;
         *volume.servers.write() = servers;
+        if is_released {
+            volume.doubt_sites();
+        }
         Ok(())
+    }
+
+    /// Asks again where the volumes are that were being released when that was asked last, or have been since.
+    pub(crate) async fn relocate_released(&self, patience: Duration) {
+        for volume in self.all() {
+            if volume.sites_doubted.swap(false, Ordering::AcqRel)
+                && let Err(error) = self.relocate(&volume, clock::now() + patience).await
+            {
+                tracing::debug!(volume = %volume.id, %error, "it is not known where it is now");
+                volume.doubt_sites();
+            }
+        }
     }
 
     async fn entry(
@@ -257,35 +276,23 @@ impl Volumes {
         database.ask(request, deadline).await
     }
 
+    /// The servers that have a copy, and whether the volume is being released.
     async fn servers_of(
         &self,
         cell: &Arc<Cell>,
         entry: &VolumeEntry,
         kind: VolumeKind,
         deadline: Instant,
-    ) -> Result<Vec<Arc<Server>>, Error> {
-        let wanted = match kind {
-            VolumeKind::ReadOnly => HAS_READ_ONLY,
-            // The backup copy lies beside the read-write volume.
-            VolumeKind::ReadWrite | VolumeKind::Backup => HAS_READ_WRITE,
-        };
-        let count = usize::try_from(entry.servers).unwrap_or(0);
-        let listed = entry
-            .uuids
-            .iter()
-            .zip(&entry.uniques)
-            .zip(&entry.server_flags)
-            .take(count);
+    ) -> Result<(Vec<Arc<Server>>, bool), Error> {
+        let (sites, is_released) = sites::of(entry, kind);
         let mut servers = Vec::new();
-        for ((uuid, unique), flags) in listed {
-            if flags & wanted == 0 || flags & DO_NOT_USE != 0 {
-                continue;
-            }
-            if flags & IS_UUID == 0 {
-                let address = Ipv4Addr::from_bits(uuid.time_low());
-                servers.push(self.servers.place(ServerId::Address(address), None, &[address]));
+        for site in sites {
+            if site.is_uuid() {
+                let unique = site.unique.cast_signed();
+                servers.extend(self.server(cell, site.uuid, unique, deadline).await?);
             } else {
-                servers.extend(self.server(cell, *uuid, unique.cast_signed(), deadline).await?);
+                let address = Ipv4Addr::from_bits(site.uuid.time_low());
+                servers.push(self.servers.place(ServerId::Address(address), None, &[address]));
             }
         }
         if servers.is_empty() {
@@ -296,7 +303,7 @@ impl Volumes {
             );
             return Err(Error::new(Errno::NODEV, why));
         }
-        Ok(servers)
+        Ok((servers, is_released))
     }
 
     /// The server with this UUID; its addresses are asked for if their list has changed.
@@ -359,10 +366,5 @@ fn kind_of(entry: &VolumeEntry, id: VolumeId) -> Option<VolumeKind> {
 const ENTRY_LIFE: Duration = Duration::from_mins(10);
 const ENTRIES_MAX: usize = 10_000;
 const SERVERS_MAX: u32 = 13;
-// OpenAFS vlserver.h, VLSF_*.
-const HAS_READ_ONLY: u32 = 0x02;
-const HAS_READ_WRITE: u32 = 0x04;
-const IS_UUID: u32 = 0x10;
-const DO_NOT_USE: u32 = 0x20;
 /// OpenAFS vldbint.xg, VLADDR_UUID.
 const BY_UUID: u32 = 4;

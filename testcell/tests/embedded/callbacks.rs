@@ -10,7 +10,7 @@ use afs_client::rpc::fs::{FETCH_DATA, FetchStatusOf, GiveUpCallBacks, InlineBulk
 use rustix::io::Errno;
 use testcell::embedded::faults::{Action, Calls, Memory, Moment, Rule, When};
 
-use super::client::{Client, cell, errno, run};
+use super::client::{Client, cell, cell_with, errno, run, settings};
 
 const FILE: &str = "lab.example/work/file";
 
@@ -156,6 +156,58 @@ fn a_break_between_the_data_and_the_end_of_a_fetch_is_not_lost() {
             cell.shutdown().await;
         });
     }
+}
+
+/// While one site after the other gets a release, a client sees the old one until half of them have the new, and then only that.
+#[test]
+fn a_release_is_never_seen_mixed() {
+    run(async {
+        const HELLO: &str = "lab.example/ro/hello";
+        let settings = settings(3);
+        let addresses = settings.addresses.clone();
+        let cell = cell_with(settings).await;
+        let client = Client::new(&cell).await;
+        let old = client.read(HELLO).await.unwrap();
+        let sites = || {
+            let volumes = client.fs.volumes().into_iter();
+            let mut found = volumes.filter(|volume| volume.name == "ro.data");
+            found.next().unwrap().servers
+        };
+        let used = || sites().len();
+        assert_eq!(used(), 3);
+        // Who has promised to tell tells; from the others nothing is read.
+        let promised = sites().into_iter().find(|server| server.promised).unwrap();
+        let first = addresses
+            .iter()
+            .position(|address| Some(*address) == promised.peer.map(|peer| *peer.ip()));
+        let first = first.unwrap() + 1;
+        let second = first % 3 + 1;
+        cell.write("ro.data", "hello", b"hello again\n").await.unwrap();
+        cell.begin_release("ro.data", &[first]).await.unwrap();
+        while used() != 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(client.read(HELLO).await.unwrap(), old);
+        cell.begin_release("ro.data", &[second]).await.unwrap();
+        while client.read(HELLO).await.unwrap() == old {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(used(), 2);
+        for _ in 0..5 {
+            assert_eq!(client.read(HELLO).await.unwrap(), b"hello again\n"[..]);
+        }
+        // Somebody who comes in the middle of it sees the same.
+        let other = Client::new(&cell).await;
+        assert_eq!(other.read(HELLO).await.unwrap(), b"hello again\n"[..]);
+        cell.release("ro.data", &[1, 2, 3]).await.unwrap();
+        while used() != 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for client in [client, other] {
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
 }
 
 #[test]

@@ -478,6 +478,11 @@ impl Cell {
         Ok(self.server(server)?.state.lock().promises.len())
     }
 
+    /// Has a client missed something that a server had to tell it?
+    pub fn has_missed(&self, server: usize, client: SocketAddrV4) -> Result<bool, CellError> {
+        Ok(self.server(server)?.state.lock().hosts.is_down(client))
+    }
+
     /// Clients that a server knows.
     pub fn hosts(&self, server: usize) -> Result<usize, CellError> {
         Ok(self.server(server)?.state.lock().hosts.ids().len())

@@ -175,7 +175,7 @@ impl CallbackServer for CallbackService {
             },
             Some(server) => cb::GetServerPrefsReply {
                 address: address_of(server).cast_signed(),
-                rank: i32::try_from(server.rank()).unwrap_or(i32::MAX),
+                rank: i32::try_from(server.rank(clock::now())).unwrap_or(i32::MAX),
             },
         })
     }
@@ -304,7 +304,7 @@ impl Core {
         self.broken.count(Broken::Server);
     }
 
-    fn invalidate_all_of(&self, which: impl Fn(&Vnode) -> bool) {
+    pub(crate) fn invalidate_all_of(&self, which: impl Fn(&Vnode) -> bool) {
         for vnode in self.vnodes.all() {
             if which(&vnode) {
                 self.invalidate(Invalidation::Node(vnode.fid));

@@ -62,7 +62,9 @@ use crate::volume::Volumes;
 
 pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, fuzz_records, reveal};
 pub use inspect::{Inspection, Known};
-pub use state::{CacheState, CountState, KeptState, PromiseState, ServerState, State, VolumeState, Waiting};
+pub use state::{
+    CacheState, CountState, KeptState, LeftAloneState, PromiseState, ServerState, State, VolumeState, Waiting,
+};
 pub use types::{
     Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
     Opened, SetAttr, StatFs,

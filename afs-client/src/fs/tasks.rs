@@ -80,9 +80,11 @@ async fn follow_releases(core: Arc<Core>) {
         tokio::select! {
             // The break comes before the database knows.
             () = core.released.notified() => clock::sleep_until(clock::now() + SETTLE).await,
-            () = clock::sleep_until(clock::now() + PROBE_EVERY) => {}
+            () = clock::sleep_until(clock::now() + RELEASES_EVERY) => {}
         }
-        core.volumes.relocate_released(SHORT).await;
+        for turned in core.volumes.relocate_released(SHORT).await {
+            core.invalidate_all_of(|vnode| Arc::ptr_eq(&vnode.volume, &turned));
+        }
     }
 }
 
@@ -221,6 +223,8 @@ const FILE_SERVICE: u16 = 1;
 const LOCATION_SERVICE: u16 = 52;
 /// So long after a break the location database tells which site has the new release.
 const SETTLE: Duration = Duration::from_secs(2);
+/// A release that has failed half-way stays so for long.
+const RELEASES_EVERY: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_secs(3);
 const PROBE_EVERY: Duration = Duration::from_secs(20);
 /// Less than any NAT's memory.

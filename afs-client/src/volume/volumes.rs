@@ -12,7 +12,8 @@ use rxrpc::net::Endpoint;
 use rxrpc::security::Security;
 use tracing::Instrument as _;
 
-use super::{Parent, Volume, VolumeKind, choose, sites};
+use super::sites::{self, Site};
+use super::{Parent, Places, Volume, VolumeKind, choose};
 use crate::cell::Cell;
 use crate::clock;
 use crate::database::Database;
@@ -130,20 +131,11 @@ impl Volumes {
         if let Some(volume) = self.get(cell.id, id) {
             return Ok(volume);
         }
-        let (servers, is_released) = self.servers_of(cell, &entry, kind, deadline).await?;
+        let places = self.places_of(cell, &entry, kind, deadline).await?;
         let mut by_id = self.by_id.write();
-        let volume = by_id.entry((cell.id, id)).or_insert_with(|| {
-            Arc::new(Volume::new(
-                Arc::clone(cell),
-                id,
-                entry.name.text(),
-                kind,
-                servers,
-            ))
-        });
-        if is_released {
-            volume.doubt_sites();
-        }
+        let volume = by_id
+            .entry((cell.id, id))
+            .or_insert_with(|| Arc::new(Volume::new(Arc::clone(cell), id, entry.name.text(), kind, places)));
         Ok(Arc::clone(volume))
     }
 
@@ -175,38 +167,43 @@ impl Volumes {
         }
     }
 
-    /// Asks again where a volume is.
+    /// Asks again where a volume is. Gives whether another release of it is used from now on.
     ///
     /// # Errors
     ///
     /// As those of [`enter`](Self::enter).
-    pub async fn relocate(&self, volume: &Volume, deadline: Instant) -> Result<(), Error> {
+    pub async fn relocate(&self, volume: &Volume, deadline: Instant) -> Result<bool, Error> {
         for ((cell, _), (entry, learnt)) in self.entries.lock().iter_mut() {
             if *cell == volume.cell.id && entry.ids.contains(&volume.id.0) {
                 *learnt = None;
             }
         }
         let entry = self.entry(&volume.cell, &volume.id.to_string(), deadline).await?;
-        let (servers, is_released) = self
-            .servers_of(&volume.cell, &entry, volume.kind, deadline)
+        let places = self
+            .places_of(&volume.cell, &entry, volume.kind, deadline)
             .await?;
-        *volume.servers.write() = servers;
-        if is_released {
-            volume.doubt_sites();
-        }
-        Ok(())
+        Ok(volume.move_to(places))
     }
 
-    /// Asks again where the volumes are that were being released when that was asked last, or have been since.
-    pub(crate) async fn relocate_released(&self, patience: Duration) {
+    /// Asks again where the volumes are that were being released when that was asked last, or may have been since. Gives those
+    /// of which another release is used from now on.
+    pub(crate) async fn relocate_released(&self, patience: Duration) -> Vec<Arc<Volume>> {
+        let mut turned = Vec::new();
         for volume in self.all() {
-            if volume.sites_doubted.swap(false, Ordering::AcqRel)
-                && let Err(error) = self.relocate(&volume, clock::now() + patience).await
-            {
-                tracing::debug!(volume = %volume.id, %error, "it is not known where it is now");
-                volume.doubt_sites();
+            let doubted = volume.sites_doubted.swap(false, Ordering::AcqRel);
+            if !doubted && !volume.places.read().is_released {
+                continue;
+            }
+            match self.relocate(&volume, clock::now() + patience).await {
+                Ok(true) => turned.push(volume),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(volume = %volume.id, %error, "it is not known where it is now");
+                    volume.doubt_sites();
+                }
             }
         }
+        turned
     }
 
     async fn entry(
@@ -276,15 +273,37 @@ impl Volumes {
         database.ask(request, deadline).await
     }
 
-    /// The servers that have a copy, and whether the volume is being released.
-    async fn servers_of(
+    /// The servers that have a copy.
+    async fn places_of(
         &self,
         cell: &Arc<Cell>,
         entry: &VolumeEntry,
         kind: VolumeKind,
         deadline: Instant,
-    ) -> Result<(Vec<Arc<Server>>, bool), Error> {
-        let (sites, is_released) = sites::of(entry, kind);
+    ) -> Result<Places, Error> {
+        let sites = sites::of(entry, kind);
+        let places = Places {
+            used: self.servers_at(cell, &sites.used, deadline).await?,
+            reserve: self.servers_at(cell, &sites.reserve, deadline).await?,
+            is_released: sites.is_released,
+        };
+        if places.used.is_empty() && places.reserve.is_empty() {
+            let why = format!(
+                "no server has the {kind} copy of volume {} of cell {}",
+                entry.name.text(),
+                cell.name
+            );
+            return Err(Error::new(Errno::NODEV, why));
+        }
+        Ok(places)
+    }
+
+    async fn servers_at(
+        &self,
+        cell: &Arc<Cell>,
+        sites: &[Site],
+        deadline: Instant,
+    ) -> Result<Vec<Arc<Server>>, Error> {
         let mut servers = Vec::new();
         for site in sites {
             if site.is_uuid() {
@@ -295,15 +314,7 @@ impl Volumes {
                 servers.push(self.servers.place(ServerId::Address(address), None, &[address]));
             }
         }
-        if servers.is_empty() {
-            let why = format!(
-                "no server has the {kind} copy of volume {} of cell {}",
-                entry.name.text(),
-                cell.name
-            );
-            return Err(Error::new(Errno::NODEV, why));
-        }
-        Ok((servers, is_released))
+        Ok(servers)
     }
 
     /// The server with this UUID; its addresses are asked for if their list has changed.

@@ -210,6 +210,53 @@ fn a_release_is_never_seen_mixed() {
     });
 }
 
+/// While no site of the release in use answers, what the others have is better than an error, and holds for the moment only.
+#[test]
+fn the_other_sites_of_a_release_are_the_last_resort() {
+    run(async {
+        const HELLO: &str = "lab.example/ro/hello";
+        const RUN: &str = "lab.example/ro/run";
+        let settings = settings(3);
+        let addresses = settings.addresses.clone();
+        let cell = cell_with(settings).await;
+        let old = cell.read("ro.data", "hello").unwrap();
+        for name in ["hello", "run"] {
+            cell.write("ro.data", name, b"new").await.unwrap();
+        }
+        cell.begin_release("ro.data", &[1, 2]).await.unwrap();
+        let client = Client::new(&cell).await;
+        assert_eq!(client.read(HELLO).await.unwrap(), b"new"[..]);
+        let volumes = client.fs.volumes();
+        let volume = volumes.iter().find(|volume| volume.name == "ro.data").unwrap();
+        let promised = volume.servers.iter().find(|server| server.promised).unwrap();
+        let first = addresses
+            .iter()
+            .position(|address| Some(*address) == promised.peer.map(|peer| *peer.ip()));
+        let first = first.unwrap() + 1;
+        for new in [1, 2] {
+            cell.stop(new).await.unwrap();
+        }
+        // What was promised stands; what is asked for is old, and nothing of it is promised.
+        assert_eq!(client.read(HELLO).await.unwrap(), b"new"[..]);
+        let stranger = Client::new(&cell).await;
+        assert_eq!(stranger.read(HELLO).await.unwrap(), old);
+        let fid = stranger.fid(HELLO).await.unwrap();
+        assert!(stranger.fs.inspect(fid, true).unwrap().promise.is_none());
+        assert!(client.read(RUN).await.is_ok());
+        // As soon as one of the others is heard of, it is asked.
+        cell.restart(first, Memory::Kept).await.unwrap();
+        cell.begin_release("ro.data", &[first]).await.unwrap();
+        while client.read(RUN).await.unwrap() != b"new"[..] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(client.read(HELLO).await.unwrap(), b"new"[..]);
+        for client in [client, stranger] {
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
+}
+
 #[test]
 fn a_release_is_seen_at_the_next_look_with_one_break() {
     run(async {

@@ -8,6 +8,7 @@ mod adopt;
 mod attr;
 pub(crate) mod core;
 pub(crate) mod counts;
+mod crossing;
 pub(crate) mod data;
 mod edit;
 mod fetching;
@@ -66,8 +67,8 @@ pub use state::{
     CacheState, CountState, KeptState, LeftAloneState, PromiseState, ServerState, State, VolumeState, Waiting,
 };
 pub use types::{
-    Attr, CacheConfig, Config, Entry, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup, OpenFlags,
-    Opened, SetAttr, StatFs,
+    Attr, CacheConfig, Config, Entry, Fakestat, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup,
+    OpenFlags, Opened, SetAttr, StatFs,
 };
 
 /// An AFS file system, as one identity sees it. Clones share it.
@@ -149,6 +150,8 @@ impl AfsFs {
             requests: Arc::default(),
             locks: locking::Locks::new(config.locks),
             sysnames: config.sysnames,
+            fakestat: config.fakestat,
+            cell_roots: Mutex::default(),
             hidden,
             history: crate::history::History::default(),
             series: Mutex::new(lru::LruCache::new(SERIES)),
@@ -283,6 +286,7 @@ impl AfsFs {
 
     /// The kernel forgot the object wholly.
     pub fn forget(&self, fid: Fid) {
+        self.0.forget_point(fid);
         self.0.dropped(self.0.vnodes.forgot(fid));
     }
 
@@ -303,14 +307,10 @@ impl AfsFs {
     ///
     /// The cell is unknown, or nobody answers.
     pub async fn check_home(&self) -> Result<(), Error> {
-        let home = self.0.cells.home().clone();
-        match self.0.lookup(synthetic::ROOT, home.as_str().as_bytes()).await {
-            Ok(Lookup::Found(_)) => Ok(()),
-            // Says why.
-            Ok(Lookup::Absent { .. }) => self.0.cells.resolve(&home).await.map(drop),
+        match self.0.enter_home().await {
             // Nobody in particular may not ask the file server. That the volume was found must do.
             Err(error) if error.errno() == Errno::NOKEY.raw_os_error() => Ok(()),
-            Err(error) => Err(error),
+            result => result,
         }
     }
 
@@ -352,7 +352,7 @@ impl AfsFs {
 
     /// Looks a name up without waiting.
     pub fn lookup_cached(&self, dir: Fid, name: &[u8]) -> Option<Result<Lookup, Error>> {
-        self.0.lookup_cached(dir, name)
+        self.0.lookup_cached(self.0.crossed_cached(dir)?, name)
     }
 
     /// Looks a name up.
@@ -361,7 +361,7 @@ impl AfsFs {
     ///
     /// Those of the server and of the way there; so for all that follow.
     pub async fn lookup(&self, dir: Fid, name: &[u8]) -> Result<Lookup, Error> {
-        self.0.lookup(dir, name).await
+        self.0.lookup(self.0.crossed(dir).await?, name).await
     }
 
     /// Attributes and how long they stand, without waiting.
@@ -376,12 +376,12 @@ impl AfsFs {
 
     /// Changes attributes; gives the new ones.
     pub async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
-        self.0.setattr(fid, set).await
+        self.0.setattr(self.0.crossed(fid).await?, set).await
     }
 
     /// May this identity do that?
     pub async fn access(&self, fid: Fid, access: Access) -> Result<(), Error> {
-        self.0.access(fid, access).await
+        self.0.access(self.0.crossed(fid).await?, access).await
     }
 
     /// The text of a symbolic link.
@@ -392,17 +392,17 @@ impl AfsFs {
     /// An extended attribute: `afs.acl` (as on the wire), `afs.cell`, `afs.fid` (volume, vnode and uniquifier in
     /// hexadecimal), `afs.volume`; others are `ENODATA`.
     pub async fn getxattr(&self, fid: Fid, name: &[u8]) -> Result<Bytes, Error> {
-        self.0.xattr(fid, name).await
+        self.0.xattr(self.0.crossed(fid).await?, name).await
     }
 
     /// Sets an extended attribute: `afs.acl` of a directory. `EPERM` for the others of ours, `EOPNOTSUPP` for all else.
     pub async fn setxattr(&self, fid: Fid, name: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.0.set_xattr(fid, name, value).await
+        self.0.set_xattr(self.0.crossed(fid).await?, name, value).await
     }
 
     /// Space of the volume that holds the object.
     pub async fn statfs(&self, fid: Fid) -> Result<StatFs, Error> {
-        self.0.statfs(fid).await
+        self.0.statfs(self.0.crossed(fid).await?).await
     }
 
     /// Opens without waiting.
@@ -434,6 +434,7 @@ impl AfsFs {
         mode: u16,
         flags: OpenFlags,
     ) -> Result<(Entry, Opened), Error> {
+        let dir = self.0.crossed(dir).await?;
         self.0.create(dir, name, mode, flags).await
     }
 
@@ -490,7 +491,7 @@ impl AfsFs {
 
     /// Makes a directory.
     pub async fn mkdir(&self, dir: Fid, name: &[u8], mode: u16) -> Result<Entry, Error> {
-        self.0.mkdir(dir, name, mode).await
+        self.0.mkdir(self.0.crossed(dir).await?, name, mode).await
     }
 
     /// Takes a lock on an open file, or says that it cannot be had now.
@@ -541,59 +542,61 @@ impl AfsFs {
 
     /// Makes a symbolic link.
     pub async fn symlink(&self, dir: Fid, name: &[u8], target: &[u8]) -> Result<Entry, Error> {
-        self.0.symlink(dir, name, target).await
+        self.0.symlink(self.0.crossed(dir).await?, name, target).await
     }
 
     /// Makes a hard link, in the same directory only (`EXDEV` otherwise).
     pub async fn link(&self, fid: Fid, dir: Fid, name: &[u8]) -> Result<Entry, Error> {
-        self.0.link(fid, dir, name).await
+        self.0.link(fid, self.0.crossed(dir).await?, name).await
     }
 
     /// Removes a name that is not a directory.
     pub async fn unlink(&self, dir: Fid, name: &[u8]) -> Result<(), Error> {
-        self.0.unlink(dir, name).await
+        self.0.unlink(self.0.crossed(dir).await?, name).await
     }
 
     /// Removes an empty directory.
     pub async fn rmdir(&self, dir: Fid, name: &[u8]) -> Result<(), Error> {
-        self.0.rmdir(dir, name).await
+        self.0.rmdir(self.0.crossed(dir).await?, name).await
     }
 
     /// Renames within a volume; replaces the target.
     pub async fn rename(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
+        let (from_dir, to_dir) = (self.0.crossed(from_dir).await?, self.0.crossed(to_dir).await?);
         self.0.rename(from_dir, from, to_dir, to).await
     }
 
     /// Renames a file within its directory if nothing has the new name (`EEXIST`). `EINVAL`: that cannot be done there
     /// without a race.
     pub async fn rename_new(&self, from_dir: Fid, from: &[u8], to_dir: Fid, to: &[u8]) -> Result<(), Error> {
+        let (from_dir, to_dir) = (self.0.crossed(from_dir).await?, self.0.crossed(to_dir).await?);
         self.0.rename_new(from_dir, from, to_dir, to).await
     }
 
     /// The version of a directory that may be listed, without waiting: while it is the same, so are the entries.
     pub fn opendir_cached(&self, dir: Fid) -> Option<Result<DataVersion, Error>> {
-        self.0.opendir_cached(dir)
+        self.0.opendir_cached(self.0.crossed_cached(dir)?)
     }
 
     /// The version of a directory that may be listed.
     pub async fn opendir(&self, dir: Fid) -> Result<DataVersion, Error> {
-        self.0.opendir(dir).await
+        self.0.opendir(self.0.crossed(dir).await?).await
     }
 
     /// The entries of a directory, without waiting.
     pub fn readdir_cached(&self, dir: Fid) -> Option<Result<Arc<Listing>, Error>> {
-        self.0.listing_cached(dir)
+        self.0.listing_cached(self.0.crossed_cached(dir)?)
     }
 
     /// The entries of a directory; asks nothing about the entries themselves.
     pub async fn readdir(&self, dir: Fid) -> Result<Arc<Listing>, Error> {
-        self.0.listing(dir).await
+        self.0.listing(self.0.crossed(dir).await?).await
     }
 
     /// For readdirplus: fetches the status of up to fifty entries behind `cookie` in one call, so that `lookup_cached`
     /// finds them. Failures of single entries show at their lookup.
     pub async fn prefetch_status(&self, dir: Fid, cookie: u64) -> Result<(), Error> {
-        self.0.prefetch(dir, cookie).await
+        self.0.prefetch(self.0.crossed(dir).await?, cookie).await
     }
 }
 

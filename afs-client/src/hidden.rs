@@ -3,7 +3,8 @@
 //! The machine: before a file is hidden that is written down in the cache directory, and when it is gone, that too. So the
 //! program that starts there after a crash removes what is left. It removes nothing else: the hidden name of another client
 //! looks the same, but that one may have the file open. Whoever had it open here is gone with the program that hid it, or is
-//! taken over with its handle; and for everybody else the file went when it was removed.
+//! taken over with its handle; and for everybody else the file went when it was removed. Without a cache directory somebody
+//! else can write it down, who is told each line.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,15 +34,20 @@ pub(crate) struct Hiding {
     pub(crate) who: Identity,
 }
 
-/// What is hidden; without a cache directory nothing is known of it.
-#[derive(Debug, Default)]
-pub(crate) struct Hidden(Option<Mutex<Book>>);
+/// What is hidden.
+#[derive(Default)]
+pub(crate) struct Hidden(Mutex<Book>);
 
-#[derive(Debug)]
+#[derive(Default)]
 struct Book {
-    file: File,
+    /// Where it is written down; none without a cache directory.
+    file: Option<File>,
     hidden: HashMap<HiddenFile, Hiding>,
+    witness: Option<Witness>,
 }
+
+/// Is told what is hidden, and whether it is so from now on or not any more.
+type Witness = Box<dyn Fn(&str, bool) + Send + Sync>;
 
 impl HiddenFile {
     pub(crate) fn new(cell: &CellName, fid: Fid) -> Self {
@@ -62,7 +68,7 @@ impl Hidden {
     pub(crate) fn in_dir(dir: &Path) -> Self {
         let path = dir.join(FILE);
         match Book::open(&path) {
-            Ok(book) => Self(Some(Mutex::new(book))),
+            Ok(book) => Self(Mutex::new(book)),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "what is removed while it is open may be left after a crash");
                 Self::default()
@@ -72,31 +78,41 @@ impl Hidden {
 
     /// It is about to be hidden.
     pub(crate) fn add(&self, file: &HiddenFile, hiding: Hiding) {
-        if let Some(book) = &self.0 {
-            book.lock().add(file, hiding);
-        }
+        self.0.lock().add(file, hiding);
     }
 
     /// It is gone.
     pub(crate) fn remove(&self, file: &HiddenFile) {
-        if let Some(book) = &self.0 {
-            book.lock().remove(file);
-        }
+        self.0.lock().remove(file);
     }
 
     /// Where it is, if it was hidden here.
     pub(crate) fn find(&self, file: &HiddenFile) -> Option<Hiding> {
-        self.0.as_ref()?.lock().hidden.get(file).copied()
+        self.0.lock().hidden.get(file).copied()
     }
 
     /// All that is hidden now.
     pub(crate) fn all(&self) -> Vec<(HiddenFile, Hiding)> {
-        let Some(book) = &self.0 else {
-            return Vec::new();
-        };
-        let book = book.lock();
+        let book = self.0.lock();
         let all = book.hidden.iter();
         all.map(|(file, hiding)| (file.clone(), *hiding)).collect()
+    }
+
+    /// Has somebody told what is hidden: all of it now, and each change.
+    pub(crate) fn witness(&self, witness: Witness) {
+        let mut book = self.0.lock();
+        for (file, hiding) in &book.hidden {
+            witness(&words(file, *hiding), true);
+        }
+        book.witness = Some(witness);
+    }
+
+    /// It was hidden by an earlier program, as that has told its witness. What is not understood is not taken.
+    pub(crate) fn adopt(&self, words: &str) {
+        match parse(words) {
+            Some((file, hiding)) => self.add(&file, hiding),
+            None => tracing::debug!(words, "not understood"),
+        }
     }
 }
 
@@ -132,11 +148,16 @@ impl Book {
         fs::write(&fresh, lines)?;
         fs::rename(&fresh, path)?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file, hidden })
+        Ok(Self {
+            file: Some(file),
+            hidden,
+            witness: None,
+        })
     }
 
     fn add(&mut self, file: &HiddenFile, hiding: Hiding) {
         self.hidden.insert(file.clone(), hiding);
+        self.tell(file, hiding, true);
         self.write('+', file, hiding);
     }
 
@@ -144,24 +165,38 @@ impl Book {
         let Some(hiding) = self.hidden.remove(file) else {
             return;
         };
-        if self.hidden.is_empty() && self.file.set_len(0).is_ok() {
+        self.tell(file, hiding, false);
+        let is_empty = self.hidden.is_empty();
+        if is_empty && self.file.as_ref().is_none_or(|file| file.set_len(0).is_ok()) {
             return;
         }
         self.write('-', file, hiding);
     }
 
+    fn tell(&self, file: &HiddenFile, hiding: Hiding, is_hidden: bool) {
+        if let Some(witness) = &self.witness {
+            witness(&words(file, hiding), is_hidden);
+        }
+    }
+
     fn write(&mut self, sign: char, file: &HiddenFile, hiding: Hiding) {
-        if let Err(error) = self.file.write_all(line(sign, file, hiding).as_bytes()) {
+        if let Some(to) = &mut self.file
+            && let Err(error) = to.write_all(line(sign, file, hiding).as_bytes())
+        {
             tracing::warn!(%error, "a file that is removed while it is open may be left after a crash");
         }
     }
 }
 
 fn line(sign: char, file: &HiddenFile, hiding: Hiding) -> String {
+    format!("{sign} {}\n", words(file, hiding))
+}
+
+fn words(file: &HiddenFile, hiding: Hiding) -> String {
     let (vnode, unique) = file.file;
     let (dir, dir_unique) = hiding.dir;
     format!(
-        "{sign} {} {} {} {} {} {} {}\n",
+        "{} {} {} {} {} {} {}",
         file.cell,
         file.volume.0,
         vnode.0,
@@ -212,6 +247,9 @@ const FILE: &str = "hidden";
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
     use super::*;
 
     fn file(vnode: u32) -> HiddenFile {
@@ -254,16 +292,29 @@ mod tests {
     }
 
     #[test]
-    fn without_a_directory_nothing_is_written_down() {
+    fn a_witness_can_tell_the_next_program() {
         let hidden = Hidden::default();
-        let dir = (VnodeId(1), Uniquifier(1));
-        hidden.add(
-            &file(2),
-            Hiding {
-                dir,
-                who: Identity::Nobody,
-            },
-        );
-        assert!(hidden.all().is_empty());
+        let hiding = Hiding {
+            dir: (VnodeId(1), Uniquifier(1)),
+            who: Identity::User(1001),
+        };
+        hidden.add(&file(2), hiding);
+        let written = Arc::new(Mutex::new(HashSet::new()));
+        let to = Arc::clone(&written);
+        hidden.witness(Box::new(move |words, is_hidden| {
+            let words = words.to_owned();
+            let is_new = if is_hidden {
+                to.lock().insert(words)
+            } else {
+                to.lock().remove(&words)
+            };
+            assert!(is_new);
+        }));
+        hidden.add(&file(4), hiding);
+        hidden.remove(&file(2));
+        let next = Hidden::default();
+        written.lock().iter().for_each(|words| next.adopt(words));
+        next.adopt("nonsense");
+        assert_eq!(next.all(), [(file(4), hiding)]);
     }
 }

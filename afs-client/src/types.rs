@@ -39,6 +39,14 @@ impl DataVersion {
     }
 }
 
+impl VnodeId {
+    /// Is it one of a directory?
+    #[must_use]
+    pub const fn is_directory(self) -> bool {
+        self.0 % 2 == 1
+    }
+}
+
 /// Names an object in all of AFS, for this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fid {

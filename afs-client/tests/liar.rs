@@ -337,6 +337,7 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         tokens: afs_client::auth::TokenRules::default(),
         locks: afs_client::lock::LockScope::default(),
         sysnames: afs_client::sysname::SysNames::default(),
+        fakestat: afs_client::fs::Fakestat::default(),
     };
     (AfsFs::start(config, Arc::new(NullSink)).await.unwrap(), endpoints)
 }

@@ -164,6 +164,7 @@ async fn start(folder: &Path) -> AfsFs {
         tokens: TokenRules::default(),
         locks: LockScope::Whole,
         sysnames: afs_client::sysname::SysNames::default(),
+        fakestat: afs_client::fs::Fakestat::default(),
     };
     AfsFs::start(config, Arc::new(NullSink)).await.unwrap()
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use afs_client::fs;
 use afs_client::lock::LockScope;
 use afs_client::sysname::SysNames;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -91,6 +92,28 @@ impl From<Locks> for LockScope {
             Locks::Whole => Self::Whole,
             Locks::Strict => Self::Strict,
             Locks::Local => Self::Local,
+        }
+    }
+}
+
+/// Which mount points are seen without being crossed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Fakestat {
+    /// All.
+    #[default]
+    All,
+    /// Those to other cells.
+    Cells,
+    /// None.
+    Off,
+}
+
+impl From<Fakestat> for fs::Fakestat {
+    fn from(fakestat: Fakestat) -> Self {
+        match fakestat {
+            Fakestat::All => Self::All,
+            Fakestat::Cells => Self::Cells,
+            Fakestat::Off => Self::Off,
         }
     }
 }
@@ -183,6 +206,11 @@ pub struct Client {
     /// [default: what OpenAFS calls this system, e.g. amd64_linux26]
     #[arg(long, env = "AFS_SYSNAME", value_name = "NAMES")]
     pub sysname: Option<SysNames>,
+
+    /// Which mount points are shown with attributes that are made up until somebody goes in, so that `ls -l' waits for no
+    /// server of their volumes: all, or those to other cells. The others are crossed when they are looked at
+    #[arg(long, env = "AFS_FAKESTAT", value_name = "WHICH", value_enum, default_value_t)]
+    pub fakestat: Fakestat,
 
     /// Refuse every change
     #[arg(long, env = "AFS_READ_ONLY", action = ArgAction::SetTrue)]

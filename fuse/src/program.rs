@@ -307,6 +307,7 @@ async fn start(
             tokens: tokens.clone(),
             locks: options.locks.into(),
             sysnames: options.sysname.clone().unwrap_or_default(),
+            fakestat: options.fakestat.into(),
         };
         match AfsFs::start(config, Arc::clone(metrics) as Arc<dyn rxrpc::events::Sink>).await {
             Ok(fs) => return Ok(fs),

@@ -15,6 +15,7 @@ use afs_client::types::{CellId, Fid, VolumeId};
 
 use crate::adapter::Shared;
 use crate::ctl::Request;
+use crate::inode::ROOT;
 use crate::kept::{Change, Image, OpenFile, Outcome};
 
 /// Restores what can be had within a while; goes on with the rest. To be called before the session answers.
@@ -29,6 +30,9 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
     if let Some((last, _)) = image.open.last_key_value() {
         shared.fs().give_handles_after(HandleId(*last));
     }
+    for words in &image.hidden {
+        shared.fs().adopt_hidden(words);
+    }
     for (who, token) in &image.tokens {
         if let Ok(Request::SetToken(token, _)) = Request::decode(token)
             && still(*who) == *who
@@ -37,6 +41,13 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
             tracing::warn!(%error, "a token is lost");
         }
     }
+    // Cells that no file lists are known again when they were looked up.
+    let cells = image.names.get(&ROOT).cloned().unwrap_or_default();
+    let cells = cells.into_iter().map(|name| {
+        let fs = shared.fs().clone();
+        tokio::spawn(async move { drop(fs.lookup(fs.root(), &name).await) })
+    });
+    let cells: Vec<_> = cells.collect();
     let tasks: Vec<_> = by_volume(image)
         .into_iter()
         .map(|((cell, volume), left)| {
@@ -46,7 +57,7 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
         .collect();
     let volumes = tasks.len();
     let all = async {
-        for task in tasks {
+        for task in cells.into_iter().chain(tasks) {
             let _ = task.await;
         }
     };

@@ -184,6 +184,14 @@ fn serve_on(
     } else {
         fs.remove_hidden();
     }
+    let keeps_hidden = Arc::downgrade(&shared);
+    fs.witness_hidden(move |words, is_hidden| {
+        if let Some(shared) = keeps_hidden.upgrade()
+            && let Some(kept) = shared.kept()
+        {
+            kept.hides(words, is_hidden);
+        }
+    });
     let keeps_tokens = Arc::downgrade(&shared);
     fs.witness_tokens(move |held| {
         if let Some(shared) = keeps_tokens.upgrade()

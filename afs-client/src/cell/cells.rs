@@ -144,6 +144,12 @@ impl Cells {
         names
     }
 
+    /// Is it the home cell, or one of the file?
+    #[must_use]
+    pub fn is_listed(&self, name: &CellName) -> bool {
+        *name == self.home || self.db.cell(name).is_some()
+    }
+
     /// A cell that was entered before.
     #[must_use]
     pub fn by_id(&self, id: CellId) -> Option<Arc<Cell>> {

@@ -93,6 +93,17 @@ impl AfsFs {
         Ok(())
     }
 
+    /// Has somebody told which files have hidden names because they were removed while they were open: all of them now, and
+    /// from then on each that is hidden (`true`) or gone, before that is done or after. It must not block.
+    pub fn witness_hidden(&self, witness: impl Fn(&str, bool) + Send + Sync + 'static) {
+        self.0.hidden.witness(Box::new(witness));
+    }
+
+    /// An earlier process has hidden a file, as it has told in these words. To be called before handles are adopted.
+    pub fn adopt_hidden(&self, words: &str) {
+        self.0.hidden.adopt(words);
+    }
+
     /// Handles that are given from now on are beyond this one, which an earlier process may have given.
     pub fn give_handles_after(&self, id: HandleId) {
         self.0

@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::Access;
 use super::core::{Caller, Core};
+use super::crossing::made_up;
 use super::data::{ROUNDS, check_length};
-use super::synthetic::{FOREVER, is_synthetic, target};
+use super::synthetic::{FOREVER, is_cell, is_synthetic, target};
 use super::types::{Attr, Kind, SetAttr, StatFs};
 use crate::error::Error;
 use crate::events::Cached;
@@ -22,6 +23,10 @@ use crate::vnode::status::{DELETE, INSERT, LOOKUP, to_seconds};
 
 impl Caller {
     pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
+        if is_cell(fid) {
+            let told = self.attr_of_point_cached(fid, self.synthetic(fid), self.fakes_cells());
+            return told.map(Ok);
+        }
         if is_synthetic(fid) {
             return Some(Ok((self.synthetic(fid), FOREVER)));
         }
@@ -30,16 +35,30 @@ impl Caller {
         if status.kind == Kind::Directory && status.may_search().is_err() {
             return None;
         }
+        if let Some(target) = self.target_cached(&vnode, &status)? {
+            let is_faked = self.is_faked(&vnode.volume.cell.name, &target);
+            let told = self.attr_of_point_cached(fid, made_up(fid, &status), is_faked);
+            return told.map(Ok);
+        }
         self.counts.hits.count(Cached::Status);
         Some(Ok((Core::attr(&vnode, &status), self.kept(&status, ttl))))
     }
 
     pub(crate) async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> {
+        if is_cell(fid) {
+            return self
+                .attr_of_point(fid, self.synthetic(fid), self.fakes_cells())
+                .await;
+        }
         if is_synthetic(fid) {
             return Ok((self.synthetic(fid), FOREVER));
         }
         let vnode = self.vnode(fid)?;
         let (status, ttl) = self.status(&vnode).await?;
+        if let Some(target) = self.target(&vnode, &status).await? {
+            let is_faked = self.is_faked(&vnode.volume.cell.name, &target);
+            return self.attr_of_point(fid, made_up(fid, &status), is_faked).await;
+        }
         self.may_see(&vnode, &status).await?;
         Ok((Core::attr(&vnode, &status), self.kept(&status, ttl)))
     }
@@ -83,6 +102,7 @@ impl Caller {
                 .procedure(&vnode, Class::Idempotent, &request, self.until())
                 .await?;
             self.learn(&vnode, &reply.status, None, &noted)?;
+            self.show_by_all(&vnode);
         }
         self.getattr(fid).await
     }

@@ -17,7 +17,7 @@ use rxrpc::net::Endpoint;
 use tokio::sync::mpsc;
 
 use super::series::Opens;
-use super::types::{HandleId, Invalidation, Kind};
+use super::types::{Fakestat, HandleId, Invalidation, Kind};
 use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
@@ -36,7 +36,7 @@ use crate::sysname::SysNames;
 use crate::types::Fid;
 use crate::vnode::promise::{Breaks, Issued, Promise, Stamp};
 use crate::vnode::status::{LOOKUP, OWNER, Status};
-use crate::vnode::{Vnode, Vnodes};
+use crate::vnode::{Told, Vnode, Vnodes};
 use crate::volume::{Volume, Volumes};
 
 /// The file system behind [`AfsFs`](super::AfsFs).
@@ -68,6 +68,9 @@ pub(crate) struct Core {
     pub(crate) requests: Arc<crate::rpc::serve::RequestCounts>,
     pub(crate) locks: super::locking::Locks,
     pub(crate) sysnames: SysNames,
+    pub(super) fakestat: Fakestat,
+    /// The roots of the cells in the directory of cells that were entered.
+    pub(super) cell_roots: Mutex<HashMap<Fid, Fid>>,
     pub(crate) hidden: Hidden,
     pub(crate) history: History,
     /// How files of the directories that were read from last are opened.
@@ -98,6 +101,7 @@ pub(crate) struct Noted {
     stamp: Stamp,
     issued: Issued,
     proof: ProofId,
+    changes: u64,
 }
 
 impl Noted {
@@ -118,6 +122,7 @@ impl Noted {
         Self {
             stamp,
             issued: self.issued.clone(),
+            changes: vnode.changes(),
             ..*self
         }
     }
@@ -148,7 +153,30 @@ impl Core {
         vnode
     }
 
+    /// Has the kernel forget something. What it knows by mount points too it forgets there as well.
     pub(crate) fn invalidate(&self, what: Invalidation) {
+        let fid = match &what {
+            Invalidation::Node(fid) | Invalidation::Data(fid) | Invalidation::Entry { dir: fid, .. } => *fid,
+            Invalidation::All => return self.tell(Invalidation::All),
+        };
+        if fid.vnode.is_directory()
+            && let Some(vnode) = self.vnodes.peek(fid)
+        {
+            for point in vnode.points() {
+                self.tell(match &what {
+                    Invalidation::Data(_) => Invalidation::Data(point),
+                    Invalidation::Entry { name, .. } => Invalidation::Entry {
+                        dir: point,
+                        name: name.clone(),
+                    },
+                    _ => Invalidation::Node(point),
+                });
+            }
+        }
+        self.tell(what);
+    }
+
+    fn tell(&self, what: Invalidation) {
         // Nobody listens when the kernel has gone.
         let _ = self.invalidations.send(what);
     }
@@ -255,6 +283,7 @@ impl Caller {
     pub(crate) fn note(&self, vnode: &Vnode, attempt: &Attempt) -> Noted {
         Noted {
             proof: attempt.proof,
+            changes: vnode.changes(),
             stamp: vnode.stamp(&self.all),
             issued: Issued {
                 at: attempt.at,
@@ -265,7 +294,7 @@ impl Caller {
         }
     }
 
-    /// Takes over what a reply says about a vnode.
+    /// Takes over what a reply says about a vnode: of a change of ours, if no promise comes with it.
     pub(crate) fn learn(
         &self,
         vnode: &Vnode,
@@ -292,8 +321,13 @@ impl Caller {
         if let Some(promise) = &promise {
             promise.server().record_promise(promise.expires_at());
         }
-        let current = noted.is_current(vnode, self);
-        vnode.learn(status, promise, (noted.proof, current), clock::now(), &self.all);
+        let told = Told {
+            proof: noted.proof,
+            is_current: noted.is_current(vnode, self),
+            is_change: callback.is_none(),
+            changes: noted.changes,
+        };
+        vnode.learn(status, promise, told, clock::now(), &self.all);
         vnode.tell_data();
         Ok(status)
     }
@@ -345,13 +379,18 @@ impl Caller {
         let request = FetchStatusOf {
             fid: vnode.fid.into(),
         };
-        loop {
+        let told = loop {
             let (reply, noted) = self.procedure(vnode, Class::Reading, &request, deadline).await?;
             match self.learn(vnode, &reply.status, Some(&reply.callback), &noted) {
                 Err(error) if self.turns_away(vnode, &noted, &error) => {}
-                learnt => return learnt,
+                learnt => break learnt?,
             }
-        }
+        };
+        // A change of ours may have overtaken it.
+        Ok(vnode.status().map_or(told, |known| Status {
+            access: told.access,
+            ..known
+        }))
     }
 
     /// A server of a read-only volume has said what cannot be, and is left alone for a while. Is there another one to ask?

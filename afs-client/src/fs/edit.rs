@@ -53,6 +53,7 @@ impl Caller {
         let status = self.learn(dir, status, None, noted)?;
         dir.edit_directory(status.version, edit);
         self.vnodes.shelve(dir);
+        self.show_by_all(dir);
         Ok(status)
     }
 

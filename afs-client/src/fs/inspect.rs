@@ -65,6 +65,7 @@ impl AfsFs {
     /// `ENODEV`: it is in no volume, as the root is. `ESTALE`: its volume was not entered.
     pub fn inspect(&self, fid: Fid, all: bool) -> Result<Inspection, Error> {
         let core = &self.0;
+        let fid = core.crossed_cached(fid).unwrap_or(fid);
         if is_synthetic(fid) {
             return Err(Error::bare(rustix::io::Errno::NODEV));
         }

@@ -12,6 +12,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::types::{Attr, Kind};
+use crate::cell::CellName;
+use crate::mount_point::MountKind;
 use crate::types::{CellId, DataVersion, Fid, Uniquifier, VnodeId, VolumeId};
 
 /// The directory of cells.
@@ -38,6 +40,31 @@ const fn synthetic(vnode: u32) -> Fid {
         vnode: VnodeId(vnode),
         unique: Uniquifier(1),
     }
+}
+
+/// A cell in the directory of cells: known by its name, so that it is the same in every run and before anything is known of it.
+pub(super) fn cell(name: &CellName, kind: MountKind) -> Fid {
+    // FNV-1a, of 64 bits.
+    let hash = name
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+    let [a, b, c, d, unique @ ..] = hash.to_be_bytes();
+    Fid {
+        volume: VolumeId(u32::from_be_bytes([a, b, c, d])),
+        unique: Uniquifier(u32::from_be_bytes(unique)),
+        ..synthetic(match kind {
+            MountKind::Normal => CELL,
+            MountKind::ForceReadWrite => CELL_READ_WRITE,
+        })
+    }
+}
+
+/// Is it a cell in the directory of cells?
+pub(super) fn is_cell(fid: Fid) -> bool {
+    is_synthetic(fid) && matches!(fid.vnode.0, CELL | CELL_READ_WRITE)
 }
 
 /// Is it one of these?
@@ -75,6 +102,9 @@ pub(super) fn attr(fid: Fid, home: &str) -> Attr {
     }
 }
 
+/// Vnodes of `CELL` and `.CELL`.
+const CELL: u32 = 5;
+const CELL_READ_WRITE: u32 = 7;
 /// None of it changes.
 pub(super) const VERSION: DataVersion = DataVersion(1);
 pub(super) const FOREVER: Duration = Duration::from_hours(1);
@@ -82,6 +112,30 @@ pub(super) const FOREVER: Duration = Duration::from_hours(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_have_numbers_of_their_own() {
+        let [a, b] = ["a.b", "b.a"].map(|name| CellName::new(name).unwrap());
+        let all =
+            [&a, &b].map(|name| [MountKind::Normal, MountKind::ForceReadWrite].map(|kind| cell(name, kind)));
+        let different: std::collections::HashSet<_> = all.iter().flatten().collect();
+        assert_eq!(different.len(), 4);
+        assert!(
+            all.iter()
+                .flatten()
+                .all(|fid| is_cell(*fid) && fid.vnode.is_directory())
+        );
+        assert!(!is_cell(ROOT) && !is_cell(MOUNTS));
+        // Worked out by another program.
+        assert_eq!(
+            all[0][0],
+            Fid {
+                volume: VolumeId(0xe61d9919),
+                unique: Uniquifier(0x466522c),
+                ..synthetic(CELL)
+            }
+        );
+    }
 
     #[test]
     fn links_lead_to_the_home_cell() {
@@ -94,7 +148,7 @@ mod tests {
         );
         for (name, fid) in NAMES {
             assert!(is_synthetic(fid), "{name:?}");
-            assert_eq!(attr(fid, "a.b").kind == Kind::Directory, fid.vnode.0 % 2 == 1);
+            assert_eq!(attr(fid, "a.b").kind == Kind::Directory, fid.vnode.is_directory());
         }
     }
 }

@@ -35,6 +35,21 @@ pub struct Config {
     pub locks: LockScope,
     /// What `@sys` stands for.
     pub sysnames: SysNames,
+    /// Which mount points are seen without being crossed.
+    pub fakestat: Fakestat,
+}
+
+/// Which mount points are seen without asking for what they lead to: their attributes are made up until somebody goes in.
+/// The others are crossed when they are looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fakestat {
+    /// All, and the cells in the directory of cells.
+    #[default]
+    All,
+    /// Those that lead to another cell, and the cells in the directory of cells.
+    Cells,
+    /// None.
+    Off,
 }
 
 /// Where file data is kept, and how much of it.
@@ -56,7 +71,7 @@ pub enum CacheConfig {
     },
 }
 
-/// What an object is. A mount point is never seen: the root of its volume stands in its place.
+/// What an object is. A mount point is a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A regular file.
@@ -103,9 +118,10 @@ impl Attr {
 /// A name that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The object; for a mount point the root directory of its volume.
+    /// The object. A mount point is known by its own FID, whether it was crossed or not; every operation on it that needs to
+    /// is one on the root of its volume.
     pub fid: Fid,
-    /// Its attributes.
+    /// Its attributes; of a mount point those of the root of its volume, if it was crossed.
     pub attr: Attr,
     /// How long the attributes stand unless an [`Invalidation`] says otherwise.
     pub attr_ttl: Duration,

@@ -9,8 +9,9 @@ use bytes::{Bytes, BytesMut};
 use rustix::io::Errno;
 
 use super::core::{Caller, Core};
+use super::crossing::made_up;
 use super::synthetic::{self, FOREVER, MOUNTS, ROOT, is_synthetic};
-use super::types::{Attr, Entry, Kind, ListEntry, Listing, Lookup};
+use super::types::{Attr, Entry, Fakestat, Kind, ListEntry, Listing, Lookup};
 use crate::cell::CellName;
 use crate::dir::Directory;
 use crate::error::Error;
@@ -24,7 +25,7 @@ use crate::rpc::types::AfsFid;
 use crate::types::{DataVersion, Fid, Uniquifier, VnodeId};
 use crate::vnode::Vnode;
 use crate::vnode::status::{MAX_DIRECTORY, MAX_LINK, Status};
-use crate::volume::{Parent, Volume};
+use crate::volume::Parent;
 use crate::xdr::List;
 
 /// A name that the kernel hands us must be one that AFS can have.
@@ -41,11 +42,15 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
 
 impl Core {
     pub(crate) fn attr(vnode: &Vnode, status: &Status) -> Attr {
-        let mut attr = status.attr(vnode.fid);
         if status.kind == Kind::File && vnode.is_modified() {
-            attr.size = vnode.data().len();
+            return Attr {
+                size: vnode.data().len(),
+                ..status.attr(vnode.fid)
+            };
         }
-        attr
+        // If it was stored since the status was looked at, there is a newer one.
+        let known = vnode.status().filter(|known| known.version > status.version);
+        known.as_ref().unwrap_or(status).attr(vnode.fid)
     }
 }
 
@@ -96,38 +101,32 @@ impl Caller {
             return Some(Err(Errno::NAMETOOLONG.into()));
         }
         if is_synthetic(dir) {
-            return None;
+            return self.lookup_synthetic_cached(dir, name).map(Ok);
         }
         let parent = self.vnodes.get(dir)?;
         let (dir_status, dir_ttl) = self.valid(&parent)?;
         if dir_status.may_search().is_err() {
             return Some(self.kept_in_place(&parent, name));
         }
-        let mut stands = self.stands(&dir_status, dir_ttl).of(name);
+        let stands = self.stands(&dir_status, dir_ttl).of(name);
         let directory = parent.directory(dir_status.version)?;
         let Some((vnode, unique)) = self.find(&directory, name) else {
             self.counts.hits.count(Cached::Absence);
             return Some(Ok(Lookup::Absent { ttl: stands.other }));
         };
-        let mut found = self.vnodes.get(dir.sibling(vnode, unique))?;
-        let (mut status, mut ttl) = self.valid(&found)?;
+        let found = self.vnodes.get(dir.sibling(vnode, unique))?;
+        let (status, ttl) = self.valid(&found)?;
         self.counts.hits.count(Cached::Directory);
-        if status.may_be_mount_point() {
-            if let Some(root) = found.mounted(status.version) {
-                stands = stands.at_most(ttl);
-                found = self.vnodes.get(root)?;
-                (status, ttl) = self.valid(&found)?;
-                self.counts.hits.count(Cached::MountPoint);
-            } else if let Some(text) = found.link(status.version)
-                && MountTarget::parse(&text).is_err()
-            {
-                // A link that only looks like one.
-            } else {
-                return None;
+        let entry = match self.target_cached(&found, &status)? {
+            Some(target) => {
+                let is_faked = self.is_faked(&found.volume.cell.name, &target);
+                let told = self.attr_of_point_cached(found.fid, made_up(found.fid, &status), is_faked)?;
+                point(told, stands.at_most(ttl))
             }
-        }
+            None => self.found(&found, &status, ttl, stands),
+        };
         self.counts.hits.count(Cached::Status);
-        Some(Ok(Lookup::Found(self.found(&found, &status, ttl, stands))))
+        Some(Ok(Lookup::Found(entry)))
     }
 
     /// Looks a name up.
@@ -159,7 +158,7 @@ impl Caller {
                 .map_or(0, |entry| entry.slot);
             let _ = self.prefetch(dir, before.into()).await;
         }
-        self.entry(found, stands).await.map(Lookup::Found)
+        self.entry(&found, stands).await.map(Lookup::Found)
     }
 
     /// What a name leads to. One that ends in `@sys` stands for the first of those that there is.
@@ -188,15 +187,16 @@ impl Caller {
     fn in_place(&self, parent: &Vnode, name: &[u8]) -> Option<Entry> {
         // It may have changed since: who may search it will see.
         let (vnode, unique) = self.find(&parent.last_directory()?, name)?;
-        let mut found = self.vnodes.get(parent.fid.sibling(vnode, unique))?;
-        if let Some(root) = found.mounted(found.status()?.version) {
-            found = self.vnodes.get(root)?;
-        }
+        let found = self.vnodes.get(parent.fid.sibling(vnode, unique))?;
         let status = found.status()?;
+        let attr = match self.target_cached(&found, &status)? {
+            Some(_) => made_up(found.fid, &status),
+            None => Core::attr(&found, &status),
+        };
         let is_known = found.retained.load(Ordering::Acquire);
-        (is_known && status.kind == Kind::Directory).then(|| Entry {
+        (is_known && attr.kind == Kind::Directory).then_some(Entry {
             fid: found.fid,
-            attr: Core::attr(&found, &status),
+            attr,
             attr_ttl: Duration::ZERO,
             entry_ttl: Duration::ZERO,
         })
@@ -217,49 +217,17 @@ impl Caller {
         }
     }
 
-    /// The entry of an object whose name stands so long; a mount point is followed.
-    async fn entry(&self, mut found: Arc<Vnode>, mut stands: Stands) -> Result<Entry, Error> {
-        let (mut status, mut ttl) = self.status(&found).await?;
-        if status.may_be_mount_point()
-            && let Some(root) = self.follow(&found, &status).await?
-        {
-            stands = stands.at_most(ttl);
-            found = root;
-            (status, ttl) = self.status(&found).await?;
-        }
-        Ok(self.found(&found, &status, ttl, stands))
-    }
-
-    /// The root directory that a mount point leads to; `None` if it is a mere link.
-    async fn follow(&self, point: &Arc<Vnode>, status: &Status) -> Result<Option<Arc<Vnode>>, Error> {
-        if let Some(root) = point.mounted(status.version) {
-            self.counts.hits.count(Cached::MountPoint);
-            return self.vnode(root).map(Some);
-        }
-        let text = self.link_text(point, status).await?;
-        let Ok(target) = MountTarget::parse(&text) else {
-            return Ok(None);
+    /// The entry of an object whose name stands so long.
+    async fn entry(&self, found: &Arc<Vnode>, stands: Stands) -> Result<Entry, Error> {
+        let (status, ttl) = self.status(found).await?;
+        let Some(target) = self.target(found, &status).await? else {
+            return Ok(self.found(found, &status, ttl, stands));
         };
-        let here = &point.volume;
-        let (cell, parent) = match &target.cell {
-            Some(name) if *name != here.cell.name => {
-                (self.cells.resolve(name).await?, Parent::OtherCell(here.kind))
-            }
-            _ => (Arc::clone(&here.cell), Parent::SameCell(here.kind)),
-        };
-        let volume = self.volumes.enter(&cell, &target, parent, self.until()).await?;
-        let root = self.root_of(&volume, &target);
-        self.counts.misses.count(Cached::MountPoint);
-        point.set_mounted(status.version, root.fid);
-        Ok(Some(root))
-    }
-
-    fn root_of(&self, volume: &Arc<Volume>, target: &MountTarget) -> Arc<Vnode> {
-        let root = match target.root {
-            Some((vnode, unique)) => volume.root().sibling(vnode, unique),
-            None => volume.root(),
-        };
-        self.vnode_in(root, volume)
+        let is_faked = self.is_faked(&found.volume.cell.name, &target);
+        let told = self
+            .attr_of_point(found.fid, made_up(found.fid, &status), is_faked)
+            .await?;
+        Ok(point(told, stands.at_most(ttl)))
     }
 
     /// A name in what is nowhere but here.
@@ -270,15 +238,32 @@ impl Caller {
         if dir != ROOT {
             return Err(Errno::NOTDIR.into());
         }
-        match synthetic::NAMES.into_iter().find(|(known, _)| *known == name) {
-            Some((_, fid)) => Ok(Lookup::Found(Entry {
+        match self.lookup_synthetic_cached(dir, name) {
+            Some(found) => Ok(found),
+            None => self.lookup_cell(name).await,
+        }
+    }
+
+    /// The same, as far as it is known from the first: cells that are listed are there, whether they answer or not.
+    fn lookup_synthetic_cached(&self, dir: Fid, name: &[u8]) -> Option<Lookup> {
+        if dir != ROOT {
+            return None;
+        }
+        if let Some((_, fid)) = synthetic::NAMES.into_iter().find(|(known, _)| *known == name) {
+            return Some(Lookup::Found(Entry {
                 fid,
                 attr: self.synthetic(fid),
                 attr_ttl: FOREVER,
                 entry_ttl: FOREVER,
-            })),
-            None => self.lookup_cell(name).await,
+            }));
         }
+        let (kind, name) = cell_name(name)?;
+        if !self.cells.is_listed(&name) {
+            return None;
+        }
+        let fid = synthetic::cell(&name, kind);
+        let told = self.attr_of_point_cached(fid, self.synthetic(fid), self.fakes_cells())?;
+        Some(Lookup::Found(point(told, Stands::FOREVER)))
     }
 
     /// `/afs/.:mount/<cell>:<volume>`.
@@ -300,7 +285,7 @@ impl Caller {
         match volume.await {
             Ok(volume) => {
                 let root = self.root_of(&volume, &target);
-                self.entry(root, Stands::FOREVER).await.map(Lookup::Found)
+                self.entry(&root, Stands::FOREVER).await.map(Lookup::Found)
             }
             Err(error) if gone.contains(&error.errno()) => absent,
             Err(error) => Err(error),
@@ -309,38 +294,31 @@ impl Caller {
 
     /// `/afs/<cell>` and `/afs/.<cell>`.
     async fn lookup_cell(&self, name: &[u8]) -> Result<Lookup, Error> {
-        let (kind, bare) = match name.strip_prefix(b".") {
-            Some(rest) => (MountKind::ForceReadWrite, rest),
-            None => (MountKind::Normal, name),
-        };
         let absent = Ok(Lookup::Absent { ttl: ABSENT_CELL });
-        let Some(name) = std::str::from_utf8(bare)
-            .ok()
-            .and_then(|name| CellName::new(name).ok())
-        else {
+        let Some((kind, mut name)) = cell_name(name) else {
             return absent;
         };
-        // Programs probe for all sorts of names; only what can be a cell is asked for.
-        let cell = match self.cells.resolve(&name).await {
-            Ok(cell) => cell,
-            Err(error) if error.errno() == Errno::NOENT.raw_os_error() => {
-                tracing::debug!(%error, "no such cell");
-                return absent;
-            }
-            Err(error) => return Err(error),
-        };
-        let target = MountTarget {
-            kind,
-            cell: None,
-            volume: ROOT_CELL.to_owned(),
-            root: None,
-        };
-        let volume = self
-            .volumes
-            .enter(&cell, &target, Parent::Root, self.until())
+        if !self.cells.is_listed(&name) {
+            // Programs probe for all sorts of names; only what can be a cell is asked for.
+            name = match self.cells.resolve(&name).await {
+                Ok(cell) => cell.name.clone(),
+                Err(error) if error.errno() == Errno::NOENT.raw_os_error() => {
+                    tracing::debug!(%error, "no such cell");
+                    return absent;
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        let fid = synthetic::cell(&name, kind);
+        let told = self
+            .attr_of_point(fid, self.synthetic(fid), self.fakes_cells())
             .await?;
-        let root = self.root_of(&volume, &target);
-        self.entry(root, Stands::FOREVER).await.map(Lookup::Found)
+        Ok(Lookup::Found(point(told, Stands::FOREVER)))
+    }
+
+    /// Are cells seen without being entered?
+    pub(super) fn fakes_cells(&self) -> bool {
+        self.fakestat != Fakestat::Off
     }
 
     /// The text of a link.
@@ -517,13 +495,8 @@ impl Caller {
             .map(|name| Bytes::copy_from_slice(name.as_str().as_bytes()));
         let entries = dots.into_iter().chain(plain).zip(1..);
         let entry = |(name, cookie): (Bytes, u64)| {
-            // The number only tells entries apart: the object is known when it is looked up.
-            let number = u32::try_from(cookie).unwrap_or(u32::MAX);
-            let fid = if cookie <= 2 {
-                ROOT
-            } else {
-                ROOT.sibling(VnodeId(1), Uniquifier(number))
-            };
+            let cell = cell_name(&name).filter(|_| cookie > 2);
+            let fid = cell.map_or(ROOT, |(kind, name)| synthetic::cell(&name, kind));
             ListEntry {
                 cookie,
                 name,
@@ -585,6 +558,26 @@ impl Caller {
     }
 }
 
+/// The entry of a mount point or cell with these attributes, which stand for so long.
+fn point((attr, attr_ttl): (Attr, Duration), stands: Stands) -> Entry {
+    Entry {
+        fid: attr.fid,
+        attr,
+        attr_ttl,
+        entry_ttl: stands.directory,
+    }
+}
+
+/// What may be a cell in the directory of cells.
+fn cell_name(name: &[u8]) -> Option<(MountKind, CellName)> {
+    let (kind, bare) = match name.strip_prefix(b".") {
+        Some(rest) => (MountKind::ForceReadWrite, rest),
+        None => (MountKind::Normal, name),
+    };
+    let name = CellName::new(std::str::from_utf8(bare).ok()?).ok()?;
+    Some((kind, name))
+}
+
 /// The entries of a directory, which are made once for all who read them.
 fn list(dir: &Vnode, version: DataVersion, directory: &Directory) -> Arc<Listing> {
     dir.listing(version, || {
@@ -594,7 +587,7 @@ fn list(dir: &Vnode, version: DataVersion, directory: &Directory) -> Arc<Listing
                 cookie: u64::from(entry.slot) + 1,
                 name: Bytes::copy_from_slice(entry.name),
                 fid: dir.fid.sibling(entry.vnode, entry.unique),
-                kind: (entry.vnode.0 % 2 == 1).then_some(Kind::Directory),
+                kind: entry.vnode.is_directory().then_some(Kind::Directory),
             })
             .collect();
         entries.sort_by_key(|entry| entry.cookie);
@@ -606,7 +599,6 @@ fn list(dir: &Vnode, version: DataVersion, directory: &Directory) -> Arc<Listing
 const SYSTEM: &[u8] = b"@sys";
 /// Servers take one byte more; POSIX clients do not.
 const NAME_MAX: usize = 255;
-const ROOT_CELL: &str = "root.cell";
 /// How long a name that is no cell is believed to stay so.
 const ABSENT_CELL: Duration = Duration::from_secs(30);
 /// A directory that changes more often while it is being read is given up.

@@ -48,6 +48,8 @@ pub(crate) struct Vnode {
     pub(crate) opens: AtomicU64,
     /// The kernel knows it.
     pub(crate) retained: AtomicBool,
+    /// The mount points by which the kernel may know it.
+    led_to_by: Mutex<Vec<Fid>>,
     /// Removed by us while open: the name under which it waits for its last release.
     pub(crate) doomed: Mutex<Option<(Fid, Bytes)>>,
     /// Held by who looks whether they may change the data, and does.
@@ -62,6 +64,8 @@ struct Known {
     promise: Option<Promise>,
     /// We may have changed the object without hearing what became of it: the promise tells of others only.
     doubted: bool,
+    /// Changes of ours that were answered, or given up.
+    changes: u64,
     /// Rights that were found out while the promise stood, by proof. Those of a directory count for all that is in it; of
     /// anything else they only tell whether it is the caller's own.
     rights: Vec<Rights>,
@@ -73,6 +77,19 @@ struct Known {
     link: Option<(DataVersion, Bytes)>,
     /// Where the mount point with this version leads.
     mounted: Option<(DataVersion, Fid)>,
+}
+
+/// What is known of a reply beside what it says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// What it was asked for with.
+    pub(crate) proof: ProofId,
+    /// Nothing was broken since it was asked for.
+    pub(crate) is_current: bool,
+    /// It tells of a change of ours.
+    pub(crate) is_change: bool,
+    /// Changes of ours that were answered before it was asked for.
+    pub(crate) changes: u64,
 }
 
 /// What a server said that the holder of a proof may do with the object.
@@ -96,6 +113,7 @@ impl Vnode {
             shown: Mutex::default(),
             opens: AtomicU64::new(0),
             retained: AtomicBool::new(false),
+            led_to_by: Mutex::default(),
             doomed: Mutex::default(),
             writing: Mutex::default(),
             owed: Mutex::default(),
@@ -221,25 +239,40 @@ impl Vnode {
         self.known.read().status
     }
 
-    /// Takes a status over that was asked for with `proof`, and a promise if one came with it. `current` says that nothing
-    /// was broken since the question was sent. A status that is older than a reliable one is not taken: a late reply, or a
-    /// server that has said something else before. Which of the two the next question tells.
+    /// How many changes of ours were answered, or given up.
+    pub(crate) fn changes(&self) -> u64 {
+        self.known.read().changes
+    }
+
+    /// Takes a status over, and a promise if one came with it. A status that is older than a reliable one is not taken: a late
+    /// reply, or a server that has said something else before. Which of the two the next question tells. Nor is one that was
+    /// asked for before a change of ours was answered, unless it is newer than that answer: the server may have given it
+    /// before it made the change. The promise that comes with it is as good as any.
     pub(crate) fn learn(
         &self,
         status: Status,
         promise: Option<Promise>,
-        (proof, current): (ProofId, bool),
+        told: Told,
         now: Instant,
         all: &Breaks,
     ) {
         let stamp = self.stamp(all);
         let mut known = self.known.write();
         let stands = known.stands(stamp, now).is_some();
-        let contradicts = current && known.status.is_some_and(|old| old.version > status.version);
+        let old = known.status.map(|old| old.version);
+        let is_older = old.is_some_and(|old| old > status.version);
+        let is_newer = old.is_none_or(|old| old < status.version);
+        let is_overtaken = known.changes != told.changes && !is_newer;
+        if told.is_change {
+            known.changes += 1;
+            // Two changes at a time that left the version as it was: nobody knows which of the answers tells of both.
+            known.doubted |= is_overtaken && !is_older;
+        }
+        let contradicts = told.is_current && is_older && !is_overtaken;
         if stands && contradicts {
             known.promise = None;
         }
-        if stands && (!current || contradicts) {
+        if stands && (!told.is_current || contradicts) {
             return;
         }
         let is_promised = |promise: &Promise| promise.remaining(stamp, now).is_some();
@@ -247,12 +280,14 @@ impl Vnode {
             // Nobody would have told of a change.
             known.rights.clear();
         }
-        if current {
+        if told.is_current {
             let rights = Rights {
-                proof,
+                proof: told.proof,
                 access: status.access,
             };
-            let at = known.rights.binary_search_by_key(&proof, |rights| rights.proof);
+            let at = known
+                .rights
+                .binary_search_by_key(&told.proof, |rights| rights.proof);
             match at.map(|at| known.rights.get_mut(at)) {
                 Ok(Some(told)) => *told = rights,
                 Ok(None) => {}
@@ -263,16 +298,20 @@ impl Vnode {
                 known.rights.remove(0);
             }
         }
-        known.status = Some(status);
+        if !is_overtaken && (told.is_current || !is_older) {
+            known.status = Some(status);
+        }
         if promise.is_some() {
             known.promise = promise;
-            known.doubted = false;
+            known.doubted &= known.changes != told.changes;
         }
     }
 
     /// The status cannot be relied on any more, until the server was asked.
     pub(crate) fn distrust(&self) {
-        self.known.write().doubted = true;
+        let mut known = self.known.write();
+        known.doubted = true;
+        known.changes += 1;
     }
 
     /// The server that promised, if the promise stands.
@@ -400,9 +439,41 @@ impl Vnode {
         self.known.write().mounted = Some((version, root));
     }
 
+    /// Where it led when it was followed last.
+    pub(crate) fn last_mounted(&self) -> Option<Fid> {
+        self.known.read().mounted.map(|(_, root)| root)
+    }
+
+    /// The kernel may know it by this mount point from now on.
+    pub(crate) fn led_to(&self, point: Fid) {
+        let mut points = self.led_to_by.lock();
+        if !points.contains(&point) {
+            points.push(point);
+        }
+    }
+
+    /// The kernel does not know it by this mount point any more.
+    pub(crate) fn not_led_to(&self, point: Fid) {
+        self.led_to_by.lock().retain(|known| *known != point);
+    }
+
+    /// The mount points by which the kernel may know it.
+    pub(crate) fn points(&self) -> Vec<Fid> {
+        self.led_to_by.lock().clone()
+    }
+
+    /// Does the kernel know it by two names, of which what is done by one does not show by the other?
+    pub(crate) fn is_known_twice(&self) -> bool {
+        let points = self.led_to_by.lock().len();
+        points + usize::from(self.retained.load(Ordering::Acquire)) > 1
+    }
+
     /// Something outside the table needs it.
     pub(crate) fn is_needed(&self) -> bool {
-        self.retained.load(Ordering::Acquire) || self.opens.load(Ordering::Acquire) > 0 || self.is_modified()
+        self.retained.load(Ordering::Acquire)
+            || self.opens.load(Ordering::Acquire) > 0
+            || self.is_modified()
+            || !self.led_to_by.lock().is_empty()
     }
 }
 

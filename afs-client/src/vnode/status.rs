@@ -65,7 +65,7 @@ impl Status {
         if wire.parent_vnode == 0 || wire.parent_unique == 0 {
             return Err(BadStatus::Parent);
         }
-        if (kind == Kind::Directory) != (fid.vnode.0 % 2 == 1) {
+        if (kind == Kind::Directory) != fid.vnode.is_directory() {
             return Err(BadStatus::Parity);
         }
         let size = wire.length();

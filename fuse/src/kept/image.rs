@@ -27,6 +27,8 @@ pub struct Image {
     pub dirty: HashSet<Fid>,
     /// Who has which tokens.
     pub tokens: Vec<(Identity, Zeroizing<Vec<u8>>)>,
+    /// Files that were removed while they were open, in words of the file system.
+    pub hidden: HashSet<String>,
     /// Changes whose requests were not answered yet.
     pub changes: HashMap<u64, Change>,
 }
@@ -84,6 +86,8 @@ impl Image {
                 self.dirty.remove(&fid);
             }
             Record::Tokens(tokens) => self.tokens = tokens,
+            Record::Hidden(words, true) => drop(self.hidden.insert(words)),
+            Record::Hidden(words, false) => drop(self.hidden.remove(&words)),
             Record::Begun(unique, seen) => {
                 let outcome = None;
                 self.changes.insert(unique, Change { seen, outcome });
@@ -134,6 +138,10 @@ impl Image {
         let open = self.open.values().copied().map(Record::Opened);
         let dirty = self.dirty.iter().copied().map(Record::Dirty);
         let tokens = std::iter::once(Record::Tokens(self.tokens.clone()));
+        let hidden = self
+            .hidden
+            .iter()
+            .map(|words| Record::Hidden(words.clone(), true));
         let changes = self.changes.iter().flat_map(|(unique, change)| {
             let done = change.outcome.map(|outcome| Record::Done(*unique, outcome));
             [Some(Record::Begun(*unique, change.seen)), done]
@@ -146,6 +154,7 @@ impl Image {
             .chain(open)
             .chain(dirty)
             .chain(tokens)
+            .chain(hidden)
             .chain(changes)
     }
 }

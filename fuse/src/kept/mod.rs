@@ -154,6 +154,11 @@ impl Kept {
         self.write(&Record::Tokens(tokens.collect()));
     }
 
+    /// A file that was removed while it was open is hidden, or gone.
+    pub fn hides(&self, words: &str, is_hidden: bool) {
+        self.write(&Record::Hidden(words.to_owned(), is_hidden));
+    }
+
     /// A server has all that was written to some files.
     pub fn stored_where(&self, is_stored: impl Fn(Fid) -> bool) {
         let files: Vec<_> = self

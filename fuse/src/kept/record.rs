@@ -43,6 +43,8 @@ pub enum Record {
     Clean(Fid),
     /// Who has which tokens from here on, each as a request of the control socket.
     Tokens(Vec<(Identity, Zeroizing<Vec<u8>>)>),
+    /// A file that was removed while it was open has a hidden name, in words of the file system; or it has gone.
+    Hidden(String, bool),
     /// A change is about to be made, for this request. What its name led to, if that was asked.
     Begun(u64, Option<Fid>),
     /// What came of it.
@@ -146,6 +148,11 @@ impl Record {
                     put_counted(out, token);
                 }
             }
+            Self::Hidden(words, is_hidden) => {
+                HIDDEN.encode(out);
+                u32::from(*is_hidden).encode(out);
+                put_counted(out, words.as_bytes());
+            }
             Self::Begun(unique, seen) => {
                 BEGUN.encode(out);
                 unique.encode(out);
@@ -219,6 +226,10 @@ impl Record {
                     tokens.push((who, Zeroizing::new(from.counted(u32::MAX)?.to_vec())));
                 }
                 Self::Tokens(tokens)
+            }
+            HIDDEN => {
+                let is_hidden = from.word()? != 0;
+                Self::Hidden(text(from)?, is_hidden)
             }
             BEGUN => {
                 let unique = long(from)?;
@@ -327,6 +338,7 @@ const BEGUN: u32 = 11;
 const DONE: u32 = 12;
 const ANSWERED: u32 = 13;
 const TOKENS: u32 = 14;
+const HIDDEN: u32 = 15;
 const FAILED: u32 = 0;
 const MADE: u32 = 1;
 const FOUND: u32 = 2;
@@ -377,6 +389,7 @@ pub(super) mod tests {
             Record::Dirty(fid_of(3)),
             Record::Clean(fid_of(3)),
             Record::Tokens(vec![(Identity::User(7), Zeroizing::new(vec![1, 2, 3]))]),
+            Record::Hidden("a.example 1 2 3".to_owned(), true),
             Record::Begun(8, None),
             Record::Begun(8, Some(fid_of(5))),
             Record::Done(8, Outcome::Failed(-5)),

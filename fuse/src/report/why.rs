@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use afs_client::error::Error;
-use afs_client::fs::{AfsFs, Inspection, Kind, Known, Lookup};
+use afs_client::fs::{Access, AfsFs, Inspection, Kind, Known, Lookup};
 use afs_client::history::CallRecord;
 use afs_client::types::Fid;
 use rustix::io::Errno;
@@ -156,8 +156,8 @@ impl Reports {
         let stopped = walk.go().await;
         let (fid, at) = walk.reached();
         if stopped.is_none() {
-            // What is known of it is to be what is so now.
-            let _ = tokio::time::timeout_at(end, fs.getattr(fid)).await;
+            // What is known of it is to be what is so now. A mount point is crossed for that.
+            let _ = tokio::time::timeout_at(end, fs.access(fid, Access::default())).await;
         }
         let trips = RoundTrips::now(self);
         let object = fs.inspect(fid, all).ok();

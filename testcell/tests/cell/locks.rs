@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
-use testcell::{eventually, shared};
+use testcell::eventually;
+
+use crate::shared;
 
 const SOON: Duration = Duration::from_secs(20);
 

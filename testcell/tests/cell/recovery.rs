@@ -1,7 +1,7 @@
 //! Servers die and come back.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,14 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
     let mount = cell.mount_with(1, &MountOptions::default().deadline(6)).unwrap();
     let work = mount.work("silence").unwrap();
     fs::write(work.join("known"), "known").unwrap();
+    let looked_at = || {
+        let entries = fs::read_dir(mount.path("")).unwrap();
+        let kinds = entries.map(|entry| entry?.metadata().map(|seen| seen.is_dir()));
+        kinds.collect::<io::Result<Vec<_>>>().unwrap()
+    };
+    let before = looked_at();
+    // A server that hears of a client for the first time has it forget all promises, if late.
+    assert_eq!(fs::read_to_string(work.join("known")).unwrap(), "known");
     cell.stop_server(1).unwrap();
     let start = Instant::now();
     let failed = fs::write(work.join("new"), "x").unwrap_err();
@@ -48,6 +56,10 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
     assert!(took < Duration::from_secs(12), "{took:?} with a deadline of 6 s");
     // What is cached and promised can be read meanwhile.
     assert_eq!(fs::read_to_string(work.join("known")).unwrap(), "known");
+    // Volumes are seen, whether they were crossed or not, and not entered.
+    assert_eq!(looked_at(), before);
+    let tiny = fs::read_dir(mount.path("tiny")).unwrap_err();
+    assert_eq!(tiny.kind(), ErrorKind::TimedOut);
     cell.start_server(1).unwrap();
     assert!(
         eventually(Duration::from_secs(40), || fs::write(work.join("new"), "x")

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use afs_client::events::Broken;
+use afs_client::fs::SetAttr;
 use afs_client::rpc::Procedure;
 use afs_client::rpc::fs::{FETCH_DATA, FetchStatusOf, GiveUpCallBacks, InlineBulkStatus, STORE_DATA};
 use rustix::io::Errno;
-use testcell::embedded::faults::{Action, Calls, Memory, Moment, Rule, When};
+use testcell::embedded::faults::{Action, Calls, Hook, Memory, Moment, Rule, When};
+use tokio::sync::Semaphore;
 
 use super::client::{Client, cell, cell_with, errno, run, settings};
 
@@ -354,6 +356,56 @@ fn readers_during_a_store_see_a_whole_file() {
         }
         assert!(seen.lock().len() >= 2);
         assert!(two.read(FILE).await.unwrap() == new);
+        one.shutdown().await;
+        two.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+/// Two answers that the server has given before it cut the file for us, and that come after it has told so.
+#[test]
+fn an_answer_from_before_our_own_change_is_not_believed() {
+    run(async {
+        let cell = cell(1).await;
+        let (one, two) = (Client::new(&cell).await, Client::new(&cell).await);
+        one.write(FILE, b"short").await.unwrap();
+        let (file, dir) = (
+            one.fid(FILE).await.unwrap(),
+            one.fid("lab.example/work").await.unwrap(),
+        );
+        two.write(FILE, b"longer").await.unwrap();
+        let (asked, cut) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let hook: Hook = Arc::new({
+            let (asked, cut) = (Arc::clone(&asked), Arc::clone(&cut));
+            move || {
+                let (asked, cut) = (Arc::clone(&asked), Arc::clone(&cut));
+                Box::pin(async move {
+                    asked.add_permits(1);
+                    drop(cut.acquire().await);
+                })
+            }
+        });
+        cell.faults().add(Rule::new(
+            When::ALWAYS,
+            Calls::to(InlineBulkStatus::OPCODE),
+            [Action::Run(Moment::Between, hook)],
+        ));
+        let late = [(); 2].map(|()| {
+            let fs = one.fs.clone();
+            tokio::spawn(async move { fs.prefetch_status(dir, 0).await })
+        });
+        drop(asked.acquire_many(2).await.unwrap());
+        let size = SetAttr {
+            size: Some(4),
+            ..SetAttr::default()
+        };
+        assert_eq!(one.fs.setattr(file, size).await.unwrap().0.size, 4);
+        cut.add_permits(2);
+        for late in late {
+            late.await.unwrap().unwrap();
+        }
+        assert_eq!(one.fs.getattr(file).await.unwrap().0.size, 4);
+        assert_eq!(one.read_fid(file).await.unwrap(), b"long"[..]);
         one.shutdown().await;
         two.shutdown().await;
         cell.shutdown().await;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use afs_client::error::Error;
-use afs_client::fs::{AfsFs, Attr, CacheConfig, CacheKey, Config, Encryption, Entry, Lookup, OpenFlags};
+use afs_client::fs::{
+    AfsFs, Attr, CacheConfig, CacheKey, Config, Encryption, Entry, Fakestat, Lookup, OpenFlags,
+};
 use afs_client::types::Fid;
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -87,8 +89,19 @@ impl Client {
     }
 
     pub(crate) async fn with_deadline(cell: &Cell, deadline: Duration) -> Self {
-        let cache = CacheConfig::Memory { max_bytes: 64 << 20 };
-        Self::with_cache(cell, deadline, cache, Arc::new(NullSink)).await
+        Self::with_cache(cell, deadline, in_memory(), Arc::new(NullSink)).await
+    }
+
+    /// A client that crosses mount points when it sees them, but for these.
+    pub(crate) async fn faking(cell: &Cell, fakestat: Fakestat) -> Self {
+        let deadline = Duration::from_secs(10);
+        let config = Config {
+            fakestat,
+            ..config(cell, deadline, in_memory())
+        };
+        Self {
+            fs: AfsFs::start(config, Arc::new(NullSink)).await.unwrap(),
+        }
     }
 
     /// A client with its cache in a directory.
@@ -110,29 +123,7 @@ impl Client {
     }
 
     async fn with_cache(cell: &Cell, deadline: Duration, cache: CacheConfig, sink: Arc<dyn Sink>) -> Self {
-        // As many as the program keeps, where it is about what is kept.
-        let is_kept = matches!(cache, CacheConfig::Dir { .. });
-        let folder = tempfile::tempdir().unwrap();
-        let db = folder.path().join("CellServDB");
-        std::fs::write(&db, cell.cellservdb()).unwrap();
-        let cells = Cells::load(&CellsConfig {
-            home: Some(CellName::new(CELL).unwrap()),
-            cellservdb: Some(db),
-        });
-        let config = Config {
-            cells: Arc::new(cells.unwrap()),
-            endpoint: EndpointConfig {
-                bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-                ..EndpointConfig::default()
-            },
-            cache,
-            read_only: false,
-            deadline,
-            max_vnodes: if is_kept { 50_000 } else { 1000 },
-            tokens: afs_client::auth::TokenRules::default(),
-            locks: afs_client::lock::LockScope::default(),
-            sysnames: afs_client::sysname::SysNames::default(),
-        };
+        let config = config(cell, deadline, cache);
         Self {
             fs: AfsFs::start(config, sink).await.unwrap(),
         }
@@ -226,6 +217,37 @@ impl Client {
 
     pub(crate) async fn shutdown(&self) {
         self.fs.shutdown().await;
+    }
+}
+
+fn in_memory() -> CacheConfig {
+    CacheConfig::Memory { max_bytes: 64 << 20 }
+}
+
+fn config(cell: &Cell, deadline: Duration, cache: CacheConfig) -> Config {
+    // As many as the program keeps, where it is about what is kept.
+    let is_kept = matches!(cache, CacheConfig::Dir { .. });
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("CellServDB");
+    std::fs::write(&db, cell.cellservdb()).unwrap();
+    let cells = Cells::load(&CellsConfig {
+        home: Some(CellName::new(CELL).unwrap()),
+        cellservdb: Some(db),
+    });
+    Config {
+        cells: Arc::new(cells.unwrap()),
+        endpoint: EndpointConfig {
+            bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+            ..EndpointConfig::default()
+        },
+        cache,
+        read_only: false,
+        deadline,
+        max_vnodes: if is_kept { 50_000 } else { 1000 },
+        tokens: afs_client::auth::TokenRules::default(),
+        locks: afs_client::lock::LockScope::default(),
+        sysnames: afs_client::sysname::SysNames::default(),
+        fakestat: Fakestat::default(),
     }
 }
 

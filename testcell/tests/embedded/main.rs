@@ -9,6 +9,7 @@
 mod callbacks;
 mod client;
 mod conflicts;
+mod crossing;
 mod directories;
 mod failures;
 mod hidden;

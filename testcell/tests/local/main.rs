@@ -19,6 +19,7 @@ mod coherence;
 mod contract;
 mod crash;
 mod demo;
+mod exerciser;
 mod fstab;
 #[path = "../cell/git.rs"]
 mod git;

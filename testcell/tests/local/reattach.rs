@@ -179,6 +179,31 @@ fn what_was_closed_is_there_and_what_was_not_is_told() {
 }
 
 #[test]
+fn a_removed_file_goes_with_its_last_close_whoever_serves_it() {
+    let cell = local();
+    let kept = cell.keep(1, &[]).unwrap();
+    let folder = kept.work("removed").unwrap();
+    let path = folder.join("file");
+    let mut open = Writer::start(&path).unwrap();
+    assert_eq!(open.does("fsync").unwrap(), 0);
+    fs::remove_file(&path).unwrap();
+    let hidden = || {
+        let held = cell.held("work").ok()?;
+        let names = held.keys().filter(|path| path.starts_with("removed/.__afs"));
+        Some(names.count())
+    };
+    assert_eq!(hidden(), Some(1));
+    kept.kill_server().unwrap();
+    kept.serve().unwrap();
+    for what in ["write", "fsync"] {
+        assert_eq!((what, open.does(what).unwrap()), (what, 0));
+    }
+    assert_eq!(hidden(), Some(1), "it is open still");
+    assert_eq!(open.does("close").unwrap(), 0);
+    assert!(eventually(Duration::from_secs(5), || hidden() == Some(0)));
+}
+
+#[test]
 fn an_upgrade_costs_nobody_anything() {
     let cell = local();
     let kept = cell.keep(1, &[]).unwrap();

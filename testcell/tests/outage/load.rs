@@ -67,7 +67,11 @@ impl<'c> Load<'c> {
             // Between the two, who opens a file to write it anew cuts it.
             let number = found.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
             if let Some(number) = number {
-                assert!(found == contents(number), "round {round}: {name} is torn");
+                assert!(
+                    found == contents(number),
+                    "round {round}: {name} is torn: {}",
+                    torn(&found, round + FILES)
+                );
                 assert!(
                     number >= before,
                     "round {round}: {name} is of {number}, {before} was closed"
@@ -134,6 +138,23 @@ fn contents(round: u64) -> Vec<u8> {
     let length = usize::try_from(round * 7919 % 150_000).unwrap();
     bytes.extend(Random::new(round + 1).bytes(length));
     bytes
+}
+
+/// Of which rounds the pages are that a file is made of.
+fn torn(found: &[u8], newest: u64) -> String {
+    let rounds: Vec<_> = (0..=newest).map(|round| (round, contents(round))).collect();
+    let mut parts: Vec<(usize, Option<u64>)> = Vec::new();
+    for (number, page) in found.chunks(4096).enumerate() {
+        let at = number * 4096;
+        let of = rounds
+            .iter()
+            .find(|(_, bytes)| bytes.get(at..at + page.len()) == Some(page));
+        let of = of.map(|(round, _)| *round);
+        if parts.last().is_none_or(|(_, last)| *last != of) {
+            parts.push((at, of));
+        }
+    }
+    format!("{} bytes, from where of which round: {parts:?}", found.len())
 }
 
 const FILES: u64 = 12;

@@ -68,7 +68,7 @@ use space::{Trouble, is_full, open_memory, raise_descriptor_limit};
 pub(crate) use aside::Owner as Writer;
 pub use aside::{Aside, reveal};
 pub(crate) use content::{Attempt, Mark, StoreCall};
-pub(crate) use file::{CacheFile, Fill};
+pub(crate) use file::{CacheFile, Fill, Filling};
 pub(crate) use journal::Author;
 pub use journal::fuzz_records;
 pub use key::{CacheKey, CacheKeyError, Encryption};

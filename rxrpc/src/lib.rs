@@ -53,9 +53,8 @@
 //!             while let Ok(Some(part)) = call.recv().await {
 //!                 request.extend_from_slice(&part);
 //!             }
-//!             if call.send(request.to_ascii_uppercase().into()).await.is_ok() {
-//!                 let _ = call.finish(); // fails if the caller has gone
-//!             }
+//!             let reply = request.to_ascii_uppercase();
+//!             let _ = call.send_last(reply.into()).await; // fails if the caller has gone
 //!         })
 //!     }
 //! }
@@ -68,8 +67,7 @@
 //!
 //! let client = Endpoint::bind(config, Arc::new(NullSink)).await?;
 //! let mut call = client.call(&Target::new(server.local_addr(), SHOUT)).await?;
-//! call.send("can you hear me".into()).await?;
-//! call.finish()?;
+//! call.send_last("can you hear me".into()).await?;
 //! assert_eq!(call.recv().await?.as_deref(), Some(&b"CAN YOU HEAR ME"[..]));
 //! assert_eq!(call.recv().await?, None);
 //!

@@ -196,12 +196,12 @@ impl Caller {
             };
             is_first = false;
             let unit = if is_sequential { aim.unit } else { unit_of(&range) };
-            opener.begin_fetch(vnode, range.clone(), unit, &For::Waiting(self.until()));
+            let begun = opener.begin_fetch(vnode, range.clone(), unit, &For::Waiting(self.until()));
             if let Some(ahead) = ahead {
                 opener.begin_fetch(vnode, ahead, unit, &For::Reader(Arc::clone(&handle.reader)));
             }
             let fetched = self
-                .fetched(vnode, &range)
+                .fetched(vnode, &range, begun)
                 .instrument(child!("cache.wait"))
                 .await?;
             if !fetched && let Some(bytes) = opener.read_past(vnode, &range).await? {

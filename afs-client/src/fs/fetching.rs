@@ -28,7 +28,7 @@ use crate::events::Flow;
 use crate::op::Class;
 use crate::rpc::client::{RpcError, fetch_data};
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs};
-use crate::store::Fill;
+use crate::store::{Fill, Filling};
 use crate::types::Fid;
 use crate::vnode::Vnode;
 use crate::vnode::status::Status;
@@ -56,13 +56,22 @@ impl For {
 }
 
 impl Caller {
-    /// Starts a task for each piece of `want` that is not here and not under way.
-    pub(super) fn begin_fetch(&self, vnode: &Arc<Vnode>, want: Range<u64>, unit: u64, what_for: &For) {
-        for fill in vnode.data().begin_fills(want, unit) {
+    /// Starts a task for each piece of `want` that is not here and not under way, and gives what to wait for.
+    pub(super) fn begin_fetch(
+        &self,
+        vnode: &Arc<Vnode>,
+        want: Range<u64>,
+        unit: u64,
+        what_for: &For,
+    ) -> Vec<Arc<Filling>> {
+        let fills = vnode.data().begin_fills(want, unit);
+        let begun = fills.iter().map(Fill::filling).collect();
+        for fill in fills {
             let (caller, vnode, what_for) = (self.clone(), Arc::clone(vnode), what_for.clone());
             let fetch = async move { caller.fetch_in_turn(&vnode, fill, what_for).await };
             self.runtime.spawn(fetch.in_current_span());
         }
+        begun
     }
 
     /// Reads past the cache, which does not do its work; `None` if the file has changed meanwhile.
@@ -76,23 +85,28 @@ impl Caller {
     }
 
     /// Waits until nothing of `range` is under way, as long as pieces of the file arrive. False if something of it can only
-    /// be had past the cache.
-    pub(super) async fn fetched(&self, vnode: &Vnode, range: &Range<u64>) -> Result<bool, Error> {
+    /// be had past the cache. What was `begun` for it may have ended already.
+    pub(super) async fn fetched(
+        &self,
+        vnode: &Vnode,
+        range: &Range<u64>,
+        begun: Vec<Arc<Filling>>,
+    ) -> Result<bool, Error> {
+        let mut waited_for = begun;
         loop {
             let mut changed = pin!(vnode.data().changed());
             changed.as_mut().enable();
             let filling = vnode.data().filling(range);
-            if filling.is_empty() {
-                return Ok(true);
+            // Looked for after that: what is not under way any more has told by now how it ended.
+            match waited_for.iter().find_map(|filling| filling.failure()) {
+                Some(Some(error)) => return Err(error.clone()),
+                Some(None) => return Ok(false),
+                None if filling.is_empty() => return Ok(true),
+                None => waited_for = filling,
             }
             let limit = self.until() + SLACK;
             if tokio::time::timeout_at(limit.into(), changed).await.is_err() {
                 return Err(Errno::TIMEDOUT.into());
-            }
-            match filling.iter().find_map(|filling| filling.failure()) {
-                Some(Some(error)) => return Err(error.clone()),
-                Some(None) => return Ok(false),
-                None => {}
             }
         }
     }

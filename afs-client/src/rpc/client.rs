@@ -87,8 +87,7 @@ pub async fn call<P: Procedure>(
         let mut arguments = Vec::new();
         P::OPCODE.encode(&mut arguments);
         request.encode(&mut arguments);
-        call.send(arguments.into()).await?;
-        call.finish()?;
+        call.send_last(arguments.into()).await?;
         rest_of(&mut call, BytesMut::new()).await
     };
     traced(target, P::NAME, exchange).await
@@ -152,8 +151,7 @@ async fn fetch(
     let mut arguments = Vec::new();
     FETCH_DATA.encode(&mut arguments);
     request.encode(&mut arguments);
-    call.send(arguments.into()).await?;
-    call.finish()?;
+    call.send_last(arguments.into()).await?;
 
     let mut head = BytesMut::new();
     while head.len() < LENGTH_BYTES {
@@ -220,20 +218,21 @@ async fn store(
     let mut arguments = Vec::new();
     STORE_DATA.encode(&mut arguments);
     request.encode(&mut arguments);
-    call.send(arguments.into()).await?;
+    // Each part leaves when the next is there, so that the last leaves with the end of the call.
+    let mut part = Bytes::from(arguments);
     let mut sent = 0;
     while sent < request.length {
+        call.send(part).await?;
         let want = usize::try_from(request.length - sent)
             .unwrap_or(usize::MAX)
             .min(PART_BYTES);
-        let part = source(request.position + sent, want).map_err(RpcError::Cache)?;
+        part = source(request.position + sent, want).map_err(RpcError::Cache)?;
         if part.is_empty() || part.len() > want {
             return Err(RpcError::Cache(io::ErrorKind::UnexpectedEof.into()));
         }
         sent += part.len() as u64;
-        call.send(part).await?;
     }
-    call.finish()?;
+    call.send_last(part).await?;
     rest_of(&mut call, BytesMut::new()).await
 }
 

@@ -166,10 +166,14 @@ pub async fn reply_with(
     call: &mut ServiceCall,
     parts: impl IntoIterator<Item = Bytes>,
 ) -> Result<(), AbortCode> {
+    let mut last = Bytes::new();
     for part in parts {
-        call.send(part).await.map_err(|_| LOST)?;
+        let before = std::mem::replace(&mut last, part);
+        if !before.is_empty() {
+            call.send(before).await.map_err(|_| LOST)?;
+        }
     }
-    call.finish().map_err(|_| LOST)
+    call.send_last(last).await.map_err(|_| LOST)
 }
 
 /// A call that failed is over: the code goes nowhere.

@@ -1,9 +1,10 @@
 //! What requests have in common, and the tasks of those that wait.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use afs_client::error::Error;
@@ -208,7 +209,21 @@ impl Shared {
                 }
             }
         };
-        self.runtime.spawn(task.instrument(span));
+        self.begin(Box::pin(task.instrument(span)));
+    }
+
+    /// Begins a task on the thread of the session, which so has sent the first call before it asks the kernel for more;
+    /// what is left then is the runtime's.
+    fn begin(&self, mut task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let _entered = self.runtime.enter();
+        // Nobody is woken for this look; the runtime looks again.
+        if task
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+        {
+            self.runtime.spawn(task);
+        }
     }
 }
 

@@ -69,10 +69,20 @@ impl Call {
 
     /// Queues all of `data`, waiting for window. Cancelled, it may have queued a part.
     pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), CallError> {
-        poll_fn(|context| self.poll_send(context, &mut data)).await
+        poll_fn(|context| self.poll_send(context, &mut data, false)).await
     }
 
-    fn poll_send(&mut self, context: &Context<'_>, data: &mut Bytes) -> Poll<Result<(), CallError>> {
+    /// The same, and marks the end: what is left of it leaves in one system call.
+    pub(crate) async fn send_last(&mut self, mut data: Bytes) -> Result<(), CallError> {
+        poll_fn(|context| self.poll_send(context, &mut data, true)).await
+    }
+
+    fn poll_send(
+        &mut self,
+        context: &Context<'_>,
+        data: &mut Bytes,
+        is_last: bool,
+    ) -> Poll<Result<(), CallError>> {
         let slot = self.slot;
         let now = self.conn.shared.clock.now();
         let mut resent = 0;
@@ -88,7 +98,11 @@ impl Call {
                     Err(error) => return Poll::Ready(Err(error)),
                 }
             }
-            Poll::Ready(Ok(()))
+            Poll::Ready(if is_last {
+                turn.state.proto.finish(now, slot)
+            } else {
+                Ok(())
+            })
         });
         self.tell_resent(resent);
         self.note(polled)

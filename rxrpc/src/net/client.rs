@@ -120,6 +120,16 @@ impl ClientCall {
         self.call.send(data).await
     }
 
+    /// Queues the last part of the request as [`send`](Self::send) does, and ends it. Packets that belong to both leave
+    /// together, which [`finish`](Self::finish) after a `send` cannot have.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
+    pub async fn send_last(&mut self, data: Bytes) -> Result<(), CallError> {
+        self.call.send_last(data).await
+    }
+
     /// Ends the request. Does not wait.
     ///
     /// # Errors

@@ -79,6 +79,18 @@ impl ServiceCall {
         self.0.send(data).await
     }
 
+    /// Queues the last part of the reply as [`send`](Self::send) does, and ends it. Packets that belong to both leave
+    /// together, which [`finish`](Self::finish) after a `send` cannot have.
+    ///
+    /// # Errors
+    ///
+    /// The call has failed.
+    pub async fn send_last(&mut self, data: Bytes) -> Result<(), CallError> {
+        self.0.send_last(data).await?;
+        self.0.ended(CallResult::Ok);
+        Ok(())
+    }
+
     /// Ends the reply. Does not wait for its arrival.
     ///
     /// # Errors

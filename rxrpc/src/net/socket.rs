@@ -5,10 +5,15 @@
 //! system call (GSO). A run that meets a full socket buffer goes to the `outbox`, and one task sends it when the socket has
 //! room: no sender ever waits here. While the answers to a batch are being made, small runs go there too, and leave
 //! together.
+//!
+//! The runtime watches the socket for input only. For room it watches, for as long as something waits for that, a copy of the
+//! descriptor: else every datagram that has left would wake a thread.
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd as _, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,7 +21,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::buffers::Buffers;
@@ -25,7 +30,7 @@ use super::outbox::Outbox;
 
 /// A bound UDP socket with batched input and output.
 pub(crate) struct Socket {
-    io: UdpSocket,
+    io: AsyncFd<UdpSocket>,
     state: UdpSocketState,
     local: SocketAddrV4,
     fragments: AtomicBool,
@@ -65,7 +70,7 @@ pub(crate) struct Inbox {
 impl Socket {
     /// Binds `addr` and asks for buffers that hold a burst.
     pub(crate) fn bind(addr: SocketAddrV4) -> io::Result<Self> {
-        let socket = std::net::UdpSocket::bind(addr)?;
+        let socket = UdpSocket::bind(addr)?;
         socket.set_nonblocking(true)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // What fits the route, as far as the kernel knows it, leaves with DF set: ICMP tells if it is too large further on, and
@@ -81,7 +86,7 @@ impl Socket {
                 "not an IPv4 address",
             ));
         };
-        let io = UdpSocket::from_std(socket)?;
+        let io = watch(socket, Interest::READABLE | Interest::ERROR)?;
         Ok(Self {
             io,
             state,
@@ -114,10 +119,9 @@ impl Socket {
     /// Waits until the network has given back a datagram, and passes on what it says. Cancel safe.
     pub(crate) async fn network_errors(&self) -> io::Result<Vec<NetworkError>> {
         loop {
-            self.io.ready(Interest::ERROR).await?;
-            match self.io.try_io(Interest::ERROR, || network_errors::read(&self.io)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
+            let mut ready = self.io.ready(Interest::ERROR).await?;
+            if let Ok(read) = ready.try_io(|socket| network_errors::read(socket.get_ref())) {
+                return read;
             }
         }
     }
@@ -139,21 +143,20 @@ impl Socket {
         let mut meta = [RecvMeta::default(); BATCH_SIZE];
         let mut got = 0;
         while got == 0 {
-            self.io.readable().await?;
-            let attempt = self.io.try_io(Interest::READABLE, || {
+            let mut ready = self.io.readable().await?;
+            let attempt = ready.try_io(|socket| {
                 let mut slices = inbox.slots.each_mut().map(|slot| IoSliceMut::new(slot));
                 got = self
                     .state
-                    .recv(UdpSockRef::from(&self.io), &mut slices, &mut meta)?;
+                    .recv(UdpSockRef::from(socket.get_ref()), &mut slices, &mut meta)?;
                 // A batch that is not full has emptied the socket: to ask it again would be in vain.
                 if got < BATCH_SIZE {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 Ok(())
             });
-            match attempt {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
+            if let Ok(result) = attempt {
+                result?;
             }
         }
         inbox.buffers.collect();
@@ -229,11 +232,17 @@ impl Socket {
     pub(crate) async fn drain_outbox(&self) {
         loop {
             self.outbox_filled.notified().await;
-            if self.io.writable().await.is_err() {
-                return;
+            if let Err(error) = self.has_room().await {
+                tracing::debug!(%error, "the socket cannot be watched for room");
+                tokio::time::sleep(ROOM_WAIT).await;
             }
             self.send_waiting();
         }
+    }
+
+    async fn has_room(&self) -> io::Result<()> {
+        let copy = watch(self.io.as_fd().try_clone_to_owned()?, Interest::WRITABLE)?;
+        copy.writable().await.map(|_| ())
     }
 
     fn try_send(&self, peer: SocketAddrV4, segment: usize, bytes: &[u8]) -> Sent {
@@ -245,9 +254,8 @@ impl Socket {
             src_ip: None,
         };
         let attempt = || {
-            self.io.try_io(Interest::WRITABLE, || {
-                self.state.try_send(UdpSockRef::from(&self.io), &transmit)
-            })
+            self.state
+                .try_send(UdpSockRef::from(self.io.get_ref()), &transmit)
         };
         // An error that ICMP left on the socket ends one attempt, whoever caused it.
         let sent = match attempt() {
@@ -286,9 +294,18 @@ impl Inbox {
     }
 }
 
+/// Has the runtime watch a descriptor for no more than what is of interest.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for descriptors that are not owned; this one is"
+)]
+fn watch<T: AsRawFd>(owned: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(owned, interest)
+}
+
 /// The largest IP packet that the route to a peer takes.
 pub(super) fn route_mtu(peer: SocketAddrV4) -> io::Result<u32> {
-    let socket = std::net::UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+    let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(peer)?;
     Ok(sockopt::ip_mtu(&socket)?)
 }
@@ -298,5 +315,7 @@ const MERGED_BYTES: usize = 65_536;
 const BUFFER_BYTES: usize = 4 << 20;
 /// The kernel takes no more than a UDP datagram's worth in one run.
 const RUN_BYTES: usize = 65_000;
+/// So long it is until what waits for room is tried again, if the socket cannot be watched.
+const ROOM_WAIT: Duration = Duration::from_millis(10);
 const EMSGSIZE: i32 = Errno::MSGSIZE.raw_os_error();
 const EINVAL: i32 = Errno::INVAL.raw_os_error();

@@ -65,6 +65,11 @@ impl Filling {
 }
 
 impl Fill {
+    /// What those who wait for it look at.
+    pub(crate) fn filling(&self) -> Arc<Filling> {
+        Arc::clone(&self.filling)
+    }
+
     /// The range to fetch.
     pub(crate) fn range(&self) -> &Range<u64> {
         &self.filling.range

@@ -175,7 +175,7 @@ impl CallbackServer for CallbackService {
             },
             Some(server) => cb::GetServerPrefsReply {
                 address: address_of(server).cast_signed(),
-                rank: i32::try_from(server.rank()).unwrap_or(i32::MAX),
+                rank: i32::try_from(server.rank(clock::now())).unwrap_or(i32::MAX),
             },
         })
     }
@@ -237,6 +237,8 @@ impl Core {
             if fid.vnode == 0 {
                 known = true;
                 volume.breaks.bump();
+                volume.doubt_sites();
+                self.released.notify_one();
                 self.invalidate_all_of(|vnode| Arc::ptr_eq(&vnode.volume, &volume));
                 continue;
             }
@@ -302,7 +304,7 @@ impl Core {
         self.broken.count(Broken::Server);
     }
 
-    fn invalidate_all_of(&self, which: impl Fn(&Vnode) -> bool) {
+    pub(crate) fn invalidate_all_of(&self, which: impl Fn(&Vnode) -> bool) {
         for vnode in self.vnodes.all() {
             if which(&vnode) {
                 self.invalidate(Invalidation::Node(vnode.fid));

@@ -64,7 +64,10 @@ impl From<RpcError> for Error {
                 return Self::new(errno(*code), describe(*code));
             }
             RpcError::Transport(_) => Errno::TIMEDOUT,
-            RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::TooLittleData { .. } => Errno::IO,
+            RpcError::Reply(_)
+            | RpcError::Status(_)
+            | RpcError::TooMuchData(_)
+            | RpcError::TooLittleData { .. } => Errno::IO,
             RpcError::Cache(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
         };
         Self::new(errno, error.to_string())

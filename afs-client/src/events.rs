@@ -83,6 +83,14 @@ kinds! {
         Nonsense "nonsense",
     }
 
+    /// Why a replica is left alone for a while.
+    Misfit {
+        /// What it says makes no sense.
+        Nonsense "nonsense",
+        /// It has another release of the volume than the one that is being read.
+        Release "release",
+    }
+
     /// How a question where a volume is was answered.
     Located {
         /// It was known.
@@ -199,6 +207,7 @@ mod tests {
         fits::<Broken>();
         fits::<Scope>();
         fits::<Retry>();
+        fits::<Misfit>();
         fits::<Located>();
         fits::<Cached>();
         fits::<GivenUp>();

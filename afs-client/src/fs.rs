@@ -20,6 +20,7 @@ mod series;
 mod state;
 mod storing;
 pub(crate) mod synthetic;
+mod tasks;
 mod types;
 mod unwanted;
 mod walk;
@@ -36,12 +37,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rxrpc::events::Sink;
-use rxrpc::net::{Endpoint, KeepOpen, Target};
-use rxrpc::proto::{CallLimits, ServiceId};
+use rxrpc::net::Endpoint;
+use rxrpc::proto::ServiceId;
 use tokio::sync::mpsc;
 
 use self::core::{Caller, Core};
-use self::unwanted::give_up_unwanted;
 use crate::auth::keeper::Keeper;
 use crate::auth::source::Source;
 use crate::auth::tokens::Tokens;
@@ -51,22 +51,21 @@ use crate::cell::CellName;
 use crate::clock;
 use crate::error::Error;
 use crate::events::{Broken, Cached, Tally};
-use crate::hidden::{Hidden, HiddenFile, Hiding};
+use crate::hidden::Hidden;
 use crate::lock::{LockAsked, LockOwner, LockScope, Span};
-use crate::rpc::client::call;
-use crate::rpc::fs::{GetTime, GiveUpAllCallBacks};
 use crate::rpc::serve::{Callbacks, RequestCounts};
 use crate::rpc::types::AfsUuid;
-use crate::rpc::vl::ProbeServer;
 use crate::server::Servers;
-use crate::store::{DataCache, Left, Writer};
+use crate::store::DataCache;
 use crate::types::{DataVersion, Fid};
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
 pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, fuzz_records, reveal};
 pub use inspect::{Inspection, Known};
-pub use state::{CacheState, CountState, KeptState, PromiseState, ServerState, State, VolumeState, Waiting};
+pub use state::{
+    CacheState, CountState, KeptState, LeftAloneState, PromiseState, ServerState, State, VolumeState, Waiting,
+};
 pub use types::{
     Attr, CacheConfig, Config, Entry, Fakestat, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup,
     OpenFlags, Opened, SetAttr, StatFs,
@@ -116,10 +115,7 @@ impl AfsFs {
             } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
-        let hidden = match &config.cache {
-            CacheConfig::Dir { path, .. } => Hidden::in_dir(path),
-            CacheConfig::Memory { .. } => Hidden::default(),
-        };
+        let hidden = Hidden::beside(&cache);
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let [a, b, c, d, uuid @ ..] = random;
@@ -157,6 +153,7 @@ impl AfsFs {
             history: crate::history::History::default(),
             series: Mutex::new(lru::LruCache::new(SERIES)),
             unwanted: unwanted::Unwanted::default(),
+            released: tokio::sync::Notify::new(),
         });
         let callbacks = CallbackService(Arc::downgrade(&core));
         endpoint.serve(
@@ -167,15 +164,7 @@ impl AfsFs {
             }),
         );
         let left = core.cache.take_left();
-        let tasks = [
-            tokio::spawn(left_behind(Caller::nobody(&core), left)).abort_handle(),
-            tokio::spawn(probe_servers(Arc::clone(&core))).abort_handle(),
-            tokio::spawn(keep_callbacks_open(Arc::clone(&core))).abort_handle(),
-            tokio::spawn(store_leftovers(Caller::nobody(&core))).abort_handle(),
-            tokio::spawn(Caller::nobody(&core).extend_locks()).abort_handle(),
-            tokio::spawn(give_up_unwanted(Arc::clone(&core))).abort_handle(),
-        ];
-        core.tasks.lock().extend(tasks);
+        core.tasks.lock().extend(tasks::start(&core, left));
         Ok(Self(Caller::nobody(&core)))
     }
 
@@ -303,7 +292,7 @@ impl AfsFs {
     pub fn remove_hidden(&self) {
         let left = self.0.hidden.all();
         if !left.is_empty() {
-            let removal = remove_hidden(Caller::nobody(&self.0.core), left);
+            let removal = tasks::remove_hidden(Caller::nobody(&self.0.core), left);
             let task = self.0.runtime.spawn(removal).abort_handle();
             self.0.tasks.lock().push(task);
         }
@@ -446,9 +435,15 @@ impl AfsFs {
         self.0.create(dir, name, mode, flags).await
     }
 
-    /// Reads without waiting. Shorter than asked only at the end of the file.
-    pub fn read_cached(&self, handle: HandleId, offset: u64, len: u32) -> Option<Result<Bytes, Error>> {
-        self.0.read_cached(handle, offset, len)
+    /// Reads without waiting into `into`, whatever that held. Shorter than asked only at the end of the file.
+    pub fn read_cached(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        len: u32,
+        into: &mut Vec<u8>,
+    ) -> Option<Result<(), Error>> {
+        self.0.read_cached(handle, offset, len, into)
     }
 
     /// Reads. Shorter than asked only at the end of the file.
@@ -608,182 +603,6 @@ impl AfsFs {
     }
 }
 
-impl Core {
-    /// Tells every server that holds promises for us that they are not needed any more.
-    async fn give_up_promises(&self) {
-        let now = clock::now();
-        let mut told = Vec::new();
-        for vnode in self.vnodes.all() {
-            let Some(server) = vnode.promised_by(now, &self.all) else {
-                continue;
-            };
-            let Some(peer) = server.best_address(|_| false) else {
-                continue;
-            };
-            if told.contains(&peer) {
-                continue;
-            }
-            told.push(peer);
-            let target = short_call(peer, Arc::clone(vnode.volume.cell.name.shared()));
-            if let Err(error) = call(&self.endpoint, &target, &GiveUpAllCallBacks {}).await {
-                tracing::debug!(%peer, %error, "promises not given up");
-            }
-        }
-    }
-}
-
-fn short_call(peer: SocketAddrV4, scope: Arc<str>) -> Target {
-    let limits = CallLimits {
-        dead_in: SHORT,
-        idle_in: None,
-        hard_in: Some(SHORT),
-    };
-    Target {
-        scope,
-        limits,
-        ..Target::new(peer, ServiceId(FILE_SERVICE))
-    }
-}
-
-/// Asks servers that are down whether they are up again, and those that were silent for a while whether they still
-/// know us: one that has restarted says at the first contact that it has forgotten its promises. For ever.
-async fn probe_servers(core: Arc<Core>) {
-    loop {
-        clock::sleep_until(clock::now() + PROBE_EVERY).await;
-        // The nearer of two copies is the better one.
-        for peer in core.endpoint.peers() {
-            if let Some(rtt) = peer.rtt
-                && let Some(server) = core.servers.by_address(*peer.address.ip())
-            {
-                server.record_rtt(peer.address, rtt.smoothed);
-            }
-        }
-        for cell in core.cells.known() {
-            for location in cell.reach.iter().filter(|location| !location.is_up()) {
-                for peer in location.down_addresses() {
-                    let target = Target {
-                        service: ServiceId(LOCATION_SERVICE),
-                        ..short_call(peer, Arc::clone(cell.name.shared()))
-                    };
-                    if call(&core.endpoint, &target, &ProbeServer {}).await.is_ok()
-                        && location.mark_up(peer, clock::now()).is_some()
-                    {
-                        tracing::info!(server = %peer, "location server answers again");
-                    }
-                }
-            }
-        }
-        for server in core.servers.list() {
-            let now = clock::now();
-            let mut peers = server.down_addresses();
-            let silent = server
-                .last_contact()
-                .is_some_and(|at| now.saturating_duration_since(at) > SILENCE);
-            peers.extend(server.best_address(|_| false).filter(|_| silent));
-            for peer in peers {
-                let target = short_call(peer, Arc::clone(core.cells.home().shared()));
-                if call(&core.endpoint, &target, &GetTime {}).await.is_ok()
-                    && server.mark_up(peer, clock::now()).is_some()
-                {
-                    tracing::info!(server = %peer, "file server answers again");
-                }
-            }
-        }
-    }
-}
-
-/// Keeps the way open for the callbacks of the servers that have promised us some, at the address that they are called
-/// at. For ever.
-async fn keep_callbacks_open(core: Arc<Core>) {
-    let mut open: HashMap<SocketAddrV4, KeepOpen> = HashMap::new();
-    loop {
-        let now = clock::now();
-        let servers = core.servers.list();
-        let wanted: Vec<_> = servers
-            .iter()
-            .filter(|server| server.may_call_back(now))
-            .filter_map(|server| server.best_address(|_| false))
-            .collect();
-        open.retain(|peer, _| wanted.contains(peer));
-        for peer in wanted {
-            open.entry(peer).or_insert_with(|| core.endpoint.keep_open(peer));
-        }
-        clock::sleep_until(now + KEEP_OPEN_EVERY).await;
-    }
-}
-
-/// Tries again to store what could not be stored when its file was closed, for ever.
-async fn store_leftovers(core: Caller) {
-    loop {
-        clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
-        for vnode in core.vnodes.all() {
-            if vnode.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
-                core.store_late(&vnode).await;
-            }
-        }
-    }
-}
-
-/// Brings to the servers what an earlier program has not stored. Ends when all of it has a vnode: with that it waits for a
-/// server or a token, if it has to.
-async fn left_behind(core: Caller, left: Vec<Left>) {
-    for left in &left {
-        tracing::warn!(
-            cell = %left.cell, volume = %left.volume, vnode = %left.vnode,
-            owner = %Writer(&left.file.author()), "data of an earlier program is not stored yet"
-        );
-    }
-    again_and_again(left, |left| {
-        let core = core.clone();
-        async move {
-            match core.vnode_of_left(&left).await {
-                Ok(vnode) => core.store_late(&vnode).await,
-                Err(error) => {
-                    tracing::debug!(cell = %left.cell, volume = %left.volume, %error, "data of an earlier program waits");
-                    return Some(left);
-                }
-            }
-            None
-        }
-    })
-    .await;
-}
-
-/// Removes the hidden names that an earlier program has left. Ends when none is left.
-async fn remove_hidden(core: Caller, left: Vec<(HiddenFile, Hiding)>) {
-    again_and_again(left, |(file, hiding)| {
-        let who = core.as_identity(hiding.who);
-        async move {
-            let error = who.remove_left_hidden(&file, hiding).await.err()?;
-            tracing::debug!(?file, %error, "a removed file is left behind still");
-            Some((file, hiding))
-        }
-    })
-    .await;
-}
-
-/// Does something with each of them, and after a while again with those that are given back.
-async fn again_and_again<T, F: Future<Output = Option<T>>>(mut left: Vec<T>, does: impl Fn(T) -> F) {
-    while !left.is_empty() {
-        let mut later = Vec::new();
-        for one in left {
-            later.extend(does(one).await);
-        }
-        left = later;
-        if !left.is_empty() {
-            clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
-        }
-    }
-}
-
 /// Directories of which it is noted how their files are opened.
 const SERIES: NonZeroUsize = NonZeroUsize::new(32).unwrap();
-const FILE_SERVICE: u16 = 1;
-const LOCATION_SERVICE: u16 = 52;
 const CALLBACK_SERVICE: u16 = 1;
-const SHORT: Duration = Duration::from_secs(3);
-const PROBE_EVERY: Duration = Duration::from_secs(20);
-/// Less than any NAT's memory.
-const KEEP_OPEN_EVERY: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_mins(1);
-const LEFTOVERS_EVERY: Duration = Duration::from_secs(15);

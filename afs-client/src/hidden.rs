@@ -8,15 +8,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
+use crate::store::{DataCache, Notes};
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
 
 /// A file of a cell that has a hidden name.
@@ -40,8 +39,8 @@ pub(crate) struct Hidden(Mutex<Book>);
 
 #[derive(Default)]
 struct Book {
-    /// Where it is written down; none without a cache directory.
-    file: Option<File>,
+    /// Where it is written down; none without a cache directory that a later program can read.
+    notes: Option<Notes>,
     hidden: HashMap<HiddenFile, Hiding>,
     witness: Option<Witness>,
 }
@@ -64,13 +63,13 @@ impl HiddenFile {
 }
 
 impl Hidden {
-    /// Goes on with what is written down in a cache directory. If that cannot be, nothing is written down from now on.
-    pub(crate) fn in_dir(dir: &Path) -> Self {
-        let path = dir.join(FILE);
-        match Book::open(&path) {
-            Ok(book) => Self(Mutex::new(book)),
+    /// Goes on with what is written down beside the cache. If that cannot be, nothing is written down from now on.
+    pub(crate) fn beside(cache: &DataCache) -> Self {
+        match cache.hidden_notes() {
+            Ok(Some((notes, lines))) => Self(Mutex::new(Book::new(notes, &lines))),
+            Ok(None) => Self::default(),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "what is removed while it is open may be left after a crash");
+                complain(&error);
                 Self::default()
             }
         }
@@ -117,14 +116,9 @@ impl Hidden {
 }
 
 impl Book {
-    fn open(path: &Path) -> io::Result<Self> {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text?,
-        };
+    fn new(notes: Notes, lines: &[String]) -> Self {
         let mut hidden = HashMap::new();
-        for line in text.lines() {
-            // The last one may be cut short.
+        for line in lines {
             match line
                 .split_once(' ')
                 .and_then(|(sign, rest)| Some((sign, parse(rest)?)))
@@ -138,21 +132,16 @@ impl Book {
                 _ => tracing::debug!(line, "not understood"),
             }
         }
-        // Anew, without what has come and gone.
-        let mut fresh = PathBuf::from(path);
-        fresh.set_extension("new");
-        let mut lines = String::new();
-        for (file, hiding) in &hidden {
-            lines.push_str(&line('+', file, *hiding));
+        let mut notes = notes;
+        // Without what has come and gone.
+        if let Err(error) = notes.begin(lines_of(&hidden)) {
+            complain(&error);
         }
-        fs::write(&fresh, lines)?;
-        fs::rename(&fresh, path)?;
-        let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self {
-            file: Some(file),
+        Self {
+            notes: Some(notes),
             hidden,
             witness: None,
-        })
+        }
     }
 
     fn add(&mut self, file: &HiddenFile, hiding: Hiding) {
@@ -162,15 +151,10 @@ impl Book {
     }
 
     fn remove(&mut self, file: &HiddenFile) {
-        let Some(hiding) = self.hidden.remove(file) else {
-            return;
-        };
-        self.tell(file, hiding, false);
-        let is_empty = self.hidden.is_empty();
-        if is_empty && self.file.as_ref().is_none_or(|file| file.set_len(0).is_ok()) {
-            return;
+        if let Some(hiding) = self.hidden.remove(file) {
+            self.tell(file, hiding, false);
+            self.write('-', file, hiding);
         }
-        self.write('-', file, hiding);
     }
 
     fn tell(&self, file: &HiddenFile, hiding: Hiding, is_hidden: bool) {
@@ -180,16 +164,30 @@ impl Book {
     }
 
     fn write(&mut self, sign: char, file: &HiddenFile, hiding: Hiding) {
-        if let Some(to) = &mut self.file
-            && let Err(error) = to.write_all(line(sign, file, hiding).as_bytes())
-        {
-            tracing::warn!(%error, "a file that is removed while it is open may be left after a crash");
+        let Some(notes) = &mut self.notes else { return };
+        let written = if notes.is_to_begin() {
+            notes.begin(lines_of(&self.hidden))
+        } else if self.hidden.is_empty() {
+            notes.clear()
+        } else {
+            notes.add(&line(sign, file, hiding))
+        };
+        if let Err(error) = written {
+            complain(&error);
         }
     }
 }
 
+fn complain(error: &io::Error) {
+    tracing::warn!(%error, "a file that is removed while it is open may be left after a crash");
+}
+
+fn lines_of(hidden: &HashMap<HiddenFile, Hiding>) -> impl Iterator<Item = String> {
+    hidden.iter().map(|(file, hiding)| line('+', file, *hiding))
+}
+
 fn line(sign: char, file: &HiddenFile, hiding: Hiding) -> String {
-    format!("{sign} {}\n", words(file, hiding))
+    format!("{sign} {}", words(file, hiding))
 }
 
 fn words(file: &HiddenFile, hiding: Hiding) -> String {
@@ -243,14 +241,15 @@ pub(crate) fn hidden_name(vnode: VnodeId, unique: Uniquifier) -> Bytes {
     format!(".__afs{:X}{:X}", vnode.0, unique.0).into()
 }
 
-const FILE: &str = "hidden";
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::fs;
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;
+    use crate::store::{CacheKey, Encryption};
 
     fn file(vnode: u32) -> HiddenFile {
         HiddenFile {
@@ -260,44 +259,79 @@ mod tests {
         }
     }
 
+    fn key() -> Encryption {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [7; 32]).unwrap();
+        Encryption::Key(CacheKey::read(file.path()).unwrap())
+    }
+
+    fn cache(dir: &Path, encryption: &Encryption) -> DataCache {
+        DataCache::in_dir(dir, 0, encryption).unwrap()
+    }
+
+    fn hiding(who: Identity) -> Hiding {
+        let dir = (VnodeId(1), Uniquifier(1));
+        Hiding { dir, who }
+    }
+
     #[test]
     fn what_is_written_down_is_there_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let hiding = |who| Hiding {
-            dir: (VnodeId(1), Uniquifier(1)),
-            who,
-        };
-        let hidden = Hidden::in_dir(dir.path());
-        for (vnode, who) in [
-            (2, Identity::User(1001)),
-            (4, Identity::Everybody),
-            (6, Identity::Nobody),
-        ] {
-            hidden.add(&file(vnode), hiding(who));
+        for encryption in [Encryption::Off, key()] {
+            let dir = tempfile::tempdir().unwrap();
+            let first = cache(dir.path(), &encryption);
+            let hidden = Hidden::beside(&first);
+            for (vnode, who) in [
+                (2, Identity::User(1001)),
+                (4, Identity::Everybody),
+                (6, Identity::Nobody),
+            ] {
+                hidden.add(&file(vnode), hiding(who));
+            }
+            hidden.remove(&file(4));
+            let text = fs::read(dir.path().join("hidden")).unwrap();
+            let is_told = text.windows(9).any(|window| window == b"a.example");
+            assert_eq!(is_told, encryption == Encryption::Off);
+            drop((hidden, first));
+            let second = cache(dir.path(), &encryption);
+            let again = Hidden::beside(&second);
+            assert_eq!(again.all().len(), 2);
+            assert_eq!(again.find(&file(2)), Some(hiding(Identity::User(1001))));
+            assert_eq!(again.find(&file(4)), None);
+            again.remove(&file(2));
+            again.remove(&file(6));
+            drop((again, second));
+            assert!(Hidden::beside(&cache(dir.path(), &encryption)).all().is_empty());
         }
-        hidden.remove(&file(4));
-        drop(hidden);
-        // Whoever wrote last was cut short.
-        let path = dir.path().join(FILE);
-        let mut text = fs::read_to_string(&path).unwrap();
-        text.push_str("+ a.example 5368");
-        fs::write(&path, text).unwrap();
-        let again = Hidden::in_dir(dir.path());
-        assert_eq!(again.all().len(), 2);
-        assert_eq!(again.find(&file(2)), Some(hiding(Identity::User(1001))));
-        assert_eq!(again.find(&file(4)), None);
-        again.remove(&file(2));
-        again.remove(&file(6));
-        assert_eq!(fs::read(&path).unwrap(), b"", "it does not grow for ever");
+    }
+
+    /// A key that goes with its program leaves nothing to read, so nothing is written.
+    #[test]
+    fn without_a_lasting_cache_nothing_is_written_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let passing = cache(dir.path(), &Encryption::Passing);
+        for cache in [DataCache::in_memory(0), passing] {
+            let hidden = Hidden::beside(&cache);
+            hidden.add(&file(2), hiding(Identity::Nobody));
+        }
+        assert!(!dir.path().join("hidden").exists());
+    }
+
+    /// What a plain cache told goes when it begins anew, encrypted.
+    #[test]
+    fn what_was_plain_goes_with_the_plain_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = cache(dir.path(), &Encryption::Off);
+        Hidden::beside(&plain).add(&file(2), hiding(Identity::Nobody));
+        drop(plain);
+        let sealed = cache(dir.path(), &key());
+        assert!(!dir.path().join("hidden").exists());
+        assert!(Hidden::beside(&sealed).all().is_empty());
     }
 
     #[test]
     fn a_witness_can_tell_the_next_program() {
         let hidden = Hidden::default();
-        let hiding = Hiding {
-            dir: (VnodeId(1), Uniquifier(1)),
-            who: Identity::User(1001),
-        };
+        let hiding = hiding(Identity::User(1001));
         hidden.add(&file(2), hiding);
         let written = Arc::new(Mutex::new(HashSet::new()));
         let to = Arc::clone(&written);

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::auth::Identity;
 use crate::clock;
-use crate::events::{Retry, Tally};
+use crate::events::{Misfit, Retry, Tally};
 use crate::types::Fid;
 
 /// One try of a call.
@@ -41,6 +41,8 @@ pub(crate) struct History {
     pub(crate) retries: Tally<Retry>,
     /// How many of them to another address.
     pub(crate) failovers: Tally<Retry>,
+    /// Replicas that were left alone.
+    pub(crate) misfits: Tally<Misfit>,
 }
 
 /// What a try is about.
@@ -77,6 +79,7 @@ impl Default for History {
             objects: Mutex::new(LruCache::new(OBJECTS)),
             retries: Tally::default(),
             failovers: Tally::default(),
+            misfits: Tally::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! reports an error back; the rotation then waits, looks the volume up again or marks a server down, and offers the next
 //! attempt, or fails for good. `decide` is the whole table. No operation outlives its deadline.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use rxrpc::security::rxkad::Fault;
 use crate::auth::tokens::{Proof, ProofId};
 use crate::clock;
 use crate::error::{Error, vice};
-use crate::events::Retry;
+use crate::events::{Misfit, Retry};
 use crate::history::{About, History, Record};
 use crate::rpc::client::RpcError;
 use crate::rpc::types::FetchStatus;
@@ -90,6 +91,19 @@ impl Class {
     }
 }
 
+/// Is this the fault of the server, or of the way to it, and not of what was asked?
+fn is_failure(error: &RpcError) -> bool {
+    match error {
+        RpcError::Aborted(code) => matches!(
+            code.0,
+            vice::RESTARTING | vice::NO_SERVICE | vice::IO | UAE_IO | -3 | -1
+        ),
+        RpcError::Transport(error) => !matches!(error, CallError::Shutdown | CallError::Protocol(_)),
+        RpcError::Cache(_) => false,
+        _ => error.is_nonsense(),
+    }
+}
+
 fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
     if let Some(fault) = error.fault() {
         let may_have_worked = fault.is_of_packet() && !class.may_repeat();
@@ -119,13 +133,10 @@ fn decide(error: &RpcError, class: Class, kind: VolumeKind) -> Action {
         {
             Action::Down
         }
-        RpcError::Reply(_) | RpcError::TooMuchData(_) | RpcError::TooLittleData { .. }
-            if kind.is_read_only() =>
-        {
-            Action::Distrust
-        }
+        error if error.is_nonsense() && kind.is_read_only() => Action::Distrust,
         RpcError::Transport(_)
         | RpcError::Reply(_)
+        | RpcError::Status(_)
         | RpcError::TooMuchData(_)
         | RpcError::TooLittleData { .. }
         | RpcError::Cache(_) => Action::Fail,
@@ -150,6 +161,8 @@ pub struct Rotation<'a> {
     /// Where the last try failed, and why there is another one.
     failed: Option<(SocketAddrV4, Retry)>,
     reconnected: bool,
+    /// How often there was nobody to ask at once.
+    pauses: u32,
     last: Option<Error>,
     relocated: bool,
     proof: Proof,
@@ -178,6 +191,7 @@ impl<'a> Rotation<'a> {
             tried: Vec::new(),
             failed: None,
             reconnected: false,
+            pauses: 0,
             last: None,
             relocated: false,
             proof,
@@ -263,7 +277,12 @@ impl<'a> Rotation<'a> {
         }
         self.volumes.hedges().lock().earn();
         // Without another one nobody needs to know.
-        self.volume.is_replicated().then(|| first.server.patience())?
+        let patience = if self.bulk {
+            Server::patience_for_data
+        } else {
+            Server::patience
+        };
+        self.volume.is_replicated().then(|| patience(&first.server))?
     }
 
     /// The same try with another replica, if there is one and the budget allows it.
@@ -281,7 +300,11 @@ impl<'a> Rotation<'a> {
     /// The other replica was quicker.
     pub(crate) fn overtaken(&self, first: &Attempt) {
         let took = clock::now().saturating_duration_since(first.at);
-        first.server.record_latency(took);
+        if self.bulk {
+            first.server.record_first_byte(took);
+        } else {
+            first.server.record_latency(took);
+        }
     }
 
     /// Another server that may have the same as the one of a try.
@@ -297,9 +320,10 @@ impl<'a> Rotation<'a> {
         })
     }
 
-    /// The best address that is up and was not tried; if all are down, the best that was not tried.
+    /// The best address that is up and was not tried, those of another release last; if all are down, the best that was not
+    /// tried.
     fn choose(&self) -> Option<(Arc<Server>, SocketAddrV4)> {
-        let servers = self.volume.ranked(self.spread);
+        let servers = [self.volume.ranked(self.spread), self.volume.reserve()].concat();
         let skip = |peer| self.tried.contains(&peer);
         let up = servers
             .iter()
@@ -315,8 +339,10 @@ impl<'a> Rotation<'a> {
     /// The try succeeded.
     pub fn succeeded(&self, attempt: &Attempt) {
         attempt.record.succeeded();
+        let now = clock::now();
+        attempt.server.record_outcome(now, false);
         if !self.bulk {
-            let took = clock::now().saturating_duration_since(attempt.at);
+            let took = now.saturating_duration_since(attempt.at);
             attempt.server.record_latency(took);
         }
         Self::answered(attempt);
@@ -335,10 +361,18 @@ impl<'a> Rotation<'a> {
         if !self.volume.kind.is_read_only() || !differs {
             return false;
         }
-        tracing::info!(server = %attempt.target.peer, volume = %self.volume.id, "a replica of another release");
-        self.volume.leave_alone(&attempt.server, clock::now());
-        self.tried.push(attempt.target.peer);
+        self.leave_alone(attempt, Misfit::Release, "it has another release of the volume");
         self.other(attempt).is_some()
+    }
+
+    /// The server of a try is no good for this volume for a while.
+    fn leave_alone(&mut self, attempt: &Attempt, misfit: Misfit, why: &str) {
+        let (server, volume) = (attempt.target.peer, self.volume.id);
+        tracing::warn!(%server, %volume, why, "a replica is left alone for a while");
+        self.history.misfits.count(misfit);
+        self.volume
+            .leave_alone(&attempt.server, misfit, why, clock::now());
+        self.tried.push(server);
     }
 
     fn answered(attempt: &Attempt) {
@@ -354,18 +388,18 @@ impl<'a> Rotation<'a> {
     /// The error is final.
     pub async fn failed(&mut self, attempt: &Attempt, error: RpcError) -> Result<(), Error> {
         attempt.record.failed(&error);
+        attempt.server.record_outcome(clock::now(), is_failure(&error));
         let peer = attempt.target.peer;
         let action = decide(&error, self.class, self.volume.kind);
         tracing::debug!(server = %peer, volume = %self.volume.id, %error, ?action, "call failed");
-        let silent = matches!(
-            error,
-            RpcError::Transport(
-                CallError::PeerDead
-                    | CallError::TimedOut
-                    | CallError::Unreachable(_)
-                    | CallError::PathBroken(_)
-            )
-        );
+        let silent = match error {
+            RpcError::Transport(CallError::Unreachable(_) | CallError::PathBroken(_)) => true,
+            // What had no time to answer is not down.
+            RpcError::Transport(CallError::PeerDead | CallError::TimedOut) => {
+                clock::now().saturating_duration_since(attempt.at) >= TIME_TO_ANSWER
+            }
+            _ => false,
+        };
         if silent && attempt.server.mark_down(peer, clock::now()) == Some(Change::Down) {
             tracing::warn!(server = %peer, "file server does not answer");
         }
@@ -381,10 +415,8 @@ impl<'a> Rotation<'a> {
         match action {
             Action::Fail => return Err(error),
             Action::Distrust => {
-                tracing::warn!(server = %peer, volume = %self.volume.id, %why, "a replica is left alone for a while");
-                self.volume.leave_alone(&attempt.server, clock::now());
-                self.tried.push(peer);
-                if self.other(attempt).is_none() {
+                self.leave_alone(attempt, Misfit::Nonsense, &why);
+                if self.other(attempt).is_none() && self.volume.reserve().is_empty() {
                     return Err(error);
                 }
             }
@@ -392,14 +424,26 @@ impl<'a> Rotation<'a> {
             // The old one has died of it.
             Action::Reconnect => self.reconnected = true,
             Action::Down | Action::Elsewhere => self.tried.push(peer),
-            Action::Wait => self.pause().await,
+            // Another one may have time.
+            Action::Wait if self.other(attempt).is_some() => self.tried.push(peer),
+            Action::Wait => {
+                self.tried.clear();
+                self.pause().await;
+            }
             Action::Relocate => {
                 if self.relocated {
                     self.tried.push(peer);
                     self.pause().await;
                 }
                 self.relocated = true;
-                self.volumes.relocate(&self.volume, self.deadline).await?;
+                let located = self.volumes.relocate(&self.volume, self.deadline).await;
+                if let Err(error) = located {
+                    // Without an answer what was known counts.
+                    if error.errno() != Errno::TIMEDOUT.raw_os_error() {
+                        return Err(error);
+                    }
+                    tracing::debug!(volume = %self.volume.id, %error, "it is not known where it is now");
+                }
             }
         }
         self.failed = action.retry().map(|why| (peer, why));
@@ -407,8 +451,14 @@ impl<'a> Rotation<'a> {
         Ok(())
     }
 
-    async fn pause(&self) {
-        clock::sleep_until((clock::now() + PAUSE).min(self.deadline)).await;
+    async fn pause(&mut self) {
+        let now = clock::now();
+        let pause = PAUSE * (1 << self.pauses.min(PAUSES_DOUBLED));
+        self.pauses += 1;
+        // Not all clients at the same moment: from three quarters to five.
+        let spread = u32::try_from(RandomState::new().hash_one(now) % 64).unwrap_or(0);
+        let pause = pause * (96 + spread) / 128;
+        clock::sleep_until((now + pause).min(self.deadline)).await;
     }
 
     fn no_answer(&self) -> Error {
@@ -422,8 +472,11 @@ impl<'a> Rotation<'a> {
 
 /// A server that says nothing for so long is down. OpenAFS waits 50 s; the answer to a ping takes no time.
 const DEAD_IN: Duration = Duration::from_secs(15);
-/// Between rounds.
-const PAUSE: Duration = Duration::from_secs(1);
+/// A call that was given less, because the operation had no more left, says nothing of its server.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
+/// Between the first rounds, more or less. Twice as long after each, until it is two seconds.
+const PAUSE: Duration = Duration::from_millis(250);
+const PAUSES_DOUBLED: u32 = 3;
 const UAE_IO: i32 = 49_733_380;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod backing;
 mod books;
 mod content;
 mod file;
+mod frames;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod hidden;
@@ -27,6 +28,7 @@ mod limits;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod model;
+mod notes;
 mod pages;
 mod place;
 mod ranges;
@@ -72,6 +74,7 @@ pub(crate) use file::{CacheFile, Fill, Filling};
 pub(crate) use journal::Author;
 pub use journal::fuzz_records;
 pub use key::{CacheKey, CacheKeyError, Encryption};
+pub(crate) use notes::Notes;
 pub use place::CacheError;
 pub(crate) use record::Served;
 
@@ -224,6 +227,19 @@ impl DataCache {
             .filter(|entry| entry.author.is_earlier)
             .cloned()
             .collect()
+    }
+
+    /// The notes on files that are hidden on servers, and what an earlier program has noted; `None` without a directory that
+    /// a later one can read.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub(crate) fn hidden_notes(&self) -> io::Result<Option<(Notes, Vec<String>)>> {
+        match &self.0.shared.place {
+            Some(place) if place.lasts() => Notes::open(place.hidden(), place.seal().cloned()).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// What was set aside.

@@ -26,6 +26,7 @@ pub mod pagsh;
 pub mod process;
 pub mod program;
 pub mod protection;
+pub mod read_ahead;
 pub mod report;
 pub mod restore;
 pub mod scope;

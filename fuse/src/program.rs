@@ -29,6 +29,7 @@ use crate::mount::{
     FS_TYPE, Unmounted, answers, check_fuse, check_mount_point, lexical, mounted_at, unmount,
 };
 use crate::pagsh;
+use crate::read_ahead;
 use crate::report::{Reports, Served};
 use crate::secret;
 use crate::serve;
@@ -183,6 +184,7 @@ fn serve_on(
         .start(fs.take_invalidations(), Arc::clone(&metrics))
         .map_err(broken)?;
     answers(at).map_err(broken)?;
+    read_ahead::widen(at);
     let served = Served::new(at, options.client.read_only, allows_others(options), page);
     let reports = Reports::new(served, &fs, &metrics);
     pages.show(reports.clone());

@@ -24,6 +24,7 @@ use crate::keeper::{Held, Message, Place, Ward};
 use crate::kept::Log;
 use crate::mount::{FS_TYPE, check_fuse, check_mount_point, lexical, mounted_at, unmount};
 use crate::program::{Setup, Signal, Started, listen, on_runtime, unmount_in_order};
+use crate::read_ahead;
 use crate::report::{Reports, Served};
 use crate::restore::restore;
 use crate::secret;
@@ -209,6 +210,7 @@ fn serve_on(
         .and_then(|session| session.start(fs.take_invalidations(), Arc::clone(&metrics)))
         .map_err(|error| holder.hopeless(place, error.to_string()))?;
     metrics.attached(first.is_some());
+    read_ahead::widen(at);
     let reports = Reports::new(
         Served::new(at, how.read_only, how.allow_other, page),
         &fs,

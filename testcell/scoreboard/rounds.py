@@ -84,7 +84,10 @@ class Round:
     def changes(self):
         for _ in range(2):
             for name in ["write", "sync", "write_random", "create", "rename", "unlink", "build"]:
+                calls = self.ours.calls()
                 self.change(name, getattr(work, name))
+                if name == "create":
+                    self.board.add("create_calls", self.ours.name, (self.ours.calls() - calls) / content.FILES)
             self.change("unpack", work.unpack, self.origin)
 
     def programs(self):

@@ -22,7 +22,7 @@ use crate::auth::tokens::{Identity, Proof, ProofId, Tokens};
 use crate::cell::Cells;
 use crate::clock;
 use crate::error::{Error, vice};
-use crate::events::{Broken, Cached, Tally};
+use crate::events::{Broken, Cached, Misfit, Tally};
 use crate::hidden::Hidden;
 use crate::history::{About, History};
 use crate::op::{Attempt, Class, Rotation};
@@ -76,6 +76,8 @@ pub(crate) struct Core {
     /// How files of the directories that were read from last are opened.
     pub(super) series: Mutex<LruCache<Fid, Opens>>,
     pub(crate) unwanted: super::unwanted::Unwanted,
+    /// A volume may have been released.
+    pub(crate) released: tokio::sync::Notify,
 }
 
 /// The file system as one identity sees it.
@@ -292,7 +294,8 @@ impl Caller {
         }
     }
 
-    /// Takes over what a reply says about a vnode: of a change of ours, if no promise comes with it.
+    /// Takes over what a reply says about a vnode: of a change of ours, if no promise comes with it. If that cannot be, what was
+    /// known of it counts no more: no break tells of a change of ours.
     pub(crate) fn learn(
         &self,
         vnode: &Vnode,
@@ -300,13 +303,16 @@ impl Caller {
         callback: Option<&CallBack>,
         noted: &Noted,
     ) -> Result<Status, Error> {
-        let status = Status::check(vnode.fid, wire).map_err(|bad| {
+        let status = Status::check(vnode.fid.vnode, wire).map_err(|bad| {
             tracing::warn!(fid = %vnode.fid, server = ?noted.issued.server.id(), %bad, "server sent a bad status");
+            vnode.distrust();
+            self.invalidate(Invalidation::Node(vnode.fid));
             Error::new(Errno::IO, format!("bad status of {}: {bad}", vnode.fid))
         })?;
         let promise = callback
             .filter(|_| noted.issued.unknown == self.unknown.count())
             .filter(|_| self.unwanted.counts(vnode.fid, noted.issued.at))
+            .filter(|_| !vnode.volume.is_reserve(&noted.issued.server))
             .and_then(|callback| {
                 Promise::from_reply(
                     callback,
@@ -383,6 +389,19 @@ impl Caller {
             access: told.access,
             ..known
         }))
+    }
+
+    /// A server of a read-only volume has said what cannot be, and is left alone for a while. Is there another one to ask?
+    pub(crate) fn turns_away(&self, vnode: &Vnode, noted: &Noted, error: &Error) -> bool {
+        let (volume, server, now) = (&vnode.volume, &noted.issued.server, clock::now());
+        if !volume.kind.is_read_only() {
+            return false;
+        }
+        self.history.misfits.count(Misfit::Nonsense);
+        server.record_outcome(now, true);
+        volume.leave_alone(server, Misfit::Nonsense, error.to_string(), now);
+        let mut others = volume.servers().into_iter();
+        others.any(|other| other.is_up() && !volume.is_left_alone(&other, now))
     }
 
     /// May the caller see the attributes of a directory, the status of which they were given? The servers give it to

@@ -134,8 +134,14 @@ impl Caller {
         Ok(opened)
     }
 
-    /// Reads what is here, if the status can be relied on.
-    pub(crate) fn read_cached(&self, id: HandleId, offset: u64, len: u32) -> Option<Result<Bytes, Error>> {
+    /// Fills `out` with what is here, if the status can be relied on.
+    pub(crate) fn read_cached(
+        &self,
+        id: HandleId,
+        offset: u64,
+        len: u32,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<(), Error>> {
         let handle = match self.handle(id) {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
@@ -149,16 +155,12 @@ impl Caller {
         if !status.is_readable_with(status.access) {
             return None;
         }
-        let mut out = Vec::new();
-        match vnode
-            .data()
-            .read(offset..offset.saturating_add(len.into()), &mut out)
-        {
+        match vnode.data().read(offset..offset.saturating_add(len.into()), out) {
             Ok(true) => {
                 self.counts.hits.count(Cached::Data);
                 self.counts.flows.add(Flow::ServedHit, out.len() as u64);
                 opener.read_ahead(&handle, &(offset..offset + out.len() as u64));
-                Some(Ok(out.into()))
+                Some(Ok(()))
             }
             Ok(false) => None,
             Err(error) => Some(Err(error.into())),
@@ -191,7 +193,7 @@ impl Caller {
             let aim = self.aim(vnode);
             let (ahead, is_sequential) = {
                 let mut reader = handle.reader.lock();
-                let ahead = is_first.then(|| reader.note(&range, aim)).flatten();
+                let ahead = is_first.then(|| reader.note(&range, || aim)).flatten();
                 (ahead, reader.is_sequential())
             };
             is_first = false;
@@ -214,10 +216,13 @@ impl Caller {
 
     /// Fetches ahead of somebody who has read what was here.
     fn read_ahead(&self, handle: &Handle, read: &Range<u64>) {
-        let (vnode, aim) = (&handle.vnode, self.aim(&handle.vnode));
-        let ahead = handle.reader.lock().note(read, aim);
+        let vnode = &handle.vnode;
+        let (ahead, unit) = {
+            let mut reader = handle.reader.lock();
+            (reader.note(read, || self.aim(vnode)), reader.unit())
+        };
         if let Some(ahead) = ahead {
-            self.begin_fetch(vnode, ahead, aim.unit, &For::Reader(Arc::clone(&handle.reader)));
+            self.begin_fetch(vnode, ahead, unit, &For::Reader(Arc::clone(&handle.reader)));
         }
     }
 

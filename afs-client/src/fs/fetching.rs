@@ -2,7 +2,8 @@
 //!
 //! The machine: what is missing is fetched in pieces, each by a task of its own, so that several calls are under way. What
 //! somebody waits for is asked for at once. What is fetched ahead takes its turn, because a server has few threads, and is
-//! given up if nobody wants it any more when its turn comes. Of a read-only volume each replica gets a share of the pieces;
+//! given up if nobody wants it any more when its turn comes. For the first piece that somebody waits for another replica is
+//! asked too when the first is slow ([`hedge`](super::hedge)). Of a read-only volume each replica gets a share of the pieces;
 //! one that has another release than the one that is being read is left alone for a while.
 
 use std::ops::Range;
@@ -26,7 +27,7 @@ use crate::dir::Directory;
 use crate::error::Error;
 use crate::events::Flow;
 use crate::op::Class;
-use crate::rpc::client::{RpcError, fetch_data};
+use crate::rpc::client::RpcError;
 use crate::rpc::fs::{FETCH_DATA_NAME, FetchDataArgs};
 use crate::store::{Fill, Filling};
 use crate::types::Fid;
@@ -42,6 +43,13 @@ pub(super) enum For {
     Reader(Arc<Mutex<Reader>>),
     /// Somebody opens the files of a directory one after the other, as long as this is true.
     Series(Arc<AtomicBool>),
+}
+
+/// Whether another replica is asked too if the first is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Haste {
+    Hedged,
+    Alone,
 }
 
 impl For {
@@ -66,9 +74,11 @@ impl Caller {
     ) -> Vec<Arc<Filling>> {
         let fills = vnode.data().begin_fills(want, unit);
         let begun = fills.iter().map(Fill::filling).collect();
-        for fill in fills {
+        for (number, fill) in fills.into_iter().enumerate() {
             let (caller, vnode, what_for) = (self.clone(), Arc::clone(vnode), what_for.clone());
-            let fetch = async move { caller.fetch_in_turn(&vnode, fill, what_for).await };
+            // What comes first is what is waited for.
+            let haste = if number == 0 { Haste::Hedged } else { Haste::Alone };
+            let fetch = async move { caller.fetch_in_turn(&vnode, fill, what_for, haste).await };
             self.runtime.spawn(fetch.in_current_span());
         }
         begun
@@ -192,9 +202,9 @@ impl Caller {
     }
 
     /// Fetches one piece when it is its turn, if it is wanted then.
-    async fn fetch_in_turn(&self, vnode: &Vnode, fill: Fill, what_for: For) {
+    async fn fetch_in_turn(&self, vnode: &Vnode, fill: Fill, what_for: For, haste: Haste) {
         if let For::Waiting(deadline) = what_for {
-            return self.fetch(vnode, fill, deadline).await;
+            return self.fetch(vnode, fill, deadline, haste).await;
         }
         let range = fill.range();
         let servers = vnode.volume.ranked(Some(range.end - range.start));
@@ -209,12 +219,12 @@ impl Caller {
             return;
         };
         if what_for.wants(fill.range()) {
-            self.fetch(vnode, fill, self.until()).await;
+            self.fetch(vnode, fill, self.until(), Haste::Alone).await;
         }
     }
 
     /// Fetches one piece.
-    async fn fetch(&self, vnode: &Vnode, fill: Fill, deadline: Instant) {
+    async fn fetch(&self, vnode: &Vnode, fill: Fill, deadline: Instant, haste: Haste) {
         if let Err(error) = fill.prepare() {
             return fill.fail_here(&error);
         }
@@ -234,14 +244,17 @@ impl Caller {
                 Ok(attempt) => attempt,
                 Err(error) => return fill.fail(error),
             };
-            let noted = self.note(vnode, &attempt);
-            let (mut got, sending) = (0, attempt.server.begin_sending(attempt.at, length));
-            let mut sink = |at, parts: &[Bytes]| {
-                got += parts.iter().map(|part| part.len() as u64).sum::<u64>();
-                fill.put(at, parts)
+            let (attempt, noted, fetched) = match haste {
+                Haste::Hedged => {
+                    self.fetch_hedged(vnode, &rotation, attempt, &request, &fill)
+                        .await
+                }
+                Haste::Alone => {
+                    let noted = self.note(vnode, &attempt);
+                    let fetched = self.fetch_alone(&attempt, &request, &fill).await;
+                    (attempt, noted, fetched)
+                }
             };
-            let fetched = fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await;
-            sending.end(clock::now(), got);
             match fetched {
                 Ok((length, reply)) => {
                     rotation.succeeded(&attempt);

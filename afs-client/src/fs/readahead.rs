@@ -21,37 +21,45 @@ pub(crate) struct Reader {
     ahead: u64,
     /// How much is kept ahead; nothing of one who has jumped.
     window: u64,
+    /// In pieces of so many bytes.
+    unit: u64,
 }
 
 impl Reader {
-    /// Notes a read, and gives what to fetch ahead of it now. It may overlap what is here or under way.
-    pub(crate) fn note(&mut self, read: &Range<u64>, aim: Aim) -> Option<Range<u64>> {
+    /// Notes a read, and gives what to fetch ahead of it now. It may overlap what is here or under way. `aim` is asked when
+    /// there may be something to fetch.
+    pub(crate) fn note(&mut self, read: &Range<u64>, aim: impl FnOnce() -> Aim) -> Option<Range<u64>> {
+        let len = read.end - read.start;
+        let near = len.saturating_mul(OVERTAKEN).clamp(NEAR, NEAR_MAX);
         let is_near =
-            read.start <= self.end.saturating_add(NEAR) && read.end.saturating_add(NEAR) >= self.end;
-        let asked = self.asked.saturating_add(read.end - read.start);
+            read.start <= self.end.saturating_add(near) && read.end.saturating_add(near) >= self.end;
+        let asked = self.asked.saturating_add(len);
         let (from, end) = (self.from.min(read.start), self.end.max(read.end));
         // Whoever leaves out more than they read is no reader of all of it.
         if !is_near || asked < (end - from) / 2 {
             *self = Self {
                 from: read.start,
                 end: read.end,
-                asked: read.end - read.start,
+                asked: len,
                 ahead: read.end,
                 window: 0,
+                unit: 0,
             };
             return None;
         }
         (self.from, self.asked, self.end) = (from, asked, end);
         self.ahead = self.ahead.max(end);
-        let most = aim.window.max(FIRST);
-        if self.window == 0 {
-            self.window = FIRST;
-        } else if self.end.saturating_add(self.window) < self.ahead.saturating_add(aim.unit) {
+        if self.window > 0 && self.end.saturating_add(self.window) < self.ahead.saturating_add(self.unit) {
             // There is enough.
             return None;
-        } else {
-            self.window = (self.window * 2).min(most);
         }
+        let aim = aim();
+        self.window = if self.window == 0 {
+            FIRST
+        } else {
+            (self.window * 2).min(aim.window.max(FIRST))
+        };
+        self.unit = aim.unit;
         let want = self.ahead..self.end.saturating_add(self.window).max(self.ahead);
         self.ahead = want.end;
         (!want.is_empty()).then_some(want)
@@ -60,6 +68,11 @@ impl Reader {
     /// Does somebody read in sequence?
     pub(crate) const fn is_sequential(&self) -> bool {
         self.window > 0
+    }
+
+    /// The pieces in which to fetch ahead.
+    pub(crate) const fn unit(&self) -> u64 {
+        self.unit
     }
 
     /// Is there still use for what is to be fetched ahead?
@@ -84,8 +97,11 @@ pub(crate) fn unit_of(read: &Range<u64>) -> u64 {
 
 /// What is kept ahead of somebody who has begun to read.
 const FIRST: u64 = 1 << 20;
-/// The kernel asks for more than one part at a time, and they overtake one another.
+/// The kernel asks for more than one part at a time, and they overtake one another: so far, or by so many parts.
 const NEAR: u64 = 512 << 10;
+const OVERTAKEN: u64 = 2;
+/// No part is larger than 1 MiB.
+const NEAR_MAX: u64 = OVERTAKEN << 20;
 const PAGE: u64 = 4096;
 const SCATTERED_MAX: u64 = 128 << 10;
 
@@ -102,7 +118,7 @@ mod tests {
     /// Reads so many parts one after the other; bytes fetched ahead.
     fn parts(reader: &mut Reader, from: u64, count: u64) -> u64 {
         let parts = (0..count).map(|part| from + part * PART..from + (part + 1) * PART);
-        let ahead = parts.filter_map(|part| reader.note(&part, AIM));
+        let ahead = parts.filter_map(|part| reader.note(&part, || AIM));
         ahead.map(|range| range.end - range.start).sum()
     }
 
@@ -123,7 +139,7 @@ mod tests {
         let (mut reader, mut at) = (Reader::default(), 0..PART);
         let mut ahead = 0..PART;
         for _ in 0..500 {
-            if let Some(more) = reader.note(&at, AIM) {
+            if let Some(more) = reader.note(&at, || AIM) {
                 assert!(more.start == ahead.end, "{more:?} after {ahead:?}");
                 ahead.end = more.end;
             }
@@ -140,12 +156,12 @@ mod tests {
             place = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
             // Once in a while two of them lie side by side by chance.
             let at = (place << 22) + (3 << 20);
-            assert_eq!(reader.note(&(at..at + PAGE), AIM), None);
+            assert_eq!(reader.note(&(at..at + PAGE), || AIM), None);
         }
         assert!(!reader.is_sequential());
         let at = reader.end;
         assert!(
-            reader.note(&(at..at + PAGE), AIM).is_some(),
+            reader.note(&(at..at + PAGE), || AIM).is_some(),
             "and goes on from there"
         );
     }
@@ -155,7 +171,7 @@ mod tests {
         let mut reader = Reader::default();
         let strides = (0..10_000).map(|number| number * 256 * PAGE / 4..);
         let ahead: u64 = strides
-            .filter_map(|from| reader.note(&(from.start..from.start + PAGE), AIM))
+            .filter_map(|from| reader.note(&(from.start..from.start + PAGE), || AIM))
             .map(|range| range.end - range.start)
             .sum();
         assert!(ahead <= 2 * FIRST, "{ahead}");
@@ -163,16 +179,18 @@ mod tests {
 
     #[test]
     fn parts_may_overtake_one_another() {
-        let mut reader = Reader::default();
-        for part in 0..100 {
-            let part = part ^ 1;
-            reader.note(&(part * PART..(part + 1) * PART), AIM);
+        for size in [PART, 1 << 20] {
+            let mut reader = Reader::default();
+            for part in 0..100 {
+                let part = part ^ 1;
+                reader.note(&(part * size..(part + 1) * size), || AIM);
+            }
+            assert_eq!(reader.window, AIM.window, "{size}");
+            assert!(reader.wants(&(reader.end + PART..reader.end + 2 * PART)));
+            assert_eq!(reader.leave(reader.end + PART), PART);
+            assert!(!reader.wants(&(reader.end + PART..reader.end + 2 * PART)));
+            assert_eq!(reader.leave(reader.end + PART), 0);
         }
-        assert_eq!(reader.window, AIM.window);
-        assert!(reader.wants(&(reader.end + PART..reader.end + 2 * PART)));
-        assert_eq!(reader.leave(reader.end + PART), PART);
-        assert!(!reader.wants(&(reader.end + PART..reader.end + 2 * PART)));
-        assert_eq!(reader.leave(reader.end + PART), 0);
     }
 
     #[test]

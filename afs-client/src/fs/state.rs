@@ -1,6 +1,6 @@
 //! What the file system shows of itself: for metrics, and for whoever asks how it is.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ use super::AfsFs;
 use super::core::Core;
 use crate::cell::{Cell, CellName};
 use crate::clock;
+use crate::events::Misfit;
 use crate::server::{Server, ServerId, State as Reached};
 use crate::store::{Aside, Writer};
 use crate::types::VolumeId;
@@ -67,6 +68,8 @@ pub struct CountState {
     pub retries: Vec<(&'static str, u64)>,
     /// How many of them to another address.
     pub failovers: Vec<(&'static str, u64)>,
+    /// Replicas left alone for a while, by reason.
+    pub misfits: Vec<(&'static str, u64)>,
     /// Questions where volumes are, by how they were answered.
     pub lookups: Vec<(&'static str, u64)>,
     /// Objects, volumes and servers whose promises were broken.
@@ -82,7 +85,7 @@ pub struct CountState {
 }
 
 /// A file server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerState {
     /// A cell that it has volumes of.
     pub cell: Arc<str>,
@@ -100,10 +103,29 @@ pub struct ServerState {
     pub rtt: Option<Duration>,
     /// It has promised to call us when something changes.
     pub promised: bool,
+    /// The share of the calls to it that have failed of late, of 1.
+    pub failing: f64,
+    /// So many that what others can send is not asked of it.
+    pub fails_often: bool,
+    /// Why it is left alone, if it is: for the volume that this is about, or for any.
+    pub left_alone: Option<LeftAloneState>,
+}
+
+/// Why a replica is left alone for a while, in favour of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAloneState {
+    /// The volume.
+    pub volume: String,
+    /// Of which kind the reason is.
+    pub misfit: Misfit,
+    /// The reason.
+    pub why: Arc<str>,
+    /// For how long still.
+    pub left: Duration,
 }
 
 /// A volume that was entered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VolumeState {
     /// Its cell.
     pub cell: Arc<str>,
@@ -244,11 +266,18 @@ pub struct PromiseState {
     pub first_ends: Duration,
 }
 
-pub(super) fn server_state(cell: &Arc<str>, server: &Server, now: Instant) -> ServerState {
+/// A server as one of those that have a volume.
+fn server_state(volume: &Volume, server: &Server, now: Instant) -> ServerState {
     let down = server.down_addresses();
     let addresses = server.addresses();
+    let left_alone = volume.left_alone(server, now).map(|left| LeftAloneState {
+        volume: volume.name.clone(),
+        misfit: left.misfit,
+        why: left.why,
+        left: left.until.saturating_duration_since(now),
+    });
     ServerState {
-        cell: Arc::clone(cell),
+        cell: Arc::clone(volume.cell.name.shared()),
         id: server.id(),
         peer: server.best_address(|_| false),
         addresses: addresses
@@ -262,6 +291,9 @@ pub(super) fn server_state(cell: &Arc<str>, server: &Server, now: Instant) -> Se
         },
         rtt: server.rtt(),
         promised: server.may_call_back(now),
+        failing: server.failing(now),
+        fails_often: server.fails_often(now),
+        left_alone,
     }
 }
 
@@ -275,7 +307,7 @@ pub(super) fn volume_state(volume: &Volume, now: Instant) -> VolumeState {
         kind: volume.kind,
         servers: servers
             .iter()
-            .map(|server| server_state(cell, server, now))
+            .map(|server| server_state(volume, server, now))
             .collect(),
     }
 }
@@ -286,6 +318,7 @@ impl Core {
         CountState {
             retries: self.history.retries.iter().collect(),
             failovers: self.history.failovers.iter().collect(),
+            misfits: self.history.misfits.iter().collect(),
             lookups: self.volumes.lookups().iter().collect(),
             breaks: self.counts.scopes.iter().collect(),
             given_up: self.counts.given_up.iter().collect(),
@@ -312,15 +345,18 @@ impl Core {
 
     fn state(&self) -> State {
         let now = clock::now();
-        let mut seen = HashSet::new();
-        let mut servers = Vec::new();
+        let mut servers: Vec<ServerState> = Vec::new();
+        let mut seen = HashMap::new();
         for volume in self.volumes.all() {
-            let cell = volume.cell.name.shared();
-            for server in volume.servers() {
-                if !seen.insert((volume.cell.id, server.id())) {
-                    continue;
+            for server in [volume.servers(), volume.reserve()].concat() {
+                let place = *seen.entry((volume.cell.id, server.id())).or_insert(servers.len());
+                match servers.get_mut(place) {
+                    None => servers.push(server_state(&volume, &server, now)),
+                    Some(known) if known.left_alone.is_none() => {
+                        known.left_alone = server_state(&volume, &server, now).left_alone;
+                    }
+                    Some(_) => {}
                 }
-                servers.push(server_state(cell, &server, now));
             }
         }
         let (dirty_files, dirty_since) = self.cache.dirty_files();

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::core::Core;
-use super::short_call;
+use super::tasks::short_call;
 use crate::clock;
 use crate::events::GivenUp;
 use crate::rpc::client::call;

@@ -347,11 +347,13 @@ impl Caller {
                 return Ok((status, ttl, directory));
             }
             self.counts.misses.count(Cached::Directory);
-            let (version, blob) = self.whole(dir, MAX_DIRECTORY).await?;
-            let directory = Directory::parse(blob).map_err(|bad| {
-                tracing::warn!(fid = %dir.fid, %bad, "server sent a damaged directory");
-                Error::new(Errno::IO, format!("directory {}: {bad}", dir.fid))
-            })?;
+            let parse = |blob| {
+                Directory::parse(blob).map_err(|bad| {
+                    tracing::warn!(fid = %dir.fid, %bad, "server sent a damaged directory");
+                    Error::new(Errno::IO, format!("directory {}: {bad}", dir.fid))
+                })
+            };
+            let (version, directory) = self.fetch_checked(dir, 0..MAX_DIRECTORY, parse).await?;
             dir.set_directory(version, directory.clone());
             self.vnodes.shelve(dir);
             dir.keep_contents();
@@ -374,6 +376,16 @@ impl Caller {
         vnode: &Arc<Vnode>,
         range: Range<u64>,
     ) -> Result<(DataVersion, Bytes), Error> {
+        self.fetch_checked(vnode, range, Ok).await
+    }
+
+    /// The same, as what `check` makes of it. Who sends what it refuses makes no sense.
+    async fn fetch_checked<T>(
+        &self,
+        vnode: &Arc<Vnode>,
+        range: Range<u64>,
+        check: impl Fn(Bytes) -> Result<T, Error>,
+    ) -> Result<(DataVersion, T), Error> {
         let mut rotation = self
             .rotation(vnode, FETCH_DATA_NAME, Class::Reading, self.until())?
             .bulk();
@@ -393,8 +405,14 @@ impl Caller {
             match fetch_data(&self.endpoint, &attempt.target, &request, &mut sink).await {
                 Ok((_, reply)) => {
                     rotation.succeeded(&attempt);
-                    let status = self.learn(vnode, &reply.status, Some(&reply.callback), &noted)?;
-                    return Ok((status.version, blob.freeze()));
+                    let checked = check(blob.freeze()).and_then(|checked| {
+                        let status = self.learn(vnode, &reply.status, Some(&reply.callback), &noted)?;
+                        Ok((status.version, checked))
+                    });
+                    match checked {
+                        Err(error) if self.turns_away(vnode, &noted, &error) => {}
+                        done => return done,
+                    }
                 }
                 Err(error) => {
                     self.on_error(vnode, &error);

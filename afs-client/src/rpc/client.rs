@@ -14,6 +14,8 @@ use super::fs::{
     StoreDataReply,
 };
 use crate::trace;
+use crate::types::VnodeId;
+use crate::vnode::status::{BadStatus, Status};
 use crate::xdr::{Decode, Encode, XdrError, from_bytes};
 
 /// Why a procedure gave no result.
@@ -28,6 +30,9 @@ pub enum RpcError {
     /// The reply makes no sense.
     #[error("bad reply: {0}")]
     Reply(#[from] XdrError),
+    /// The server says of an object what cannot be.
+    #[error("bad status: {0}")]
+    Status(#[from] BadStatus),
     /// The server sends more data than was asked for.
     #[error("bad reply: {0} bytes of data, more than asked for")]
     TooMuchData(u64),
@@ -58,7 +63,7 @@ impl RpcError {
     pub(crate) const fn is_nonsense(&self) -> bool {
         matches!(
             self,
-            Self::Reply(_) | Self::TooMuchData(_) | Self::TooLittleData { .. }
+            Self::Reply(_) | Self::Status(_) | Self::TooMuchData(_) | Self::TooLittleData { .. }
         )
     }
 }
@@ -88,7 +93,9 @@ pub async fn call<P: Procedure>(
         P::OPCODE.encode(&mut arguments);
         request.encode(&mut arguments);
         call.send_last(arguments.into()).await?;
-        rest_of(&mut call, BytesMut::new()).await
+        let reply = rest_of(&mut call, BytesMut::new()).await?;
+        request.check(&reply)?;
+        Ok(reply)
     };
     traced(target, P::NAME, exchange).await
 }
@@ -183,6 +190,7 @@ async fn fetch(
         }
     }
     let reply: FetchDataReply = rest_of(&mut call, part.into()).await?;
+    Status::check(VnodeId(request.fid.vnode), &reply.status)?;
     let due = reply
         .status
         .length()

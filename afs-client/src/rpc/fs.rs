@@ -6,6 +6,8 @@ use super::types::{
     AclText, AfsFid, BULK_MAX, CallBack, Capabilities, FetchStatus, Name, PATH_MAX, StoreStatus,
     StoreVolumeStatus, VolSync, VolumeStatus,
 };
+use crate::types::VnodeId;
+use crate::vnode::status::{BadStatus, Status};
 use crate::xdr::{List, Text};
 
 service! {
@@ -16,7 +18,7 @@ service! {
     131 FetchAcl fetch_acl (fid: AfsFid) -> FetchAclReply (acl: AclText, status: FetchStatus, sync: VolSync);
     /// The attributes of a file, and a promise.
     132 FetchStatusOf fetch_status (fid: AfsFid)
-        -> FetchStatusReply (status: FetchStatus, callback: CallBack, sync: VolSync);
+        -> FetchStatusReply (status: FetchStatus, callback: CallBack, sync: VolSync) if is_status_of;
     /// Sets the access control list of a directory.
     134 StoreAcl store_acl (fid: AfsFid, acl: AclText) -> StoreAclReply (status: FetchStatus, sync: VolSync);
     /// Sets attributes.
@@ -70,6 +72,10 @@ service! {
     65539 GiveUpAllCallBacks give_up_all_call_backs () -> GiveUpAllCallBacksReply ();
     /// What the server can do.
     65540 GetCapabilities get_capabilities () -> GetCapabilitiesReply (capabilities: Capabilities);
+}
+
+fn is_status_of(request: &FetchStatusOf, reply: &FetchStatusReply) -> Result<(), BadStatus> {
+    Status::check(VnodeId(request.fid.vnode), &reply.status).map(drop)
 }
 
 /// The first word of FetchData64.

@@ -13,6 +13,7 @@ pub mod vl;
 
 use rxrpc::proto::ServiceId;
 
+use crate::vnode::status::BadStatus;
 use crate::xdr::{Decode, Encode};
 
 /// A request and what it is answered with.
@@ -25,6 +26,15 @@ pub trait Procedure: Encode + Decode + Send + Sync {
     const NAME: &'static str;
     /// The service that has it.
     const SERVICE: ServiceId;
+
+    /// Does a reply make sense?
+    ///
+    /// # Errors
+    ///
+    /// No honest server sends it.
+    fn check(&self, _reply: &Self::Reply) -> Result<(), BadStatus> {
+        Ok(())
+    }
 }
 
 /// Defines the procedures of a service, and the trait of those that answer them.
@@ -32,7 +42,7 @@ macro_rules! service {
     (
         $(#[$doc:meta])* service $service:literal, trait $server:ident;
         $($(#[$row_doc:meta])* $opcode:literal $name:ident $method:ident ($($arg:ident: $arg_type:ty),*)
-            -> $reply:ident ($($result:ident: $result_type:ty),*);)*
+            -> $reply:ident ($($result:ident: $result_type:ty),*) $(if $check:path)?;)*
     ) => {
         $(
             $crate::xdr::xdr_struct! {
@@ -48,6 +58,10 @@ macro_rules! service {
                 const OPCODE: u32 = $opcode;
                 const NAME: &'static str = stringify!($name);
                 const SERVICE: rxrpc::proto::ServiceId = rxrpc::proto::ServiceId($service);
+
+                $(fn check(&self, reply: &$reply) -> Result<(), $crate::vnode::status::BadStatus> {
+                    $check(self, reply)
+                })?
             }
         )*
 

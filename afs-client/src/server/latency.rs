@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The times that the last small calls to a server have taken.
+/// The times that the last calls to a server have taken: small ones to their end, or those for file data to its first byte.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies(VecDeque<Duration>);
 

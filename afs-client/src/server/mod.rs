@@ -4,6 +4,7 @@
 //! address goes down when a call to it got no answer and comes up with any answer at all (an abort is one); a server is
 //! down when all its addresses are. Database servers are kept the same way, each with one address.
 
+mod failures;
 mod latency;
 mod pace;
 mod registry;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use failures::Failures;
 pub(crate) use latency::Hedges;
 use latency::Latencies;
 pub(crate) use pace::Aim;
@@ -32,6 +34,10 @@ const RANK_HOST: u32 = 5_000;
 const RANK_OTHER: u32 = 40_000;
 /// What the round trip time can add to a rank, in tenths of milliseconds.
 const RANK_RTT_MAX: u32 = 9_000;
+/// What it adds if all calls fail, in the same: a call that fails costs the better part of a second, or more.
+const RANK_FAILURES: f64 = 9_000.0;
+/// Who fails more of its calls than this gets no share of what others can send.
+const OFTEN: f64 = 0.25;
 
 /// What makes a server itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +83,8 @@ pub struct Server {
     /// As `reach`; those that follow too.
     pace: Mutex<Pace>,
     latencies: Mutex<Latencies>,
+    first_bytes: Mutex<Latencies>,
+    failures: Mutex<Failures>,
     /// For what is fetched ahead of readers.
     turns: Semaphore,
 }
@@ -121,6 +129,8 @@ impl Server {
             reach: Mutex::new(Reach::default()),
             pace: Mutex::default(),
             latencies: Mutex::default(),
+            first_bytes: Mutex::default(),
+            failures: Mutex::default(),
             turns: Semaphore::new(AHEAD_MAX),
         };
         server.set_addresses(None, addresses);
@@ -201,10 +211,11 @@ impl Server {
 
     /// How good it is compared with others: lower is better.
     #[must_use]
-    pub fn rank(&self) -> u32 {
+    pub fn rank(&self, now: Instant) -> u32 {
+        let by_failures = cost_of(self.failing(now));
         let reach = self.reach.lock();
         let best = reach.addresses.iter().map(|address| reach.rank(address)).min();
-        best.unwrap_or(u32::MAX / 2) + self.spread
+        best.unwrap_or(u32::MAX / 2) + by_failures + self.spread
     }
 
     /// Fixes the rank (lower is better) in place of what the addresses suggest; `None` undoes it.
@@ -260,6 +271,23 @@ impl Server {
         self.pace.lock().load(bytes)
     }
 
+    /// A call to it has ended: it has failed if that was the server's fault, or nobody has answered.
+    pub(crate) fn record_outcome(&self, now: Instant, failed: bool) {
+        self.failures.lock().add(now, failed);
+    }
+
+    /// The share of the calls to it that have failed of late, of 1.
+    #[must_use]
+    pub fn failing(&self, now: Instant) -> f64 {
+        self.failures.lock().share(now)
+    }
+
+    /// Do so many calls to it fail that what others can send is not asked of it?
+    #[must_use]
+    pub fn fails_often(&self, now: Instant) -> bool {
+        self.failing(now) > OFTEN
+    }
+
     /// A small call to it took so long.
     pub(crate) fn record_latency(&self, took: Duration) {
         self.latencies.lock().add(took);
@@ -268,6 +296,16 @@ impl Server {
     /// How long nearly all small calls to it have taken; `None` as long as that is not known.
     pub(crate) fn patience(&self) -> Option<Duration> {
         self.latencies.lock().patience()
+    }
+
+    /// File data took so long to begin to come from it.
+    pub(crate) fn record_first_byte(&self, took: Duration) {
+        self.first_bytes.lock().add(took);
+    }
+
+    /// In how long nearly all file data has begun to come from it; `None` as long as that is not known.
+    pub(crate) fn patience_for_data(&self) -> Option<Duration> {
+        self.first_bytes.lock().patience()
     }
 
     /// Turns to ask it for what nobody waits for yet.
@@ -362,6 +400,16 @@ impl Server {
         reach.capabilities = None;
         reach.promised_until = None;
     }
+}
+
+/// What a share of failed calls adds to a rank.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is between 0 and RANK_FAILURES"
+)]
+fn cost_of(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * RANK_FAILURES) as u32
 }
 
 impl Sending<'_> {
@@ -468,7 +516,8 @@ mod tests {
             server(&[SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7000)]),
             server(&[peer(1), peer(2)]),
         );
-        assert!(near.rank() < far.rank());
+        let now = crate::clock::now();
+        assert!(near.rank(now) < far.rank(now));
         far.record_rtt(peer(1), Duration::from_millis(20));
         far.record_rtt(peer(2), Duration::from_millis(10));
         assert_eq!(far.best_address(|_| false), Some(peer(2)));
@@ -477,7 +526,28 @@ mod tests {
         far.record_rtt(peer(2), Duration::from_secs(8));
         assert_eq!(far.best_address(|_| false), Some(peer(1)));
         far.set_preference(Some(1));
-        assert!(far.rank() < near.rank());
+        assert!(far.rank(now) < near.rank(now));
+    }
+
+    #[test]
+    fn a_server_that_fails_counts_as_farther_for_a_while() {
+        let (one, other) = (server(&[peer(1)]), server(&[peer(2)]));
+        let now = crate::clock::now();
+        one.record_rtt(peer(1), Duration::from_millis(1));
+        other.record_rtt(peer(2), Duration::from_millis(40));
+        one.record_outcome(now, true);
+        assert!(one.rank(now) > other.rank(now));
+        assert!(!one.fails_often(now), "once is an accident");
+        let later = now + Duration::from_secs(60);
+        assert!(one.rank(later) < other.rank(later));
+        for _ in 0..8 {
+            one.record_outcome(now, true);
+        }
+        assert!(one.fails_often(now));
+        for _ in 0..16 {
+            one.record_outcome(now, false);
+        }
+        assert!(!one.fails_often(now));
     }
 
     #[test]

@@ -18,11 +18,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::text::{Framed, Frames, next_frame, put_entry, put_step, put_text, take_record, take_text};
+use self::text::{put_entry, put_step, put_text, take_record, take_text};
 use super::content::{Attempt, Content, Mark, StoreCall};
+use super::frames::{Framed, Frames};
 use super::ranges::RangeSet;
-use super::record::{Input, ObjectKey, checksum_of};
-use super::seal::{Place, Seal};
+use super::record::{Input, ObjectKey};
+use super::seal::Seal;
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::types::DataVersion;
@@ -144,7 +145,7 @@ impl Journal {
         let journal = Self {
             path: path.to_owned(),
             file: None,
-            frames: Frames::new(seal.cloned())?,
+            frames: Frames::new(KIND, seal.cloned())?,
             size: 0,
             full: FULL,
             entries: HashMap::new(),
@@ -261,7 +262,7 @@ fn read(bytes: &[u8], seal: Option<&Arc<Seal>>) -> Read {
     if bytes.is_empty() {
         return read;
     }
-    let Some((mut frames, rest)) = Frames::of(bytes, seal) else {
+    let Some((mut frames, rest)) = Frames::of(KIND, bytes, seal) else {
         read.damaged_at = Some(0);
         return read;
     };
@@ -269,7 +270,7 @@ fn read(bytes: &[u8], seal: Option<&Arc<Seal>>) -> Read {
     let mut first = true;
     loop {
         let at = bytes.len() - input.0.len();
-        match next_frame(&mut input, &mut frames) {
+        match frames.next(&mut input) {
             Framed::End => return read,
             Framed::Record(body) if first => match take_text(&mut Input(&body)) {
                 Some(boot) => read.boot = boot,
@@ -319,6 +320,7 @@ pub fn fuzz_records(bytes: &[u8]) {
     super::record::fuzz_record(bytes);
 }
 
+const KIND: &str = "afs-fuse journal 1";
 /// It is not worth writing anew before.
 const FULL: u64 = 4 << 20;
 /// Changes when the machine starts (Linux, proc(5)).

@@ -1,8 +1,8 @@
 //! A cache directory: its layout, whose it is, and that one program uses it.
 //!
 //! The machine: the directory holds `format` (what made it), `lock` (held while a program runs), `index.redb`, `journal`,
-//! `data/XX/CELL.VOLUME.VNODE.UNIQUE` (one sparse file for each object, with the cell by its number in the index), and
-//! `set-aside/`. A directory that has other things in it is not ours and is left alone; one of a newer program too. What an
+//! `hidden`, `data/XX/CELL.VOLUME.VNODE.UNIQUE` (one sparse file for each object, with the cell by its number in the index),
+//! and `set-aside/`. A directory that has other things in it is not ours and is left alone; one of a newer program too. What an
 //! older format left is removed, but never what was set aside.
 
 use std::fs::{self, File, OpenOptions};
@@ -176,6 +176,11 @@ impl Place {
 
     pub(super) fn journal(&self) -> PathBuf {
         self.dir.join(JOURNAL_FILE)
+    }
+
+    /// Which files are hidden on servers.
+    pub(super) fn hidden(&self) -> PathBuf {
+        self.dir.join(HIDDEN_FILE)
     }
 
     /// Where data goes that cannot be stored.
@@ -400,7 +405,7 @@ fn kept(
 
 /// Removes what there is, but for what was set aside, and says what is to come.
 fn begin_anew(dir: &Path, encryption: &Encryption) -> io::Result<Option<Arc<Seal>>> {
-    for file in [INDEX_FILE, JOURNAL_FILE] {
+    for file in [INDEX_FILE, JOURNAL_FILE, HIDDEN_FILE] {
         remove_file(&dir.join(file))?;
     }
     remove_tree(&dir.join(DATA))?;
@@ -447,6 +452,7 @@ const FORMAT_NEW: &str = "format.new";
 const LOCK_FILE: &str = "lock";
 const INDEX_FILE: &str = "index.redb";
 const JOURNAL_FILE: &str = "journal";
+const HIDDEN_FILE: &str = "hidden";
 const DATA: &str = "data";
 const SET_ASIDE: &str = "set-aside";
 /// All that may be in a cache directory whose `format` is missing: it was being made.

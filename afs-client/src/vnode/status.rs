@@ -32,7 +32,7 @@ pub(crate) struct Status {
 
 /// A status that no honest server sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadStatus {
+pub enum BadStatus {
     #[error("interface version {0}")]
     Version(u32),
     #[error("file type {0}")]
@@ -48,8 +48,8 @@ pub(crate) enum BadStatus {
 }
 
 impl Status {
-    /// Checks what came from the wire for `fid`.
-    pub(crate) fn check(fid: Fid, wire: &FetchStatus) -> Result<Self, BadStatus> {
+    /// Checks what came from the wire for a vnode.
+    pub(crate) fn check(vnode: VnodeId, wire: &FetchStatus) -> Result<Self, BadStatus> {
         if wire.interface_version != 1 {
             return Err(BadStatus::Version(wire.interface_version));
         }
@@ -65,7 +65,7 @@ impl Status {
         if wire.parent_vnode == 0 || wire.parent_unique == 0 {
             return Err(BadStatus::Parent);
         }
-        if (kind == Kind::Directory) != fid.vnode.is_directory() {
+        if (kind == Kind::Directory) != vnode.is_directory() {
             return Err(BadStatus::Parity);
         }
         let size = wire.length();

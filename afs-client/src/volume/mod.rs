@@ -1,9 +1,11 @@
 //! Volumes: which copy a path leads to, and where it is.
 
 mod kind;
+mod sites;
 mod volumes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -13,6 +15,7 @@ pub use volumes::Volumes;
 
 use crate::cell::Cell;
 use crate::clock;
+use crate::events::Misfit;
 use crate::server::{Aim, Server, ServerId};
 use crate::types::{Fid, Uniquifier, VnodeId, VolumeId};
 use crate::vnode::promise::Breaks;
@@ -28,24 +31,65 @@ pub struct Volume {
     pub name: String,
     /// Which copy it is.
     pub kind: VolumeKind,
-    servers: RwLock<Vec<Arc<Server>>>,
-    /// Replicas that had another release than the one that was being read, and until when they are left alone.
-    left_alone: Mutex<Vec<(ServerId, Instant)>>,
+    places: RwLock<Places>,
+    /// Replicas that are no good for it now.
+    left_alone: Mutex<Vec<LeftAlone>>,
     /// Breaks of the whole volume.
     pub(crate) breaks: Breaks,
+    /// It may have been released: who has it is to be asked again.
+    sites_doubted: AtomicBool,
+}
+
+/// A replica that is asked only if there is no other one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftAlone {
+    server: ServerId,
+    pub(crate) until: Instant,
+    pub(crate) misfit: Misfit,
+    /// What exactly was wrong.
+    pub(crate) why: Arc<str>,
+}
+
+/// The servers that have a volume, by the rule of [`sites`].
+#[derive(Debug)]
+struct Places {
+    used: Vec<Arc<Server>>,
+    reserve: Vec<Arc<Server>>,
+    is_released: bool,
 }
 
 impl Volume {
-    fn new(cell: Arc<Cell>, id: VolumeId, name: String, kind: VolumeKind, servers: Vec<Arc<Server>>) -> Self {
+    fn new(cell: Arc<Cell>, id: VolumeId, name: String, kind: VolumeKind, places: Places) -> Self {
         Self {
             cell,
             id,
             name,
             kind,
-            servers: RwLock::new(servers),
+            places: RwLock::new(places),
             left_alone: Mutex::default(),
             breaks: Breaks::default(),
+            sites_doubted: AtomicBool::new(false),
         }
+    }
+
+    /// Has it asked again, in a while, who has a read-only copy.
+    pub(crate) fn doubt_sites(&self) {
+        self.sites_doubted
+            .store(self.kind.is_read_only(), Ordering::Release);
+    }
+
+    /// These have it from now on. If that is because another release is used, what those have promised that are left says
+    /// nothing any more; true then.
+    fn move_to(&self, places: Places) -> bool {
+        let mut known = self.places.write();
+        let is_used = |server: &Server| places.used.iter().any(|used| used.id() == server.id());
+        let turned = places.is_released && !known.used.iter().all(|server| is_used(server));
+        *known = places;
+        drop(known);
+        if turned {
+            self.breaks.bump();
+        }
+        turned
     }
 
     /// Its root directory.
@@ -59,24 +103,33 @@ impl Volume {
         }
     }
 
-    /// The servers that have it.
+    /// The servers that have it, all of them the same release.
     #[must_use]
     pub fn servers(&self) -> Vec<Arc<Server>> {
-        self.servers.read().clone()
+        self.places.read().used.clone()
+    }
+
+    /// Those that have another release, while it is being released: for when none of the others answers.
+    pub(crate) fn reserve(&self) -> Vec<Arc<Server>> {
+        self.places.read().reserve.clone()
+    }
+
+    /// Is this one of the reserve? What it says holds for the moment: nobody is told when the others are back.
+    pub(crate) fn is_reserve(&self, server: &Server) -> bool {
+        let places = self.places.read();
+        places.reserve.iter().any(|reserve| reserve.id() == server.id())
     }
 
     /// Has more than one server it?
     pub(crate) fn is_replicated(&self) -> bool {
-        self.servers.read().len() > 1
+        self.places.read().used.len() > 1
     }
 
     /// How much of its files is fetched ahead of a reader: what all its servers together can make use of.
     pub(crate) fn aim(&self) -> Aim {
-        let servers = self.servers.read();
-        let aims = servers
-            .iter()
-            .filter(|server| server.is_up())
-            .map(|server| server.aim());
+        let places = self.places.read();
+        let used = places.used.iter();
+        let aims = used.filter(|server| server.is_up()).map(|server| server.aim());
         aims.reduce(|one, other| Aim {
             window: one.window + other.window,
             unit: one.unit.max(other.unit),
@@ -101,25 +154,45 @@ impl Volume {
                         && pace < best / SLOWER_MAX
                         && bytes > pace / PIECES_A_SECOND
                         && !server.is_due(now);
-                    (is_slow, server.load(bytes))
+                    (is_slow || server.fails_often(now), server.load(bytes))
                 });
-                (self.is_left_alone(server, now), load, server.rank())
+                (self.is_left_alone(server, now), load, server.rank(now))
             });
         }
         servers
     }
 
-    /// This server has another release than the one that is being read.
-    pub(crate) fn leave_alone(&self, server: &Server, now: Instant) {
+    /// This server is no good for it for a while.
+    pub(crate) fn leave_alone(
+        &self,
+        server: &Server,
+        misfit: Misfit,
+        why: impl Into<Arc<str>>,
+        now: Instant,
+    ) {
         let mut left = self.left_alone.lock();
-        left.retain(|(id, until)| *id != server.id() && *until > now);
-        left.push((server.id(), now + LEFT_ALONE));
+        left.retain(|one| one.server != server.id() && one.until > now);
+        left.push(LeftAlone {
+            server: server.id(),
+            until: now + LEFT_ALONE,
+            misfit,
+            why: why.into(),
+        });
     }
 
-    /// Has it had another release of late?
+    /// Why a server is left alone, if it is.
+    pub(crate) fn left_alone(&self, server: &Server, now: Instant) -> Option<LeftAlone> {
+        let left = self.left_alone.lock();
+        let mut of_server = left
+            .iter()
+            .filter(|one| one.server == server.id() && one.until > now);
+        of_server.next().cloned()
+    }
+
     pub(crate) fn is_left_alone(&self, server: &Server, now: Instant) -> bool {
         let left = self.left_alone.lock();
-        left.iter().any(|(id, until)| *id == server.id() && *until > now)
+        left.iter()
+            .any(|one| one.server == server.id() && one.until > now)
     }
 }
 
@@ -127,5 +200,5 @@ impl Volume {
 const SLOWER_MAX: u64 = 4;
 /// If it sends fewer pieces than this in a second.
 const PIECES_A_SECOND: u64 = 10;
-/// A release takes a while from the first of the replicas to the last.
+/// A release takes a while from the first of the replicas to the last, and who mends a server too.
 const LEFT_ALONE: Duration = Duration::from_secs(30);

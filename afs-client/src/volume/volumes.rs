@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -11,7 +12,8 @@ use rxrpc::net::Endpoint;
 use rxrpc::security::Security;
 use tracing::Instrument as _;
 
-use super::{Parent, Volume, VolumeKind, choose};
+use super::sites::{self, Site};
+use super::{Parent, Places, Volume, VolumeKind, choose};
 use crate::cell::Cell;
 use crate::clock;
 use crate::database::Database;
@@ -129,17 +131,11 @@ impl Volumes {
         if let Some(volume) = self.get(cell.id, id) {
             return Ok(volume);
         }
-        let servers = self.servers_of(cell, &entry, kind, deadline).await?;
+        let places = self.places_of(cell, &entry, kind, deadline).await?;
         let mut by_id = self.by_id.write();
-        let volume = by_id.entry((cell.id, id)).or_insert_with(|| {
-            Arc::new(Volume::new(
-                Arc::clone(cell),
-                id,
-                entry.name.text(),
-                kind,
-                servers,
-            ))
-        });
+        let volume = by_id
+            .entry((cell.id, id))
+            .or_insert_with(|| Arc::new(Volume::new(Arc::clone(cell), id, entry.name.text(), kind, places)));
         Ok(Arc::clone(volume))
     }
 
@@ -171,23 +167,43 @@ impl Volumes {
         }
     }
 
-    /// Asks again where a volume is.
+    /// Asks again where a volume is. Gives whether another release of it is used from now on.
     ///
     /// # Errors
     ///
     /// As those of [`enter`](Self::enter).
-    pub async fn relocate(&self, volume: &Volume, deadline: Instant) -> Result<(), Error> {
+    pub async fn relocate(&self, volume: &Volume, deadline: Instant) -> Result<bool, Error> {
         for ((cell, _), (entry, learnt)) in self.entries.lock().iter_mut() {
             if *cell == volume.cell.id && entry.ids.contains(&volume.id.0) {
                 *learnt = None;
             }
         }
         let entry = self.entry(&volume.cell, &volume.id.to_string(), deadline).await?;
-        let servers = self
-            .servers_of(&volume.cell, &entry, volume.kind, deadline)
+        let places = self
+            .places_of(&volume.cell, &entry, volume.kind, deadline)
             .await?;
-        *volume.servers.write() = servers;
-        Ok(())
+        Ok(volume.move_to(places))
+    }
+
+    /// Asks again where the volumes are that were being released when that was asked last, or may have been since. Gives those
+    /// of which another release is used from now on.
+    pub(crate) async fn relocate_released(&self, patience: Duration) -> Vec<Arc<Volume>> {
+        let mut turned = Vec::new();
+        for volume in self.all() {
+            let doubted = volume.sites_doubted.swap(false, Ordering::AcqRel);
+            if !doubted && !volume.places.read().is_released {
+                continue;
+            }
+            match self.relocate(&volume, clock::now() + patience).await {
+                Ok(true) => turned.push(volume),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(volume = %volume.id, %error, "it is not known where it is now");
+                    volume.doubt_sites();
+                }
+            }
+        }
+        turned
     }
 
     async fn entry(
@@ -257,44 +273,46 @@ impl Volumes {
         database.ask(request, deadline).await
     }
 
-    async fn servers_of(
+    /// The servers that have a copy.
+    async fn places_of(
         &self,
         cell: &Arc<Cell>,
         entry: &VolumeEntry,
         kind: VolumeKind,
         deadline: Instant,
-    ) -> Result<Vec<Arc<Server>>, Error> {
-        let wanted = match kind {
-            VolumeKind::ReadOnly => HAS_READ_ONLY,
-            // The backup copy lies beside the read-write volume.
-            VolumeKind::ReadWrite | VolumeKind::Backup => HAS_READ_WRITE,
+    ) -> Result<Places, Error> {
+        let sites = sites::of(entry, kind);
+        let places = Places {
+            used: self.servers_at(cell, &sites.used, deadline).await?,
+            reserve: self.servers_at(cell, &sites.reserve, deadline).await?,
+            is_released: sites.is_released,
         };
-        let count = usize::try_from(entry.servers).unwrap_or(0);
-        let listed = entry
-            .uuids
-            .iter()
-            .zip(&entry.uniques)
-            .zip(&entry.server_flags)
-            .take(count);
-        let mut servers = Vec::new();
-        for ((uuid, unique), flags) in listed {
-            if flags & wanted == 0 || flags & DO_NOT_USE != 0 {
-                continue;
-            }
-            if flags & IS_UUID == 0 {
-                let address = Ipv4Addr::from_bits(uuid.time_low());
-                servers.push(self.servers.place(ServerId::Address(address), None, &[address]));
-            } else {
-                servers.extend(self.server(cell, *uuid, unique.cast_signed(), deadline).await?);
-            }
-        }
-        if servers.is_empty() {
+        if places.used.is_empty() && places.reserve.is_empty() {
             let why = format!(
                 "no server has the {kind} copy of volume {} of cell {}",
                 entry.name.text(),
                 cell.name
             );
             return Err(Error::new(Errno::NODEV, why));
+        }
+        Ok(places)
+    }
+
+    async fn servers_at(
+        &self,
+        cell: &Arc<Cell>,
+        sites: &[Site],
+        deadline: Instant,
+    ) -> Result<Vec<Arc<Server>>, Error> {
+        let mut servers = Vec::new();
+        for site in sites {
+            if site.is_uuid() {
+                let unique = site.unique.cast_signed();
+                servers.extend(self.server(cell, site.uuid, unique, deadline).await?);
+            } else {
+                let address = Ipv4Addr::from_bits(site.uuid.time_low());
+                servers.push(self.servers.place(ServerId::Address(address), None, &[address]));
+            }
         }
         Ok(servers)
     }
@@ -359,10 +377,5 @@ fn kind_of(entry: &VolumeEntry, id: VolumeId) -> Option<VolumeKind> {
 const ENTRY_LIFE: Duration = Duration::from_mins(10);
 const ENTRIES_MAX: usize = 10_000;
 const SERVERS_MAX: u32 = 13;
-// OpenAFS vlserver.h, VLSF_*.
-const HAS_READ_ONLY: u32 = 0x02;
-const HAS_READ_WRITE: u32 = 0x04;
-const IS_UUID: u32 = 0x10;
-const DO_NOT_USE: u32 = 0x20;
 /// OpenAFS vldbint.xg, VLADDR_UUID.
 const BY_UUID: u32 = 4;

@@ -185,7 +185,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Calls made once more",
-                    description: "By what had become of the first try; failovers went to another address.",
+                    description: "By what had become of the first try; failovers went to another address. A replica that is left alone made no sense, or has another release.",
                     look: Lines,
                     unit: Unit::Rate,
                     queries: &[
@@ -196,6 +196,10 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                         Query {
                             query: r"sum(rate(afs_failovers_total{@}[$__rate_interval]))",
                             legend: "to another address",
+                        },
+                        Query {
+                            query: r"sum by (reason) (rate(afs_replicas_left_alone_total{@}[$__rate_interval]))",
+                            legend: "a replica left alone: {{reason}}",
                         },
                     ],
                 },

@@ -1,5 +1,6 @@
 //! Open files.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use afs_client::error::Error;
@@ -15,6 +16,11 @@ use super::change::Change;
 use super::reply::{Answer, Asked, errno_of};
 use super::{Adapter, Limit, Shared, convert};
 use crate::telemetry::metrics::Replay;
+
+thread_local! {
+    /// What is answered at once passes through here, so that no memory is made and cleared for each answer.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 impl Adapter {
     pub(super) fn do_open(&self, asked: Asked<ReplyOpen>, node: INodeNo, flags: fuser::OpenFlags) {
@@ -101,18 +107,20 @@ impl Adapter {
             return;
         };
         let handle = HandleId(handle.0);
-        match asked.fs().read_cached(handle, offset, size) {
-            Some(Ok(data)) => asked.ok(|reply| reply.data(&data)),
-            Some(Err(error)) => asked.fail(errno_of(&error)),
-            None => {
-                let fs = asked.fs().clone();
-                let work = async move { fs.read(handle, offset, size).await };
-                self.shared
-                    .wait(Limit::Deadline, asked, work, |_, asked, data: Bytes| {
-                        asked.ok(|reply| reply.data(&data));
-                    });
-            }
-        }
+        BUFFER.with_borrow_mut(
+            |buffer| match asked.fs().read_cached(handle, offset, size, buffer) {
+                Some(Ok(())) => asked.ok(|reply| reply.data(buffer)),
+                Some(Err(error)) => asked.fail(errno_of(&error)),
+                None => {
+                    let fs = asked.fs().clone();
+                    let work = async move { fs.read(handle, offset, size).await };
+                    self.shared
+                        .wait(Limit::Deadline, asked, work, |_, asked, data: Bytes| {
+                            asked.ok(|reply| reply.data(&data));
+                        });
+                }
+            },
+        );
     }
 
     pub(super) fn do_write(&self, asked: Asked<ReplyWrite>, handle: FileHandle, offset: u64, data: &[u8]) {

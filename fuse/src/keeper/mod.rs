@@ -28,6 +28,7 @@ use crate::failure::{Failure, Kind};
 use crate::kept::Log;
 use crate::mount::{FS_TYPE, check_fuse, check_mount_point, lexical, mounted_at, unmount};
 use crate::process::is_zombie;
+use crate::read_ahead;
 use crate::session::{Options, mount_direct, refused};
 use crate::telemetry::http;
 use crate::telemetry::keeper::{Came, KeeperMetrics};
@@ -274,6 +275,9 @@ impl Keeping {
             Event::Said(peer, Message::Keep(place), Some(held)) => self.keep(peer, place, held),
             Event::Said(peer, Message::Serving, _) => {
                 tracing::info!(server = peer.number, "the mount answers");
+                if let Some(mounted) = &self.held {
+                    read_ahead::widen(&mounted.place.at);
+                }
             }
             Event::Said(peer, Message::Hopeless(why), _) if self.serves(peer.number) => {
                 self.serving = None;

@@ -95,6 +95,21 @@ pub struct ServerStatus {
     pub promised: bool,
     /// Its addresses.
     pub addresses: Vec<AddressStatus>,
+    /// The share of the calls to it that have failed of late, of 1.
+    pub failing: f64,
+    /// Why others are asked in its place for a while.
+    pub left_alone: Option<LeftAlone>,
+}
+
+/// Why a replica is left alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// The volume that it is no good for.
+    pub volume: String,
+    /// What was wrong.
+    pub reason: String,
+    /// For how long still.
+    pub left_seconds: f64,
 }
 
 /// An address of a server.
@@ -265,6 +280,12 @@ impl RoundTrips {
             down_seconds: server.down_for.map(|time| time.as_secs_f64()),
             promised: server.promised,
             addresses: addresses.collect(),
+            failing: server.failing,
+            left_alone: server.left_alone.as_ref().map(|left| LeftAlone {
+                volume: left.volume.clone(),
+                reason: left.why.to_string(),
+                left_seconds: left.left.as_secs_f64(),
+            }),
         }
     }
 }
@@ -390,6 +411,13 @@ impl fmt::Display for ServerStatus {
         if self.promised {
             write!(f, ", will tell of changes")?;
         }
+        if self.failing >= FAILING_SHOWN {
+            write!(f, ", fails {:.0} % of calls", self.failing * 100.0)?;
+        }
+        if let Some(left) = &self.left_alone {
+            let time = seconds(left.left_seconds);
+            write!(f, ", LEFT ALONE for {time}: {} ({})", left.reason, left.volume)?;
+        }
         Ok(())
     }
 }
@@ -457,6 +485,8 @@ fn listed(addresses: &[SocketAddrV4]) -> String {
     addresses.join(" ")
 }
 
+/// Less is an accident that is long over.
+const FAILING_SHOWN: f64 = 0.01;
 /// What is listed of more.
 const SERVERS_SHOWN: usize = 256;
 const VOLUMES_SHOWN: usize = 256;

@@ -213,6 +213,10 @@ families! {
         "Calls that were made once more, by what had become of the first.";
     failovers: Counter, "afs_failovers_total", ["service", "reason"], Stable,
         "How many of the calls that were made once more went to another address.";
+    avoided: Gauge, "afs_servers_avoided", ["cell", "reason"], Stable,
+        "File servers that others are preferred to now: too many calls to them fail (failing), what they say makes no sense (nonsense), they have another release of a volume (release).";
+    left_alone: Counter, "afs_replicas_left_alone_total", ["reason"], Stable,
+        "Times that a replica was left alone for half a minute, because what it said makes no sense, or because it has another release.";
     vldb_lookups: Counter, "afs_vldb_lookups_total", ["outcome"], Stable,
         "Questions where a volume is: known (hit), asked (miss), asked again (stale), no such volume (negative).";
     breaks_received: Counter, "afs_callback_breaks_received_total", ["scope"], Stable,

@@ -84,12 +84,11 @@ async fn answer(server: Arc<Server>, call: &mut ServiceCall) -> Result<(), Abort
             let around = Around::new(&one, &plan, Some(args.fid));
             around.at(Moment::Before).await?;
             let mut pace = Pace::of(&plan);
-            let reply = store(&one, &args, request, &mut pace).await?;
+            let reply = store(&around, &args, request, &mut pace).await?;
             if plan.is_done_twice() {
                 // What comes of it is not what is said.
                 let _ = one.store_again(&args);
-                let owed = std::mem::take(&mut *one.owed.lock());
-                server.deliver(owed).await;
+                around.deliver().await;
             }
             around.at(Moment::Between).await?;
             around.reply(call, &[encoded(&reply)]).await
@@ -121,8 +120,7 @@ async fn answer(server: Arc<Server>, call: &mut ServiceCall) -> Result<(), Abort
                 // What comes of it is not what is said.
                 let _ = one.dispatch(peer, opcode, &arguments);
             }
-            let owed = std::mem::take(&mut *one.owed.lock());
-            server.deliver(owed).await;
+            around.deliver().await;
             around.at(Moment::Between).await?;
             around.reply(call, &[reply.into()]).await
         }
@@ -131,26 +129,25 @@ async fn answer(server: Arc<Server>, call: &mut ServiceCall) -> Result<(), Abort
 
 /// Stores file data: breaks first, then the data.
 async fn store(
-    one: &OneCall,
+    around: &Around<'_>,
     args: &StoreDataArgs,
     mut request: Request<'_>,
     pace: &mut Pace,
 ) -> Result<afs_client::rpc::fs::StoreDataReply, AbortCode> {
+    let one = around.one;
     let server = &one.server;
     let refused = |refusal: Refusal| refusal.code(one.unified);
     let order = server.order_of_stores(args.fid.into());
     let _turn = order.lock().await;
     let mut store = one.begin_store(args)?;
-    let owed = std::mem::take(&mut *one.owed.lock());
-    server.deliver(owed).await;
+    around.deliver().await;
     while let Some(data) = request.data().await? {
         store.write(&data, &server.common.spill).map_err(refused)?;
         pace.moved().await;
     }
     store.complete(&server.common.spill).map_err(refused)?;
     let reply = one.finish_store(args.fid, store)?;
-    let owed = std::mem::take(&mut *one.owed.lock());
-    server.deliver(owed).await;
+    around.deliver().await;
     Ok(reply)
 }
 
@@ -221,6 +218,16 @@ struct Around<'a> {
 impl<'a> Around<'a> {
     const fn new(one: &'a OneCall, plan: &'a Plan, fid: Option<AfsFid>) -> Self {
         Self { one, plan, fid }
+    }
+
+    /// Delivers the breaks that are owed by now, unless they are to be lost.
+    async fn deliver(&self) {
+        let server = &self.one.server;
+        let owed = std::mem::take(&mut *self.one.owed.lock());
+        match self.plan.unheard() {
+            Some(memory) => server.lose(owed, memory),
+            None => server.deliver(owed).await,
+        }
     }
 
     /// Does what is due at this moment, in the order of the rules.

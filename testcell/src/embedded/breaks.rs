@@ -15,6 +15,7 @@ use rxrpc::net::Target;
 use rxrpc::proto::{AbortCode, CallLimits, Epoch, ServiceId, abort_codes};
 use tokio::task::JoinSet;
 
+use super::faults::Memory;
 use super::hosts::{Delayed, Host, HostId, Introduction};
 use super::promises::FileId;
 use super::server::Server;
@@ -131,6 +132,17 @@ impl Server {
         if !owed.is_empty() {
             // It fails with the runtime only.
             let _ = tokio::spawn(Arc::clone(self).tell_all(owed)).await;
+        }
+    }
+
+    /// What is owed does not arrive.
+    pub(crate) fn lose(&self, owed: Owed, memory: Memory) {
+        let mut state = self.state.lock();
+        for (id, file) in owed {
+            match memory {
+                Memory::Kept => state.hosts.missed(id, [file]),
+                Memory::Lost => state.hosts.missed_all(id),
+            }
         }
     }
 

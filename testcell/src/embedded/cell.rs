@@ -215,6 +215,7 @@ impl Cell {
             ids,
             server: server - 1,
             replicas: Vec::new(),
+            ahead: Vec::new(),
             backup: false,
         };
         sites.insert(name.to_owned(), site);
@@ -360,6 +361,26 @@ impl Cell {
     ///
     /// There is no such volume or server.
     pub async fn release(&self, name: &str, servers: &[usize]) -> Result<(), CellError> {
+        self.install_replicas(name, servers).await?;
+        if let Some(site) = self.location.sites.lock().get_mut(name) {
+            site.ahead.clear();
+        }
+        Ok(())
+    }
+
+    /// Begins a release: these servers have the new copy, and the database says so; [`release`](Self::release) ends it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such volume or server.
+    pub async fn begin_release(&self, name: &str, servers: &[usize]) -> Result<(), CellError> {
+        if let Some(site) = self.location.sites.lock().get_mut(name) {
+            site.ahead.extend(servers.iter().map(|number| number - 1));
+        }
+        self.install_replicas(name, servers).await
+    }
+
+    async fn install_replicas(&self, name: &str, servers: &[usize]) -> Result<(), CellError> {
         let (_, copy) = self.copied(name, VolumeKind::ReadOnly)?;
         let id = copy.id;
         for number in servers {
@@ -455,6 +476,11 @@ impl Cell {
     /// Promises that a server has made and that stand.
     pub fn promises(&self, server: usize) -> Result<usize, CellError> {
         Ok(self.server(server)?.state.lock().promises.len())
+    }
+
+    /// Has a client missed something that a server had to tell it?
+    pub fn has_missed(&self, server: usize, client: SocketAddrV4) -> Result<bool, CellError> {
+        Ok(self.server(server)?.state.lock().hosts.is_down(client))
     }
 
     /// Clients that a server knows.

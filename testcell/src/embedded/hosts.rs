@@ -127,6 +127,19 @@ impl Hosts {
         }
     }
 
+    /// It has missed something, and nobody remembers what.
+    pub(crate) fn missed_all(&mut self, id: HostId) {
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.down = Some(Delayed::All);
+        }
+    }
+
+    /// Is there a host at this address that has to be told something?
+    pub(crate) fn is_down(&self, address: SocketAddrV4) -> bool {
+        let host = self.by_address.get(&address).and_then(|id| self.hosts.get(id));
+        host.is_some_and(|host| host.down.is_some())
+    }
+
     /// It answers again and was told what it missed.
     pub(crate) fn caught_up(&mut self, id: HostId) {
         if let Some(host) = self.hosts.get_mut(&id) {

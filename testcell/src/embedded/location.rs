@@ -22,6 +22,8 @@ pub(crate) struct Site {
     pub(crate) server: usize,
     /// Who has a read-only copy.
     pub(crate) replicas: Vec<usize>,
+    /// Which of them have a release already that the others have not.
+    pub(crate) ahead: Vec<usize>,
     pub(crate) backup: bool,
 }
 
@@ -63,8 +65,10 @@ impl Location {
                 | if site.backup { BACKUP_EXISTS } else { 0 },
             ..VolumeEntry::default()
         };
-        let copies = std::iter::once((site.server, HAS_RW))
-            .chain(site.replicas.iter().map(|server| (*server, HAS_RO)));
+        let copies = std::iter::once((site.server, HAS_RW)).chain(site.replicas.iter().map(|server| {
+            let ahead = if site.ahead.contains(server) { NEW_RO } else { 0 };
+            (*server, HAS_RO | ahead)
+        }));
         let slots = entry
             .uuids
             .iter_mut()
@@ -122,6 +126,7 @@ const RW_EXISTS: u32 = 0x1000;
 const RO_EXISTS: u32 = 0x2000;
 const BACKUP_EXISTS: u32 = 0x4000;
 const HAS_RO: u32 = 0x02;
+const NEW_RO: u32 = 0x01;
 const HAS_RW: u32 = 0x04;
 const IS_UUID: u32 = 0x10;
 
@@ -139,6 +144,7 @@ mod tests {
             ids: [7, 8, 9].map(VolumeId),
             server: 0,
             replicas: vec![0, 1],
+            ahead: Vec::new(),
             backup: false,
         };
         let location = Location {

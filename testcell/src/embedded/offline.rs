@@ -61,6 +61,7 @@ impl Offline {
             ids: [first, first + 1, first + 2].map(VolumeId),
             server: 0,
             replicas: vec![0],
+            ahead: Vec::new(),
             backup: false,
         };
         let sites = [("work", site(WORK)), ("ro", site(COPIED))];

@@ -156,8 +156,12 @@ impl OneCall {
 impl Held<'_> {
     fn status(&self, at: At) -> Result<FetchStatus, Refusal> {
         let mut status = self.volume.status(at, &self.call.caller, self.now)?;
-        if self.call.lie == Some(Lie::DataVersion) {
-            status.version_low = status.version_low.wrapping_add(LIE_VERSIONS);
+        match self.call.lie {
+            Some(Lie::DataVersion) => {
+                status.version_low = status.version_low.wrapping_add(LIE_VERSIONS);
+            }
+            Some(Lie::Status) => status.file_type = LIE_TYPE,
+            _ => {}
         }
         Ok(status)
     }
@@ -525,5 +529,7 @@ fn failed(code: AbortCode) -> FetchStatus {
 
 /// Error translation, files of 64 bits, locks with WRITE.
 const CAPABILITIES: u32 = 7;
+/// The type of a status that is none.
+const LIE_TYPE: u32 = 9;
 /// How far a false data version is off.
 const LIE_VERSIONS: u32 = 1_000;

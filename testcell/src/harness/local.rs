@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use afs_client::rpc::fs::{FETCH_DATA, FETCH_DATA_NAME, PROCEDURES, STORE_DATA, STORE_DATA_NAME};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -133,15 +134,22 @@ impl LocalCell {
         Ok(())
     }
 
+    /// How often each procedure of file server 1 was called.
+    pub fn all_calls(&self) -> BTreeMap<&'static str, u64> {
+        let data = [(FETCH_DATA, FETCH_DATA_NAME), (STORE_DATA, STORE_DATA_NAME)];
+        let all = PROCEDURES.iter().copied().chain(data);
+        all.map(|(opcode, name)| (name, self.cell.calls(1, opcode).unwrap_or(0)))
+            .collect()
+    }
+
     /// How often a procedure of file server 1 was called.
     ///
     /// # Panics
     /// If there is no such procedure.
     pub fn calls(&self, procedure: &str) -> u64 {
-        let mut known = afs_client::rpc::fs::PROCEDURES.iter();
-        let found = known.find(|(_, name)| *name == procedure);
-        let (opcode, _) = found.unwrap_or_else(|| panic!("{procedure} is no procedure"));
-        self.cell.calls(1, *opcode).unwrap_or(0)
+        let all = self.all_calls();
+        *all.get(procedure)
+            .unwrap_or_else(|| panic!("{procedure} is no procedure"))
     }
 
     /// The address that client K has.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use testcell::embedded::faults::{Action, Calls, Hook, Memory, Moment, Rule, When};
 use tokio::sync::Semaphore;
 
-use super::client::{Client, cell, errno, run};
+use super::client::{Client, cell, cell_with, errno, run, settings};
 
 const FILE: &str = "lab.example/work/file";
 
@@ -158,6 +158,105 @@ fn a_break_between_the_data_and_the_end_of_a_fetch_is_not_lost() {
             cell.shutdown().await;
         });
     }
+}
+
+/// While one site after the other gets a release, a client sees the old one until half of them have the new, and then only that.
+#[test]
+fn a_release_is_never_seen_mixed() {
+    run(async {
+        const HELLO: &str = "lab.example/ro/hello";
+        let settings = settings(3);
+        let addresses = settings.addresses.clone();
+        let cell = cell_with(settings).await;
+        let client = Client::new(&cell).await;
+        let old = client.read(HELLO).await.unwrap();
+        let sites = || {
+            let volumes = client.fs.volumes().into_iter();
+            let mut found = volumes.filter(|volume| volume.name == "ro.data");
+            found.next().unwrap().servers
+        };
+        let used = || sites().len();
+        assert_eq!(used(), 3);
+        // Who has promised to tell tells; from the others nothing is read.
+        let promised = sites().into_iter().find(|server| server.promised).unwrap();
+        let first = addresses
+            .iter()
+            .position(|address| Some(*address) == promised.peer.map(|peer| *peer.ip()));
+        let first = first.unwrap() + 1;
+        let second = first % 3 + 1;
+        cell.write("ro.data", "hello", b"hello again\n").await.unwrap();
+        cell.begin_release("ro.data", &[first]).await.unwrap();
+        while used() != 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(client.read(HELLO).await.unwrap(), old);
+        cell.begin_release("ro.data", &[second]).await.unwrap();
+        while client.read(HELLO).await.unwrap() == old {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(used(), 2);
+        for _ in 0..5 {
+            assert_eq!(client.read(HELLO).await.unwrap(), b"hello again\n"[..]);
+        }
+        // Somebody who comes in the middle of it sees the same.
+        let other = Client::new(&cell).await;
+        assert_eq!(other.read(HELLO).await.unwrap(), b"hello again\n"[..]);
+        cell.release("ro.data", &[1, 2, 3]).await.unwrap();
+        while used() != 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for client in [client, other] {
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
+}
+
+/// While no site of the release in use answers, what the others have is better than an error, and holds for the moment only.
+#[test]
+fn the_other_sites_of_a_release_are_the_last_resort() {
+    run(async {
+        const HELLO: &str = "lab.example/ro/hello";
+        const RUN: &str = "lab.example/ro/run";
+        let settings = settings(3);
+        let addresses = settings.addresses.clone();
+        let cell = cell_with(settings).await;
+        let old = cell.read("ro.data", "hello").unwrap();
+        for name in ["hello", "run"] {
+            cell.write("ro.data", name, b"new").await.unwrap();
+        }
+        cell.begin_release("ro.data", &[1, 2]).await.unwrap();
+        let client = Client::new(&cell).await;
+        assert_eq!(client.read(HELLO).await.unwrap(), b"new"[..]);
+        let volumes = client.fs.volumes();
+        let volume = volumes.iter().find(|volume| volume.name == "ro.data").unwrap();
+        let promised = volume.servers.iter().find(|server| server.promised).unwrap();
+        let first = addresses
+            .iter()
+            .position(|address| Some(*address) == promised.peer.map(|peer| *peer.ip()));
+        let first = first.unwrap() + 1;
+        for new in [1, 2] {
+            cell.stop(new).await.unwrap();
+        }
+        // What was promised stands; what is asked for is old, and nothing of it is promised.
+        assert_eq!(client.read(HELLO).await.unwrap(), b"new"[..]);
+        let stranger = Client::new(&cell).await;
+        assert_eq!(stranger.read(HELLO).await.unwrap(), old);
+        let fid = stranger.fid(HELLO).await.unwrap();
+        assert!(stranger.fs.inspect(fid, true).unwrap().promise.is_none());
+        assert!(client.read(RUN).await.is_ok());
+        // As soon as one of the others is heard of, it is asked.
+        cell.restart(first, Memory::Kept).await.unwrap();
+        cell.begin_release("ro.data", &[first]).await.unwrap();
+        while client.read(RUN).await.unwrap() != b"new"[..] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(client.read(HELLO).await.unwrap(), b"new"[..]);
+        for client in [client, stranger] {
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
 }
 
 #[test]

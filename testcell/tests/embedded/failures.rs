@@ -201,6 +201,49 @@ fn a_server_that_contradicts_itself_is_asked_again() {
     });
 }
 
+/// A status that is none is an error once. Nothing is believed of it, nor what was known before: the change that it came with
+/// may have been made, and no break tells of that.
+#[test]
+fn a_status_that_is_none_harms_one_operation() {
+    run(async {
+        let cell = cell(1).await;
+        cell.write("work", "old", b"old").await.unwrap();
+        let lies = |opcode| {
+            cell.faults().clear();
+            cell.faults().add(first(opcode, [Action::Lie(Lie::Status)]));
+        };
+        let fails = Errno::IO.raw_os_error();
+        lies(FetchStatusOf::OPCODE);
+        let client = Client::new(&cell).await;
+        assert_eq!(
+            errno(client.names("lab.example/work").await),
+            fails,
+            "of the root"
+        );
+        assert_eq!(client.names("lab.example/work").await.unwrap(), ["old"]);
+
+        lies(FETCH_DATA);
+        assert_eq!(errno(client.read("lab.example/work/old").await), fails);
+        assert_eq!(client.read("lab.example/work/old").await.unwrap(), b"old"[..]);
+
+        lies(CreateFile::OPCODE);
+        assert_eq!(errno(client.write(FILE, b"new").await), fails);
+        assert_eq!(client.names("lab.example/work").await.unwrap(), ["file", "old"]);
+        lies(STORE_DATA);
+        assert_eq!(errno(client.write(FILE, b"new").await), fails);
+        client.write(FILE, b"newer").await.unwrap();
+        assert_eq!(client.read(FILE).await.unwrap(), b"newer"[..]);
+        assert_eq!(cell.read("work", "file").unwrap(), b"newer");
+
+        lies(RemoveFile::OPCODE);
+        let dir = client.fid("lab.example/work").await.unwrap();
+        assert_eq!(errno(client.fs.unlink(dir, b"old").await), fails);
+        assert_eq!(client.names("lab.example/work").await.unwrap(), ["file"]);
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
 #[test]
 fn a_reply_that_is_lost_leaves_a_truth_that_is_found() {
     run(async {
@@ -324,8 +367,13 @@ fn breaks_at_every_place_of_a_fetch_cost_a_question_and_nothing_else() {
                 cell.write("work", "file", &[&data[..], &[round]].concat())
                     .await
                     .unwrap();
+                let before = client.fs.breaks_received();
                 let read = client.read(FILE).await.unwrap();
                 assert!(read[..200_000] == data && read[200_000] == round, "{moment:?}");
+                // The server has nobody to tell of the next change any more: who has not heard yet may see what is old.
+                while client.fs.breaks_received() == before {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             }
         }
         client.shutdown().await;

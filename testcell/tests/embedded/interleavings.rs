@@ -2,11 +2,15 @@
 //!
 //! The machine: a scenario is some operations of one client, and others that the second client does in the middle of them: at
 //! an exact moment (before anything is done, between deed and reply, after the reply) of an exact call to the server.
-//! Promises are broken in vain, requests done twice and servers restarted at such moments as well (lost replies are for the
-//! storms). Each operation
+//! Promises are broken in vain, requests done twice, servers restarted, replies lost and breaks not heard at such moments as
+//! well. Each operation
 //! has a beginning, an end and an outcome, told by a clock that only counts. Whatever the order was, there must be one that
 //! explains all outcomes, in which nothing comes before what had ended when it began ([`explained`]). So there is no stale
 //! read once a writer has been answered, no update that is lost unseen, nothing that comes back.
+//!
+//! Who has not heard a break is down for the server, and told of it by the answer to their next call; until then what they read
+//! may be old, as with all of AFS, but must have been true once ([`is_invented`]). What is lost with a reply was done, and its
+//! client does not know.
 //!
 //! A file holds a number, twice, and each change writes a number of its own. It writes one half, and then reads the other, which must
 //! be that of the version that the change is based on: so it counts as one step, unless its client has said that somebody else
@@ -46,6 +50,10 @@ enum Event {
     Break,
     Twice,
     Restart(Memory),
+    /// It is done, and the first client does not hear of it.
+    Lost,
+    /// It is done, and the second client does not hear of it.
+    Unheard(Memory),
 }
 
 /// The n-th call of the first client from here on, and when in it.
@@ -70,6 +78,8 @@ struct Scenario {
 enum Came {
     /// The file held this, or was not there.
     Saw(Option<u64>),
+    /// The same, of a client that had not heard a break, and had asked nobody since.
+    SawOld(Option<u64>),
     /// What it saw, and what it wrote.
     Changed(u64, u64),
     /// It wrote, and its client has said that somebody else did too. When it began to be closed; 0: nobody can tell.
@@ -90,6 +100,14 @@ struct Outcome {
     began: u64,
     ended: u64,
     came: Came,
+}
+
+impl Scenario {
+    /// How long its clients wait for a server: what comes of a lost reply shows only then.
+    fn deadline(&self) -> Duration {
+        let is_lost = self.events.iter().any(|at| at.event == Event::Lost);
+        if is_lost { HASTY } else { ORDINARY }
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -125,7 +143,7 @@ fn explained(outcomes: &[Outcome], state: Option<u64>) -> bool {
             Came::Overwrote(to, _) => state.is_some() && is_explained(Some(to)),
             Came::Made => state.is_none() && is_explained(Some(EMPTY)),
             Came::Removed => state.is_some() && is_explained(None),
-            Came::Nothing => is_explained(state),
+            Came::Nothing | Came::SawOld(_) => is_explained(state),
             Came::Maybe(to) => {
                 // It may come true whenever somebody else looks, or never.
                 is_explained(state) || is_explained(to) || {
@@ -149,6 +167,27 @@ fn explained(outcomes: &[Outcome], state: Option<u64>) -> bool {
     })
 }
 
+/// Did a client that may see what is old see what had never been so, or what was written after it had looked?
+fn is_invented(outcomes: &[Outcome]) -> bool {
+    let was = |seen: Option<u64>, by: u64| {
+        seen == Some(1)
+            || outcomes.iter().any(|made| {
+                made.began < by
+                    && match made.came {
+                        Came::Changed(_, to) | Came::Overwrote(to, _) => seen == Some(to),
+                        Came::Maybe(to) => seen == to,
+                        Came::Made => seen == Some(EMPTY),
+                        Came::Removed => seen.is_none(),
+                        Came::Saw(_) | Came::SawOld(_) | Came::Nothing => false,
+                    }
+            })
+    };
+    outcomes.iter().any(|outcome| match outcome.came {
+        Came::SawOld(seen) => !was(seen, outcome.ended),
+        _ => false,
+    })
+}
+
 /// Was something overwritten that had been there when the file began to be closed? Then it had to be seen.
 fn is_careless(outcomes: &[Outcome]) -> bool {
     outcomes
@@ -157,7 +196,7 @@ fn is_careless(outcomes: &[Outcome]) -> bool {
         .any(|(number, outcome)| match outcome.came {
             Came::Overwrote(_, closing) if closing > 0 => {
                 !outcomes.iter().enumerate().any(|(other, made)| {
-                    let is_change = !matches!(made.came, Came::Saw(_) | Came::Nothing);
+                    let is_change = !matches!(made.came, Came::Saw(_) | Came::SawOld(_) | Came::Nothing);
                     other != number && is_change && made.ended > closing
                 })
             }
@@ -184,19 +223,25 @@ struct Play {
     second: tokio::sync::Mutex<()>,
     /// How many things of it have not ended.
     begun: AtomicU64,
-    /// A reply was lost, or a server went away.
+    /// A server went away.
     is_doubtful: std::sync::atomic::AtomicBool,
+    /// How often breaks were not heard.
+    unheard: AtomicU64,
 }
 
 impl Stage {
-    async fn new() -> Self {
+    /// Clients wait for so long for a server.
+    async fn new(deadline: Duration) -> Self {
         // Nobody dies here: on a machine that has much to do a client may be slow to answer a break, and is waited for.
         let cell = cell_with(Settings {
             patience: LIMIT,
             ..settings(1)
         })
         .await;
-        let clients = [Client::new(&cell).await, Client::new(&cell).await];
+        let clients = [
+            Client::with_deadline(&cell, deadline).await,
+            Client::with_deadline(&cell, deadline).await,
+        ];
         let dirs = [
             clients[0].fid(DIR).await.unwrap(),
             clients[1].fid(DIR).await.unwrap(),
@@ -237,9 +282,21 @@ impl Play {
         });
     }
 
+    /// Has a client missed a break and not called the server since? And how often were breaks missed.
+    fn deafness(&self, who: usize) -> (bool, u64) {
+        let (stage, address) = (&self.stage, self.stage.clients[who].fs.local_addr());
+        let missed = stage.cell.has_missed(1, address).unwrap();
+        (missed, self.unheard.load(Ordering::SeqCst))
+    }
+
     async fn come(&self, who: usize, deed: Deed) -> Came {
+        let before = self.deafness(who);
+        let hears = || before == (false, self.unheard.load(Ordering::SeqCst)) && !self.deafness(who).0;
         let done = match deed {
-            Deed::Read => self.look(who).await.map(Came::Saw),
+            Deed::Read => {
+                let saw = self.look(who).await;
+                saw.map(if hears() { Came::Saw } else { Came::SawOld })
+            }
             Deed::Change => return self.change(who).await,
             Deed::Make => self.make(who).await,
             Deed::Remove => self.remove(who).await,
@@ -301,29 +358,38 @@ impl Play {
             let fid = self.find(who).await?.ok_or(Errno::NOENT)?;
             Ok::<_, Error>(fs.open(fid, flags).await?.handle)
         };
+        let heard = self.deafness(who);
         let handle = match begun.await {
             Ok(handle) => handle,
             Err(error) => return self.failed(Deed::Change, &error),
         };
         let half = format!("{to:016}");
-        let changed = async {
-            // From here on it is based on one version, which the other half still shows.
-            fs.write(handle, 0, half.as_bytes()).await?;
-            let before = fs.read(handle, HALF, 100).await?;
-            fs.write(handle, HALF, half.as_bytes()).await?;
-            Ok::<_, Error>(before)
-        };
-        let before = changed.await;
+        // From here on it is based on one version, which the other half still shows.
+        if let Err(error) = fs.write(handle, 0, half.as_bytes()).await {
+            fs.release(handle).await;
+            return self.failed(Deed::Change, &error);
+        }
+        let before = fs.read(handle, HALF, 100).await;
+        if let Err(error) = fs.write(handle, HALF, half.as_bytes()).await {
+            panic!("half of it is written: {error}");
+        }
         let closing = self.now();
         let stored = fs.flush(handle).await;
         fs.release(handle).await;
+        let is_doubtful = self.is_doubtful.load(Ordering::SeqCst);
+        let is_deaf = heard != (false, self.unheard.load(Ordering::SeqCst));
+        let has_conflict = fs.state().kept.conflicts > conflicts;
         match (before, stored) {
             // A call that went down with its server is sent again: whose the versions in between were nobody can tell.
-            (Ok(_), Ok(())) if self.is_doubtful.load(Ordering::SeqCst) => Came::Overwrote(to, 0),
-            (Ok(_), Ok(())) if fs.state().kept.conflicts > conflicts => Came::Overwrote(to, closing),
+            (Ok(_), Ok(())) if is_doubtful => Came::Overwrote(to, 0),
+            // What it is based on was old: that it comes to light with the store is all that can be had.
+            (Ok(_), Ok(())) if has_conflict && is_deaf => Came::Overwrote(to, 0),
+            (Ok(_), Ok(())) if has_conflict => Came::Overwrote(to, closing),
             (Ok(before), Ok(())) => Came::Changed(half_of(&before), to),
-            (Ok(_), Err(error)) if error.errno() != Errno::STALE.raw_os_error() => Came::Maybe(Some(to)),
-            _ => Came::Nothing,
+            // It could not be seen what was there.
+            (Err(_), Ok(())) => Came::Overwrote(to, 0),
+            (_, Err(error)) if error.errno() != Errno::STALE.raw_os_error() => Came::Maybe(Some(to)),
+            (_, Err(_)) => Came::Nothing,
         }
     }
 
@@ -351,6 +417,18 @@ impl Play {
         match at.event {
             Event::Break => vec![Action::Break(at.moment)],
             Event::Twice => vec![Action::Duplicate],
+            Event::Lost => vec![Action::DropReply],
+            Event::Unheard(memory) => {
+                let play = Arc::clone(self);
+                let note = Action::Run(
+                    Moment::Before,
+                    Arc::new(move || {
+                        play.unheard.fetch_add(1, Ordering::SeqCst);
+                        Box::pin(std::future::ready(()))
+                    }),
+                );
+                vec![note, Action::Unheard(memory)]
+            }
             Event::Restart(memory) => {
                 let play = Arc::clone(self);
                 let note = Action::Run(
@@ -412,6 +490,7 @@ async fn play(stage: &Arc<Stage>, scenario: &Scenario) -> Result<(), String> {
         second: tokio::sync::Mutex::default(),
         begun: AtomicU64::new(0),
         is_doubtful: false.into(),
+        unheard: AtomicU64::new(0),
     });
     for who in 0..2 {
         if scenario.warm[who] {
@@ -443,6 +522,9 @@ async fn play(stage: &Arc<Stage>, scenario: &Scenario) -> Result<(), String> {
             play.outcomes
                 .lock()
                 .retain(|outcome| !matches!(outcome.came, Came::Saw(_)));
+        }
+        if play.is_doubtful.load(Ordering::SeqCst) || play.unheard.load(Ordering::SeqCst) > 0 {
+            // Now everybody asks.
             for (who, client) in stage.clients.iter().enumerate() {
                 let own = format!("{DIR}/{}-own-{who}", play.name);
                 while client.write(&own, b"here").await.is_err() {
@@ -476,7 +558,7 @@ async fn play(stage: &Arc<Stage>, scenario: &Scenario) -> Result<(), String> {
     });
     // What a server does twice looks to its client like somebody else.
     let is_twice = scenario.events.iter().any(|at| at.event == Event::Twice);
-    if explained(&outcomes, Some(1)) && (is_twice || !is_careless(&outcomes)) {
+    if explained(&outcomes, Some(1)) && !is_invented(&outcomes) && (is_twice || !is_careless(&outcomes)) {
         Ok(())
     } else {
         outcomes.sort_by_key(|outcome| outcome.began);
@@ -493,6 +575,7 @@ fn scenario(seed: u64) -> Scenario {
         7 => Deed::Make,
         _ => Deed::Remove,
     };
+    let memory = |random: &mut Random| [Memory::Kept, Memory::Lost][random.below(2) as usize];
     let deeds = (0..=random.below(3)).map(|_| deed(&mut random)).collect();
     let count = 1 + random.below(3);
     let events = (0..count)
@@ -500,7 +583,10 @@ fn scenario(seed: u64) -> Scenario {
             let event = match random.below(40) {
                 0..=2 => Event::Break,
                 3 | 4 => Event::Twice,
-                5 => Event::Restart([Memory::Kept, Memory::Lost][random.below(2) as usize]),
+                5 => Event::Restart(memory(&mut random)),
+                // Each costs a deadline.
+                6 if random.below(2) == 0 => Event::Lost,
+                6..=8 => Event::Unheard(memory(&mut random)),
                 _ => Event::Deed(deed(&mut random)),
             };
             // A break that nobody waits for may be under way when the next writer is answered: AFS leaves that open.
@@ -532,7 +618,7 @@ async fn shrunk(mut failing: Scenario) -> Scenario {
         }
         let mut found = None;
         for less in smaller {
-            let stage = Arc::new(Stage::new().await);
+            let stage = Arc::new(Stage::new(less.deadline()).await);
             let fails = play(&stage, &less).await.is_err();
             stage.end().await;
             if fails {
@@ -566,7 +652,7 @@ fn every_order_is_explained() {
             let next = Arc::clone(&next);
             players.spawn(async move {
                 let mut failures = Vec::new();
-                let mut stage = Arc::new(Stage::new().await);
+                let mut stage = Arc::new(Stage::new(ORDINARY).await);
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= last || failures.len() >= SHOWN {
@@ -578,6 +664,10 @@ fn every_order_is_explained() {
                         .events
                         .iter()
                         .any(|at| matches!(at.event, Event::Restart(_)));
+                    if scenario.deadline() != ORDINARY {
+                        stage.end().await;
+                        stage = Arc::new(Stage::new(scenario.deadline()).await);
+                    }
                     if let Err(why) = play(&stage, &scenario).await {
                         let shrunk = if failures.is_empty() {
                             shrunk(scenario).await
@@ -586,11 +676,11 @@ fn every_order_is_explained() {
                         };
                         failures.push(format!("seed {seed}: {why}\n  of {shrunk:?}"));
                         stage.end().await;
-                        stage = Arc::new(Stage::new().await);
-                    } else if is_restarted {
+                        stage = Arc::new(Stage::new(ORDINARY).await);
+                    } else if is_restarted || scenario.deadline() != ORDINARY {
                         // Not everybody knows of it yet.
                         stage.end().await;
-                        stage = Arc::new(Stage::new().await);
+                        stage = Arc::new(Stage::new(ORDINARY).await);
                     }
                 }
             });
@@ -654,6 +744,16 @@ fn a_register_knows_what_is_wrong() {
     for (outcomes, is_right) in cases {
         assert_eq!(explained(outcomes, Some(1)), is_right, "{outcomes:#?}");
     }
+    let deaf = |seen| {
+        let changed = outcome((1, 2), Came::Changed(1, 2));
+        let later = outcome((9, 10), Came::Changed(2, 3));
+        [changed, outcome((3, 4), Came::SawOld(seen)), later]
+    };
+    for (seen, is_right) in [(Some(1), true), (Some(2), true), (Some(3), false), (None, false)] {
+        let outcomes = deaf(seen);
+        assert!(explained(&outcomes, Some(1)));
+        assert_eq!(is_invented(&outcomes), !is_right, "{outcomes:#?}");
+    }
 }
 
 const DIR: &str = "lab.example/work";
@@ -667,3 +767,5 @@ const NONSENSE: u64 = u64::MAX;
 /// Somebody who waits for a call that is held up here waits for so long, and then behind it.
 const BLOCKED: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(60);
+const ORDINARY: Duration = Duration::from_secs(10);
+const HASTY: Duration = Duration::from_millis(300);

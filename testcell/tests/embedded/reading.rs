@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use afs_client::fs::{HandleId, OpenFlags};
+use afs_client::error::vice;
+use afs_client::events::Misfit;
+use afs_client::fs::{HandleId, LeftAloneState, OpenFlags};
 use afs_client::rpc::Procedure as _;
 use afs_client::rpc::fs::{FETCH_DATA, FetchStatusOf};
 use afs_client::types::Fid;
+use rxrpc::proto::AbortCode;
 use testcell::embedded::faults::{Action, Calls, Lie, Moment, Rule, When};
 use testcell::embedded::{Cell, CellError};
 
@@ -32,8 +35,9 @@ impl Client {
 
     /// As the kernel asks: what is here is taken without waiting.
     async fn part(&self, handle: HandleId, offset: u64, len: u32) -> bytes::Bytes {
-        match self.fs.read_cached(handle, offset, len) {
-            Some(read) => read.unwrap(),
+        let mut out = Vec::new();
+        match self.fs.read_cached(handle, offset, len, &mut out) {
+            Some(read) => read.map(|()| out.into()).unwrap(),
             None => self.fs.read(handle, offset, len).await.unwrap(),
         }
     }
@@ -319,19 +323,162 @@ fn another_replica_is_asked_when_the_first_is_slow() {
     });
 }
 
+/// Why replicas of `ro.data` are left alone.
+fn left_alone(client: &Client) -> Vec<LeftAloneState> {
+    let volumes = client.fs.volumes().into_iter();
+    let servers = volumes
+        .filter(|volume| volume.name == "ro.data")
+        .flat_map(|volume| volume.servers);
+    servers.filter_map(|server| server.left_alone).collect()
+}
+
+#[test]
+fn a_replica_with_a_damaged_directory_is_left_alone() {
+    run(async {
+        let cell = cell(2).await;
+        let client = Client::new(&cell).await;
+        let root = client.fid("lab.example/ro").await.unwrap();
+        client.names("lab.example/ro").await.unwrap();
+        let mut calls = vec![0, 0];
+        while calls == [0, 0] {
+            calls = asked_for_status(&cell, &client, root).await;
+        }
+        let first = 1 + calls.iter().position(|calls| *calls > 0).unwrap();
+        cell.faults()
+            .add(fetches(first, When::ALWAYS, Action::Lie(Lie::DirectoryPage)));
+        assert_eq!(client.names("lab.example/ro/dir").await.unwrap().len(), 200);
+        let volumes = client.fs.volumes();
+        let volume = volumes.iter().find(|volume| volume.name == "ro.data").unwrap();
+        let left = volume
+            .servers
+            .iter()
+            .filter_map(|server| server.left_alone.as_ref());
+        let left: Vec<_> = left.collect();
+        assert_eq!(left.len(), 1, "{:?}", volume.servers);
+        assert!(left[0].why.starts_with("directory "), "{left:?}");
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+/// The server that file data comes from, when all are idle; it is known by then how long that takes.
+async fn accustomed(cell: &Cell, client: &Client, files: &[(Fid, String)]) -> usize {
+    for number in 0..40 {
+        // In no order: nothing is to be fetched ahead.
+        let (fid, path) = &files[number * 67 % 200];
+        assert!(!client.read_fid(*fid).await.unwrap().is_empty(), "{path}");
+    }
+    settled(cell).await;
+    let calls = [1, 2].map(|server| cell.calls(server, FETCH_DATA).unwrap());
+    assert!(calls[0].max(calls[1]) >= 20, "{calls:?}");
+    if calls[0] > calls[1] { 1 } else { 2 }
+}
+
+#[test]
+fn data_is_asked_of_another_replica_when_the_first_is_slow_to_begin() {
+    run(async {
+        let cell = cell(2).await;
+        let client = Client::new(&cell).await;
+        let files = small_files(&client).await;
+        let first = accustomed(&cell, &client, &files).await;
+        let before = cell.calls(3 - first, FETCH_DATA).unwrap();
+        let stuck = Action::Delay(Duration::from_secs(60));
+        cell.faults().add(fetches(first, When::nth(1), stuck));
+        let (fid, _) = files[41 * 67 % 200];
+        let number = 41 * 67 % 200;
+        assert_eq!(client.read_fid(fid).await.unwrap(), format!("{number}\n"));
+        assert_eq!(cell.calls(3 - first, FETCH_DATA).unwrap(), before + 1);
+        let calls = client.fs.inspect(fid, true).unwrap().calls;
+        let given_up = calls
+            .iter()
+            .filter(|call| call.error.as_deref() == Some("given up"));
+        assert_eq!(given_up.count(), 1, "{calls:?}");
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+#[test]
+fn the_replica_that_is_asked_too_may_not_have_another_release() {
+    run(async {
+        let cell = cell(2).await;
+        let client = Client::new(&cell).await;
+        let files = small_files(&client).await;
+        let first = accustomed(&cell, &client, &files).await;
+        let number = 41 * 67 % 200;
+        let (fid, path) = &files[number];
+        let name = path.rsplit_once("lab.example/ro/").unwrap().1;
+        cell.write("ro.data", name, b"of the next release").await.unwrap();
+        cell.release("ro.data", &[3 - first]).await.unwrap();
+        let slow = Action::Delay(Duration::from_millis(300));
+        cell.faults().add(fetches(first, When::ALWAYS, slow));
+        assert_eq!(client.read_fid(*fid).await.unwrap(), format!("{number}\n"));
+        let state = client.fs.state();
+        let of_other = |why: &str| {
+            let counts = &state.counts.misfits;
+            counts.iter().find(|(misfit, _)| *misfit == why).unwrap().1
+        };
+        assert_eq!(of_other("release"), 1);
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+#[test]
+fn a_replica_that_fails_is_asked_less() {
+    run(async {
+        let cell = cell(2).await;
+        let client = Client::new(&cell).await;
+        let root = client.fid("lab.example/ro").await.unwrap();
+        client.names("lab.example/ro").await.unwrap();
+        let mut calls = vec![0, 0];
+        while calls == [0, 0] {
+            calls = asked_for_status(&cell, &client, root).await;
+        }
+        let first = 1 + calls.iter().position(|calls| *calls > 0).unwrap();
+        let failing = Calls {
+            server: Some(first),
+            ..Calls::to(FetchStatusOf::OPCODE)
+        };
+        let broken = Action::Abort(AbortCode(vice::IO));
+        cell.faults().add(Rule::new(When::ALWAYS, failing, [broken]));
+        let mut asked = [0, 0];
+        for _ in 0..20 {
+            let calls = asked_for_status(&cell, &client, root).await;
+            asked = [asked[0] + calls[0], asked[1] + calls[1]];
+        }
+        assert_eq!(asked[2 - first], 20, "the other one answers");
+        assert!((1..=3).contains(&asked[first - 1]), "{asked:?}");
+        let volumes = client.fs.volumes();
+        let volume = volumes.iter().find(|volume| volume.name == "ro.data").unwrap();
+        let failing = volume.servers.iter().filter(|server| server.failing > 0.05);
+        assert_eq!(failing.count(), 1, "{:?}", volume.servers);
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
 #[test]
 fn a_replica_that_makes_no_sense_is_left_alone() {
     run(async {
         let data = content(8, 1);
-        let (cell, client) = replicated(&data).await.unwrap();
-        cell.faults()
-            .add(fetches(2, When::ALWAYS, Action::Lie(Lie::ShortData)));
-        assert!(client.all_parts(BIG).await == data);
-        let before = cell.calls(2, FETCH_DATA).unwrap();
-        cell.release("ro.data", &[1, 2, 3]).await.unwrap();
-        assert!(client.all_parts(BIG).await == data);
-        assert_eq!(cell.calls(2, FETCH_DATA).unwrap(), before);
-        client.shutdown().await;
-        cell.shutdown().await;
+        for (lie, why) in [
+            (Lie::ShortData, "bytes of data where there are"),
+            (Lie::Status, "status"),
+        ] {
+            let (cell, client) = replicated(&data).await.unwrap();
+            cell.faults().add(fetches(2, When::ALWAYS, Action::Lie(lie)));
+            assert!(client.all_parts(BIG).await == data, "{lie:?}");
+            let before = cell.calls(2, FETCH_DATA).unwrap();
+            cell.release("ro.data", &[1, 2, 3]).await.unwrap();
+            assert!(client.all_parts(BIG).await == data, "{lie:?}");
+            assert_eq!(cell.calls(2, FETCH_DATA).unwrap(), before, "{lie:?}");
+            let left = left_alone(&client);
+            assert_eq!(left.len(), 1, "{left:?}");
+            assert_eq!((left[0].misfit, &*left[0].volume), (Misfit::Nonsense, "ro.data"));
+            assert!(left[0].why.contains(why), "{left:?}");
+            client.shutdown().await;
+            cell.shutdown().await;
+        }
     });
 }

@@ -14,6 +14,7 @@ use testcell::local as shared;
 mod access;
 #[path = "../cell/arguments.rs"]
 mod arguments;
+mod calls;
 #[path = "../cell/coherence.rs"]
 mod coherence;
 mod contract;

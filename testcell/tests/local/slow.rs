@@ -55,3 +55,37 @@ fn a_mount_without_servers_is_not_ready() {
     assert_eq!(mount.page("/healthz").unwrap(), "ok\n");
     cell.start_server(1).unwrap();
 }
+
+#[test]
+fn a_server_that_makes_no_sense_is_named_with_its_reason() {
+    let cell = local();
+    let mount = cell.mount(1).unwrap();
+    let path = mount.path("ro/hello");
+    std::fs::metadata(&path).unwrap();
+    cell.fail("on 1 fs FetchData64: lie short-data").unwrap();
+    // There is no other one: it fails, or succeeds when it is asked again because it was to be fetched ahead.
+    drop(std::fs::read(&path));
+    let afs = |words: &[&std::ffi::OsStr]| {
+        let mut command = cell.client_command(1, afs_program().unwrap());
+        run(LIMIT, command.args(words)).unwrap().ok().unwrap().text()
+    };
+    let reason = "6 bytes of data where there are 13 (ro.data)";
+    for said in [
+        afs(&["status".as_ref(), mount.point().as_os_str()]),
+        afs(&["why".as_ref(), path.as_os_str()]),
+    ] {
+        let server = said.lines().find(|line| line.contains("  server  ")).unwrap();
+        assert!(server.contains(" % of calls, LEFT ALONE for "), "{said}");
+        assert!(server.ends_with(reason), "{said}");
+    }
+    let metrics = mount.metrics().unwrap();
+    let labels = |reason| [("cell", "lab.example"), ("reason", reason)];
+    for (reason, count) in [("nonsense", 1.0), ("release", 0.0), ("failing", 0.0)] {
+        let avoided = metrics.sum("afs_servers_avoided", &labels(reason));
+        assert_eq!(avoided.to_bits(), f64::to_bits(count), "{reason}");
+    }
+    let times = metrics.sum("afs_replicas_left_alone_total", &[("reason", "nonsense")]);
+    assert!(times >= 1.0);
+    // As soon as it makes sense, it is used all the same: there is nobody else.
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "hello, world\n");
+}

@@ -76,7 +76,8 @@ impl CacheFile {
         }
     }
 
-    /// Appends the bytes of `range` to `out`. `Ok(false)`: some are not here. `range` is cut to the length.
+    /// Fills `out` with the bytes of `range`, which is cut to the length. `Ok(false)`: some are not here. What `out` held does not
+    /// count, but who reads again and again into the same one has nothing cleared in between.
     ///
     /// # Errors
     ///
@@ -86,6 +87,7 @@ impl CacheFile {
             let state = self.state.read();
             let range = range.start..range.end.min(state.content.len());
             if range.is_empty() {
+                out.clear();
                 return Ok(true);
             }
             if !state.content.is_present(&range) {
@@ -105,15 +107,16 @@ impl CacheFile {
                 continue;
             }
             let len = usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let start = out.len();
-            out.resize(start + len, 0);
-            if let (Some(file), Some(buffer)) = (&state.backing, out.get_mut(start..))
-                && let Err(error) = state.read(file, buffer, range.start)
-            {
-                drop(state);
-                out.truncate(start);
-                self.lose(&range, error)?;
-                continue;
+            out.resize(len, 0);
+            match &state.backing {
+                None => out.fill(0),
+                Some(file) => {
+                    if let Err(error) = state.read(file, out, range.start) {
+                        drop(state);
+                        self.lose(&range, error)?;
+                        continue;
+                    }
+                }
             }
             drop(state);
             self.shared.touch_read(self.id, chunks(&range));

@@ -1,108 +1,6 @@
-//! The bytes of a journal: frames with a checksum, and in each an entry or a step of one.
-
-use std::borrow::Cow;
+//! The bytes of a journal's records: entries, and steps of them.
 
 use super::*;
-
-pub(super) enum Framed<'a> {
-    Record(Cow<'a, [u8]>),
-    End,
-    Damaged,
-}
-
-/// The frames of one journal: each has a length and a checksum, and if the cache is encrypted what is in it is sealed for its
-/// place in this journal.
-#[derive(Debug)]
-pub(super) struct Frames {
-    /// And the name of the journal.
-    seal: Option<(Arc<Seal>, [u8; 16])>,
-    next: u64,
-}
-
-impl Frames {
-    /// Those of a journal that begins.
-    pub(super) fn new(seal: Option<Arc<Seal>>) -> io::Result<Self> {
-        let mut frames = Self {
-            seal: seal.map(|seal| (seal, [0; 16])),
-            next: 0,
-        };
-        frames.begin()?;
-        Ok(frames)
-    }
-
-    /// Those of a journal that was written, and what is behind its head.
-    pub(super) fn of<'a>(bytes: &'a [u8], seal: Option<&Arc<Seal>>) -> Option<(Self, &'a [u8])> {
-        let (seal, rest) = match seal {
-            None => (None, bytes.strip_prefix(MAGIC)?),
-            Some(seal) => {
-                let (name, rest) = bytes.strip_prefix(SEALED_MAGIC)?.split_first_chunk()?;
-                (Some((Arc::clone(seal), *name)), rest)
-            }
-        };
-        Some((Self { seal, next: 0 }, rest))
-    }
-
-    /// Begins anew; gives the head of the journal.
-    pub(super) fn begin(&mut self) -> io::Result<Vec<u8>> {
-        self.next = 0;
-        let Some((_, name)) = &mut self.seal else {
-            return Ok(MAGIC.to_vec());
-        };
-        getrandom::fill(name).map_err(io::Error::other)?;
-        Ok([SEALED_MAGIC, name.as_slice()].concat())
-    }
-
-    fn place(&mut self, name: [u8; 16]) -> Place {
-        let place = Place::Frame(name, self.next);
-        self.next += 1;
-        place
-    }
-
-    /// A record: its length, its checksum, and what `body` puts.
-    pub(super) fn frame(&mut self, body: impl FnOnce(&mut Vec<u8>)) -> io::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        body(&mut text);
-        if let Some((seal, name)) = self.seal.clone() {
-            text = seal.seal_text(self.place(name), &text)?;
-        }
-        let len = u32::try_from(text.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let mut out = Vec::with_capacity(text.len() + FRAME);
-        out.extend_from_slice(&len.to_be_bytes());
-        out.extend_from_slice(&checksum_of(&text).to_be_bytes());
-        out.extend_from_slice(&text);
-        Ok(out)
-    }
-
-    /// What was put into a frame.
-    fn opened<'a>(&mut self, text: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-        match self.seal.clone() {
-            None => Some(Cow::Borrowed(text)),
-            Some((seal, name)) => seal.open_text(self.place(name), text).map(Cow::Owned),
-        }
-    }
-}
-
-pub(super) fn next_frame<'a>(input: &mut Input<'a>, frames: &mut Frames) -> Framed<'a> {
-    let (Some(len), Some(sum)) = (input.u32(), input.u64()) else {
-        return Framed::End;
-    };
-    let Some((text, rest)) = usize::try_from(len)
-        .ok()
-        .and_then(|len| input.0.split_at_checked(len))
-    else {
-        // Cut off, unless nothing so long was ever written.
-        return if len > LONGEST {
-            Framed::Damaged
-        } else {
-            Framed::End
-        };
-    };
-    if checksum_of(text) != sum {
-        return Framed::Damaged;
-    }
-    input.0 = rest;
-    frames.opened(text).map_or(Framed::Damaged, Framed::Record)
-}
 
 fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes());
@@ -316,12 +214,6 @@ impl Content {
     }
 }
 
-const MAGIC: &[u8] = b"afs-fuse journal 1\n";
-const SEALED_MAGIC: &[u8] = b"afs-fuse journal 1, encrypted\n";
-/// Length and checksum.
-const FRAME: usize = 12;
-/// More than any record: a file in so many pieces has been stored long before.
-const LONGEST: u32 = 64 << 20;
 const ENTRY: u8 = 1;
 const WRITE: u8 = 2;
 const TRUNCATE: u8 = 3;

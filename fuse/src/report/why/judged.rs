@@ -213,6 +213,8 @@ mod tests {
                 up,
                 rtt_seconds: Some(0.001),
             }],
+            failing: 0.0,
+            left_alone: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use afs_client::events::{Kind as _, Misfit};
 use afs_client::fs::{AfsFs, CountState, State};
 use prometheus::IntGaugeVec;
 use rxrpc::security::rxkad;
@@ -66,6 +67,7 @@ impl Metrics {
         let families = &self.families;
         families.servers.reset();
         families.promising.reset();
+        families.avoided.reset();
         let count_server = |cell: &Arc<str>, service, up| {
             self.with_cell(cell, |cell| {
                 let answers = if up { "up" } else { "down" };
@@ -83,6 +85,15 @@ impl Metrics {
             self.with_cell(&server.cell, |cell| {
                 let promising = families.promising.with_label_values(&[cell]);
                 promising.add(i64::from(server.promised));
+                let misfit = server.left_alone.as_ref().map(|left| left.misfit.name());
+                let failing = (FAILING, server.fails_often);
+                let misfits = Misfit::ALL
+                    .iter()
+                    .map(|of| (of.name(), misfit == Some(of.name())));
+                for (reason, is_so) in misfits.chain([failing]) {
+                    let avoided = families.avoided.with_label_values(&[cell, reason]);
+                    avoided.add(i64::from(is_so));
+                }
             });
         }
         let data = &["data"];
@@ -128,6 +139,7 @@ impl Metrics {
         for (family, labels, counted) in [
             (&families.retries, &["fs"][..], &counts.retries),
             (&families.failovers, &["fs"], &counts.failovers),
+            (&families.left_alone, &[], &counts.misfits),
             (&families.vldb_lookups, &[], &counts.lookups),
             (&families.breaks_received, &[], &counts.breaks),
             (&families.given_up, &[], &counts.given_up),
@@ -188,5 +200,7 @@ fn set_each<const N: usize>(gauges: &IntGaugeVec, counts: [(&str, usize); N]) {
     }
 }
 
+/// Too many calls to a server fail.
+const FAILING: &str = "failing";
 /// The only class with tokens.
 const RXKAD: &str = security_name(rxkad::INDEX);

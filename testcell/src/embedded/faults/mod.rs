@@ -113,6 +113,8 @@ pub enum Lie {
     ShortData,
     /// Its statuses have another data version.
     DataVersion,
+    /// Its statuses are of nothing that there is.
+    Status,
     /// A directory has a page that is none.
     DirectoryPage,
 }
@@ -142,6 +144,9 @@ pub enum Action {
     Abort(AbortCode),
     /// The caller's promise on the file is broken.
     Break(Moment),
+    /// Breaks that it owes do not arrive: those they are for are down then, and hear at their next call what they have missed,
+    /// or that they have missed something.
+    Unheard(Memory),
     /// The server goes away and comes back; the call dies with it, before anything is done.
     Restart(Memory),
     /// The reply lies.
@@ -162,6 +167,7 @@ impl fmt::Debug for Action {
             Self::Duplicate => f.write_str("Duplicate"),
             Self::Abort(code) => write!(f, "Abort({code})"),
             Self::Break(moment) => write!(f, "Break({moment:?})"),
+            Self::Unheard(memory) => write!(f, "Unheard({memory:?})"),
             Self::Restart(memory) => write!(f, "Restart({memory:?})"),
             Self::Lie(lie) => write!(f, "Lie({lie:?})"),
             Self::Freeze(time) => write!(f, "Freeze({time:?})"),
@@ -252,6 +258,14 @@ impl Plan {
 
     pub(crate) fn drops_reply(&self) -> bool {
         self.0.iter().any(|action| matches!(action, Action::DropReply))
+    }
+
+    /// What is remembered of the breaks that do not arrive, if they do not.
+    pub(crate) fn unheard(&self) -> Option<Memory> {
+        self.0.iter().find_map(|action| match action {
+            Action::Unheard(memory) => Some(*memory),
+            _ => None,
+        })
     }
 
     pub(crate) fn is_done_twice(&self) -> bool {

@@ -10,8 +10,8 @@
 //!
 //! What a word may be: `on N`, `on N-M`, `every N`, `always`; `fs` or `vl`; the name of a procedure or `any`; `fid V.N.U`,
 //! `client ADDRESS[:PORT]`, `server N`; then a colon and the actions, with commas between them: `delay TIME`,
-//! `drop-reply`, `duplicate`, `abort CODE`, `break before|between|after`, `restart kept|lost`,
-//! `lie short-data|data-version|directory-page`, `freeze TIME`, `half-bandwidth`.
+//! `drop-reply`, `duplicate`, `abort CODE`, `break before|between|after`, `restart kept|lost`, `unheard kept|lost`,
+//! `lie short-data|data-version|status|directory-page`, `freeze TIME`, `half-bandwidth`.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -103,6 +103,14 @@ fn rule(words: &mut Words<'_>) -> Result<Rule, ScriptError> {
     Ok(Rule::new(when, calls, actions))
 }
 
+fn memory(word: &str) -> Option<Memory> {
+    match word {
+        "kept" => Some(Memory::Kept),
+        "lost" => Some(Memory::Lost),
+        _ => None,
+    }
+}
+
 fn action(words: &mut Words<'_>) -> Result<Action, ScriptError> {
     Ok(match words.next(ACTIONS)? {
         "delay" => Action::Delay(words.read(TIME, time)?),
@@ -119,21 +127,19 @@ fn action(words: &mut Words<'_>) -> Result<Action, ScriptError> {
                 _ => return None,
             })
         })?),
-        "restart" => Action::Restart(words.read("kept or lost", |word| {
-            Some(match word {
-                "kept" => Memory::Kept,
-                "lost" => Memory::Lost,
-                _ => return None,
-            })
-        })?),
-        "lie" => Action::Lie(words.read("short-data, data-version or directory-page", |word| {
-            Some(match word {
-                "short-data" => Lie::ShortData,
-                "data-version" => Lie::DataVersion,
-                "directory-page" => Lie::DirectoryPage,
-                _ => return None,
-            })
-        })?),
+        "unheard" => Action::Unheard(words.read("kept or lost", memory)?),
+        "restart" => Action::Restart(words.read("kept or lost", memory)?),
+        "lie" => Action::Lie(
+            words.read("short-data, data-version, status or directory-page", |word| {
+                Some(match word {
+                    "short-data" => Lie::ShortData,
+                    "data-version" => Lie::DataVersion,
+                    "status" => Lie::Status,
+                    "directory-page" => Lie::DirectoryPage,
+                    _ => return None,
+                })
+            })?,
+        ),
         _ => return words.unknown(ACTIONS),
     })
 }
@@ -240,7 +246,8 @@ fn time(word: &str) -> Option<Duration> {
     word.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
 }
 
-const ACTIONS: &str = "delay, drop-reply, duplicate, abort, break, restart, lie, freeze or half-bandwidth";
+const ACTIONS: &str =
+    "delay, drop-reply, duplicate, abort, break, unheard, restart, lie, freeze or half-bandwidth";
 const TIME: &str = "a time like 200ms or 2s";
 /// Those that carry data are in no table.
 const FILE_PROCEDURES: &[(u32, &str)] = &[

@@ -1,0 +1,113 @@
+//! What a system call costs of calls to the file server, through the kernel: each is printed (`--nocapture`), and is the least
+//! that the protocol allows.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use testcell::{LocalCell, local};
+
+const FILES: u64 = 50;
+
+/// How often something asks for each procedure.
+type Calls = BTreeMap<&'static str, u64>;
+
+/// The calls that were made while something was done, for each time that it was done.
+fn each(cell: &LocalCell, what: &str, mut does: impl FnMut(u64)) -> Calls {
+    let before = cell.all_calls();
+    for number in 0..FILES {
+        does(number);
+    }
+    let mut made = cell.all_calls();
+    made.retain(|procedure, count| {
+        *count -= before[procedure];
+        // Of the server itself, not of what is done.
+        *count > 0 && !matches!(*procedure, "GetTime" | "GetCapabilities")
+    });
+    let shown = made
+        .iter()
+        .map(|(procedure, count)| format!("{:.2} {procedure}", *count as f64 / FILES as f64));
+    let shown: Vec<_> = shown.collect();
+    println!(
+        "{what:<24} {}",
+        if shown.is_empty() {
+            "none".to_owned()
+        } else {
+            shown.join(", ")
+        }
+    );
+    made
+}
+
+fn one_each(procedure: &'static str) -> Calls {
+    Calls::from([(procedure, FILES)])
+}
+
+#[test]
+fn each_system_call_asks_the_server_as_little_as_can_be() {
+    let cell = local();
+    let mount = cell.mount(1).unwrap();
+    let folder = mount.work("calls").unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    let name = |number: u64| folder.join(format!("file-{number}"));
+    let none = Calls::new();
+
+    let mut open = Vec::new();
+    let made = each(&cell, "open, O_CREAT", |number| {
+        open.push(File::create_new(name(number)).unwrap());
+    });
+    assert_eq!(made, one_each("CreateFile"));
+    let made = each(&cell, "write of 4 KiB", |number| {
+        open[number as usize].write_all(&[number as u8; 4096]).unwrap();
+    });
+    assert_eq!(made, none);
+    // In the order in which they were made.
+    let mut open = open.into_iter();
+    let made = each(&cell, "close", |_| drop(open.next()));
+    assert_eq!(made, one_each("StoreData64"));
+
+    let made = each(&cell, "stat", |number| {
+        assert_eq!(name(number).metadata().unwrap().len(), 4096);
+    });
+    assert_eq!(made, none);
+    let made = each(&cell, "open, read, close", |number| {
+        let mut data = Vec::new();
+        File::open(name(number)).unwrap().read_to_end(&mut data).unwrap();
+        assert_eq!(data, [number as u8; 4096]);
+    });
+    assert_eq!(made, none);
+    let made = each(&cell, "chmod", |number| {
+        fs::set_permissions(name(number), PermissionsExt::from_mode(0o600)).unwrap();
+    });
+    assert_eq!(made, one_each("StoreStatusOf"));
+    let renamed = |path: &Path| path.with_extension("renamed");
+    let made = each(&cell, "rename", |number| {
+        fs::rename(name(number), renamed(&name(number))).unwrap();
+    });
+    assert_eq!(made, one_each("Rename"));
+    let made = each(&cell, "unlink", |number| {
+        fs::remove_file(renamed(&name(number))).unwrap();
+    });
+    assert_eq!(made, one_each("RemoveFile"));
+    let made = each(&cell, "mkdir", |number| fs::create_dir(name(number)).unwrap());
+    assert_eq!(made, one_each("MakeDir"));
+    let made = each(&cell, "rmdir", |number| fs::remove_dir(name(number)).unwrap());
+    assert_eq!(made, one_each("RemoveDir"));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+/// Where we may say so.
+#[test]
+fn the_kernel_reads_ahead_as_far_as_it_was_told() {
+    let cell = local();
+    let mount = cell.mount(1).unwrap();
+    let device = mount.path("").metadata().unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let limit = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let told = fs::read_to_string(&limit).unwrap();
+    if fs::write(&limit, &told).is_ok() {
+        assert_eq!(told.trim(), "256");
+    }
+}

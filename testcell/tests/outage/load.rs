@@ -98,7 +98,9 @@ impl<'c> Load<'c> {
     }
 
     fn rounds(&self) -> [u64; 2] {
-        self.rounds.each_ref().map(|rounds| rounds.load(Ordering::Acquire))
+        self.rounds
+            .each_ref()
+            .map(|rounds| rounds.load(Ordering::Acquire))
     }
 
     /// The server holds what was closed last, and the other client sees it.

@@ -32,6 +32,8 @@ pub struct Inspection {
     pub cached: u64,
     /// Bytes that only we have.
     pub dirty: u64,
+    /// The kernel reads its data by itself.
+    pub lent: bool,
     /// The last calls about it, the oldest first: those made for the caller, or for all.
     pub calls: Vec<CallRecord>,
 }
@@ -89,6 +91,7 @@ impl AfsFs {
                 .map(|(server, left)| (server.best_address(|_| false), left)),
             cached,
             dirty,
+            lent: vnode.data().is_lent(),
             calls: core.history.of(fid, (!all).then_some(core.who), now),
         })
     }

@@ -150,3 +150,63 @@ impl Passthrough {
         drop(nodes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: u32 = 7;
+
+    fn on() -> Passthrough {
+        let passthrough = Passthrough::default();
+        passthrough.want(true);
+        passthrough
+    }
+
+    fn open(passthrough: &Passthrough, which: (u64, u64), lend: impl FnOnce() -> Option<Lent>) -> bool {
+        let verdict = passthrough.open(which, Some(DataVersion(1)), ME, lend);
+        match verdict {
+            Verdict::Served => true,
+            Verdict::Stale => false,
+            Verdict::Lent(_) => panic!("there is nothing to lend"),
+        }
+    }
+
+    #[test]
+    fn the_first_open_decides_until_the_last_release() {
+        let passthrough = on();
+        let asked = || panic!("it was decided");
+        assert!(open(&passthrough, (5, 1), || None));
+        assert!(open(&passthrough, (5, 2), asked));
+        passthrough.release(5, 1);
+        // By another node, or twice: not counted.
+        passthrough.release(6, 2);
+        passthrough.release(5, 1);
+        assert!(open(&passthrough, (5, 3), asked));
+        passthrough.release(5, 2);
+        passthrough.release(5, 3);
+        let mut was_asked = false;
+        assert!(open(&passthrough, (5, 4), || {
+            was_asked = true;
+            None
+        }));
+        assert!(was_asked && open(&passthrough, (6, 5), || None));
+    }
+
+    #[test]
+    fn what_an_earlier_process_has_lent_is_stale_until_it_is_released() {
+        for passthrough in [on(), Passthrough::default()] {
+            passthrough.inherit(5, 1, false);
+            passthrough.inherit(5, 2, true);
+            passthrough.inherit(6, 3, false);
+            let asked = || panic!("it is open");
+            for _ in 0..2 {
+                assert!(!open(&passthrough, (5, 4), asked));
+            }
+            assert!(open(&passthrough, (6, 5), asked));
+            passthrough.release(5, 1);
+            passthrough.release(5, 2);
+            assert!(open(&passthrough, (5, 6), || None));
+        }
+    }
+}

@@ -98,6 +98,9 @@ pub struct Object {
     pub cached: u64,
     /// Bytes that only we have.
     pub dirty: u64,
+    /// The kernel reads its data by itself.
+    #[serde(default)]
+    pub lent: bool,
     /// The last calls about it, the oldest first.
     pub calls: Vec<Call>,
 }
@@ -314,6 +317,7 @@ impl Object {
                 left_seconds: left.as_secs_f64(),
             }),
             cached: found.cached,
+            lent: found.lent,
             dirty: found.dirty,
             calls: found.calls.into_iter().map(Call::from).collect(),
         }
@@ -467,7 +471,12 @@ impl fmt::Display for Object {
             None => writeln!(f, "  promise      none: the server is asked at the next use")?,
         }
         let (cached, dirty) = (bytes(self.cached), bytes(self.dirty));
-        writeln!(f, "  cache        {cached} here, {dirty} of that here only")?;
+        let lent = if self.lent {
+            ", and read by the kernel itself"
+        } else {
+            ""
+        };
+        writeln!(f, "  cache        {cached} here, {dirty} of that here only{lent}")?;
         for call in &self.calls {
             writeln!(f, "  call         {call}")?;
         }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use testcell::{Kept, Mount, MountOptions, eventually, local};
+use testcell::{Kept, Mount, MountOptions, afs_program, eventually, local, run};
 
 /// What a place shows of itself.
 pub(crate) trait Counted {
@@ -114,6 +114,16 @@ fn the_kernel_reads_what_is_wholly_cached() {
     assert_eq!(mapped.stdout, old, "{}", String::from_utf8_lossy(&mapped.stderr));
     assert!(holds(&File::open(&path).unwrap(), &old));
     assert_eq!((reads(), mount.opens("served")), (before, 2.0));
+    let mut why = cell.client_command(1, afs_program().unwrap());
+    let said = run(Duration::from_secs(30), why.arg("why").arg(&path))
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert!(
+        said.text().contains(", and read by the kernel itself"),
+        "{}",
+        said.text()
+    );
     assert_eq!(held.metadata().unwrap().len(), old.len() as u64);
     drop((held, direct));
 

@@ -79,6 +79,11 @@ impl Drop for Loan {
 }
 
 impl CacheFile {
+    /// Is it lent now?
+    pub(crate) fn is_lent(&self) -> bool {
+        self.state.read().is_lent()
+    }
+
     /// Lends the file, if it lies plainly in a directory, all of it is here and of this version, there is no doubt about it,
     /// and not too much is lent. With the file itself, of which the kernel makes one of its own. The caller holds no lock.
     pub(crate) fn lend(&self, version: DataVersion) -> Option<(Loan, OwnedFd)> {

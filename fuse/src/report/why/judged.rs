@@ -258,6 +258,7 @@ mod tests {
                 left_seconds: 3000.0,
             }),
             cached: 4096,
+            lent: false,
             dirty: 0,
             calls: vec![call(5.0, Some(0.001), None)],
         };

@@ -1,10 +1,9 @@
 //! Files that are lent to the kernel never change, whoever runs and whatever happens.
 
-use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
-use super::model::{Server, copy, fast_dir, key, open, plain, read, served};
+use super::model::{Server, contents, died, fast_dir, key, open, plain, read, served};
 use super::*;
 use crate::types::DataVersion;
 
@@ -33,12 +32,7 @@ fn lend(file: &CacheFile, version: u64) -> Option<(Loan, File)> {
 }
 
 fn is_whole(file: &File, server: &Server) -> bool {
-    let mut all = vec![1; LEN as usize + 1];
-    let mut at = 0;
-    while let count @ 1.. = file.read_at(&mut all[at..], at as u64).unwrap() {
-        at += count;
-    }
-    all[..at] == server.data
+    contents(file, LEN) == server.data
 }
 
 /// Reads so much of other files that everything else must go.
@@ -58,20 +52,6 @@ fn flush(cache: &DataCache) {
         file.set_server(other.served());
         read(&file, &other, 0..1 << 20);
     }
-}
-
-/// Another directory with what a program leaves there that dies now: the files themselves, as far as the kernel has them.
-fn died(dir: &Path) -> tempfile::TempDir {
-    let left = copy(dir);
-    for shard in fs::read_dir(dir.join("data")).unwrap() {
-        for entry in fs::read_dir(shard.unwrap().path()).unwrap() {
-            let from = entry.unwrap().path();
-            let to = left.path().join(from.strip_prefix(dir).unwrap());
-            fs::remove_file(&to).unwrap();
-            fs::hard_link(from, to).unwrap();
-        }
-    }
-    left
 }
 
 #[test]

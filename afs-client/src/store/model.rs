@@ -1,5 +1,7 @@
 //! The cache against a plain vector, with a server that stores for real.
 
+use std::os::unix::fs::FileExt as _;
+
 use proptest::prelude::*;
 
 use super::content::StoreCall;
@@ -145,6 +147,10 @@ enum Op {
     },
     /// A fetch of everything, overtaken by a truncation.
     Race(u64),
+    /// The whole file is lent.
+    Lend,
+    /// What is lent is given back; whoever has mapped it has it still.
+    Return,
     /// The program ends and starts again.
     Restart,
     /// It dies, maybe in a store, and starts again with what the directory held at that moment.
@@ -168,6 +174,31 @@ pub(super) fn copy(from: &Path) -> tempfile::TempDir {
     let dir = fast_dir();
     copy_into(from, dir.path());
     dir
+}
+
+/// Another directory with what a program leaves there that dies now: the files themselves, as far as the kernel has them.
+pub(super) fn died(dir: &Path) -> tempfile::TempDir {
+    let left = copy(dir);
+    for shard in std::fs::read_dir(dir.join("data")).unwrap() {
+        for entry in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+            let from = entry.unwrap().path();
+            let to = left.path().join(from.strip_prefix(dir).unwrap());
+            std::fs::remove_file(&to).unwrap();
+            std::fs::hard_link(from, to).unwrap();
+        }
+    }
+    left
+}
+
+/// All that can be read of a file, which should be so long.
+pub(super) fn contents(file: &File, len: u64) -> Vec<u8> {
+    let mut all = vec![1; len as usize + 1];
+    let mut at = 0;
+    while let count @ 1.. = file.read_at(&mut all[at..], at as u64).unwrap() {
+        at += count;
+    }
+    all.truncate(at);
+    all
 }
 
 /// A cache in a directory that is not encrypted.
@@ -207,6 +238,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Evict),
         1 => (0..SPAN, 1u8..255).prop_map(|(at, byte)| Op::Foreign { at, byte }),
         1 => (0..SPAN).prop_map(Op::Race),
+        2 => Just(Op::Lend),
+        1 => Just(Op::Return),
         1 => Just(Op::Restart),
         2 => prop::option::of(stops()).prop_map(Op::Crash),
     ];
@@ -225,6 +258,7 @@ proptest! {
         let mut model = server.data.clone();
         let mut file = open(&cache);
         file.set_server(server.served());
+        let mut lent: Vec<(Option<Loan>, File, Vec<u8>)> = Vec::new();
         for op in ops {
             match op {
                 Op::Write { at, len, byte } => {
@@ -266,13 +300,21 @@ proptest! {
                         file.set_server(server.served());
                     }
                 }
+                Op::Lend => {
+                    read(&file, &server, 0..u64::MAX / 4);
+                    let loan = file.lend(server.version());
+                    prop_assert!(loan.is_none() || mode == 1 && !file.is_modified());
+                    prop_assert!(loan.is_some() || mode != 1 || file.is_modified() || model.is_empty());
+                    lent.extend(loan.map(|(loan, open)| (Some(loan), open.into(), model.clone())));
+                }
+                Op::Return => lent.iter_mut().for_each(|(loan, ..)| *loan = None),
                 Op::Restart | Op::Crash(_) if !on_disk => {}
                 op @ (Op::Restart | Op::Crash(_)) => {
                     if let Op::Crash(stops) = op {
                         if let Some(stops) = stops {
                             store(&file, &mut server, stops);
                         }
-                        let copied = copy(dir.path());
+                        let copied = died(dir.path());
                         cache.close();
                         dir = copied;
                     } else {
@@ -303,11 +345,15 @@ proptest! {
                 }
             }
             prop_assert_eq!(file.len(), model.len() as u64);
+            for (_, open, expected) in &lent {
+                prop_assert_eq!(&contents(open, expected.len() as u64), expected);
+            }
         }
         let whole = read(&file, &server, 0..u64::MAX / 4);
         prop_assert_eq!(&whole, &model);
         store(&file, &mut server, Stops::Never);
         prop_assert_eq!(&server.data, &model);
+        lent.iter_mut().for_each(|(loan, ..)| *loan = None);
         drop(file);
         prop_assert_eq!(cache.dirty_bytes(), 0);
         if on_disk {
@@ -323,6 +369,9 @@ proptest! {
         }
         prop_assert_eq!(cache.used_bytes(), 0);
         prop_assert_eq!(cache.chunks(), 0);
+        for (_, open, expected) in &lent {
+            prop_assert_eq!(&contents(open, expected.len() as u64), expected);
+        }
     }
 }
 

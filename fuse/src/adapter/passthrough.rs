@@ -112,7 +112,7 @@ impl Passthrough {
             Ok(backing) => Some(Lent { backing, loan }),
             Err(error) => {
                 self.refused.store(true, Ordering::Relaxed);
-                tracing::info!(%error, "the kernel takes no file of the cache: it asks for all data (that needs CAP_SYS_ADMIN, and a cache on a file system of its own)");
+                tracing::info!(%error, "the kernel takes no file of the cache: it asks for all data (lending takes CAP_SYS_ADMIN, and a cache directory that is not on a stacked file system)");
                 None
             }
         }

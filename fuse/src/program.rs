@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Shared;
-use crate::cli::{Cli, Client, Command, Mount, Reveal};
+use crate::cli::{Cli, Client, Command, Mount, Passthrough, Reveal};
 use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
@@ -248,6 +248,9 @@ impl Started {
             Arc::clone(&metrics),
             Arc::clone(&identities),
         );
+        shared
+            .passthrough()
+            .want(options.passthrough == Passthrough::Auto);
         Ok(Self {
             fs,
             metrics,

@@ -17,6 +17,8 @@ mod interop;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod openafs;
+#[cfg(test)]
 mod rules;
 mod security;
 #[cfg(test)]

@@ -196,6 +196,15 @@ impl RttEstimator {
             .min(TIMEOUT_MAX)
     }
 
+    /// How long a stream that does not come to a halt at its sender may be silent: what was sent for the last ACK takes a round
+    /// trip.
+    #[must_use]
+    pub(crate) fn patience(&self) -> Duration {
+        self.known().map_or(PATIENCE_FIRST, |(smoothed, deviation)| {
+            (smoothed * 3 / 2 + deviation).max(PATIENCE_MIN)
+        })
+    }
+
     /// How long the last packets sent may go without an acknowledgement before one is asked for (RFC 8985, section 7.2).
     #[must_use]
     pub(crate) fn probe_timeout(&self, extra: Duration) -> Duration {
@@ -227,6 +236,10 @@ impl Least {
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 const TIMEOUT_MIN: Duration = Duration::from_millis(200);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Before any sample.
+const PATIENCE_FIRST: Duration = Duration::from_millis(200);
+/// Services pause, for a disk or a processor.
+const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// OpenAFS holds soft acks back by this much (`rx_softAckDelay`).
 const ACK_ALLOWANCE: Duration = Duration::from_millis(100);
 /// Longer ones are no round trips (OpenAFS ignores them likewise).
@@ -274,6 +287,7 @@ mod tests {
         rtt.expect(20 * MS);
         assert_eq!(rtt.timeout(0, Duration::ZERO), 300 * MS);
         assert_eq!(rtt.probe_timeout(50 * MS), 190 * MS);
+        assert_eq!(rtt.patience(), 40 * MS);
         assert!(
             rtt.is_young() && rtt.round_trip().is_none(),
             "but nothing is measured"

@@ -29,6 +29,7 @@ mod xattr;
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -61,7 +62,7 @@ use crate::types::{DataVersion, Fid};
 use crate::vnode::Vnodes;
 use crate::volume::Volumes;
 
-pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, fuzz_records, reveal};
+pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, Loan, fuzz_records, reveal};
 pub use inspect::{Inspection, Known};
 pub use state::{
     CacheState, CountState, KeptState, LeftAloneState, PromiseState, ServerState, State, VolumeState, Waiting,
@@ -459,6 +460,25 @@ impl AfsFs {
     /// Writes; all of `data` is taken. Beyond the dirty limit data is stored first.
     pub async fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         self.0.write(handle, offset, data).await
+    }
+
+    /// Lends the cached contents of an open file to the kernel, which then reads them without asking: if all of it is in the
+    /// cache directory and is what `open` has shown, in a volume in which nothing changes but by a release. The kernel has a
+    /// way of its own to the file once it was given it.
+    #[must_use]
+    pub fn lend(&self, opened: &Opened) -> Option<(Loan, OwnedFd)> {
+        self.0.lend(opened)
+    }
+
+    /// Is an open file in a volume in which nothing changes but by a release?
+    #[must_use]
+    pub fn is_constant(&self, handle: HandleId) -> bool {
+        self.0.is_constant(handle)
+    }
+
+    /// The kernel reads an open file by itself: pages that it has kept from an earlier opening are not renewed.
+    pub fn is_lent(&self, handle: HandleId) {
+        self.0.is_lent(handle);
     }
 
     /// Is there nothing that `flush` would have to do?

@@ -24,6 +24,9 @@ mod key;
 mod ledger;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
+mod lent;
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 mod limits;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -70,6 +73,7 @@ use space::{Trouble, is_full, open_memory, raise_descriptor_limit};
 pub(crate) use aside::Owner as Writer;
 pub use aside::{Aside, reveal};
 pub(crate) use content::{Attempt, Mark, StoreCall};
+pub use file::Loan;
 pub(crate) use file::{CacheFile, Fill, Filling};
 pub(crate) use journal::Author;
 pub use journal::fuzz_records;
@@ -111,6 +115,8 @@ pub(super) struct Shared {
     max_open: usize,
     /// Pages that must not be evicted, in bytes.
     dirty: AtomicU64,
+    /// Bytes of the files that are lent to the kernel.
+    lent: AtomicU64,
     /// Since when files have had such pages. Locked last, and only when a file gets its first or loses its last.
     dirty_since: Mutex<HashMap<u64, Instant>>,
     evictions: Tally<Eviction>,
@@ -345,6 +351,7 @@ impl Shared {
             overhead: AtomicU64::new(0),
             max_open: usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX),
             dirty: AtomicU64::new(0),
+            lent: AtomicU64::new(0),
             dirty_since: Mutex::default(),
             evictions: Tally::default(),
             evicted: AtomicU64::new(0),

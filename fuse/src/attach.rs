@@ -58,8 +58,8 @@ pub fn attach<S>(
     let reply = read(ours.as_fd())?;
     let capabilities = capabilities(&reply, REPLY_FLAGS).ok_or(io::ErrorKind::InvalidData)?;
     match first {
-        Some(init) if init.agreed & !capabilities != 0 => {
-            let lost = init.agreed & !capabilities;
+        Some(init) if init.agreed & !capabilities & !UNUSED != 0 => {
+            let lost = init.agreed & !capabilities & !UNUSED;
             return Err(io::Error::other(format!(
                 "this version lacks capabilities {lost:#x} that were agreed on when it was mounted"
             )));
@@ -138,9 +138,12 @@ const REPLY_FLAGS: [usize; 2] = [28, 48];
 const NOTIFY_RESEND: i32 = 7;
 const INIT_EXT: u64 = 1 << 30;
 const HAS_EXPIRE_ONLY: u64 = 1 << 35;
+const PASSTHROUGH: u64 = 1 << 37;
 const HAS_RESEND: u64 = 1 << 39;
 /// What the kernel says of itself, rather than offers.
 const INFORMATION: u64 = INIT_EXT | HAS_EXPIRE_ONLY | HAS_RESEND;
+/// What was agreed on and may be left unused.
+const UNUSED: u64 = PASSTHROUGH;
 
 #[cfg(test)]
 mod tests {

@@ -118,6 +118,16 @@ impl From<Fakestat> for fs::Fakestat {
     }
 }
 
+/// Which files the kernel reads by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Passthrough {
+    /// Those that can be lent.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+}
+
 /// Options of all that serves a mount.
 #[derive(Args, Clone, Debug)]
 pub struct Client {
@@ -166,6 +176,17 @@ pub struct Client {
     /// Keep cached data in memory, at most so much [default: 128M unless --cache-dir is given]
     #[arg(long, env = "AFS_CACHE_MEMORY", value_name = "SIZE")]
     pub cache_memory: Option<Size>,
+
+    /// Have the kernel read files of read-only and backup volumes by itself, those that are wholly in --cache-dir and not
+    /// encrypted, where it allows that (as root, Linux 6.9 and newer); or have it ask for everything
+    #[arg(
+        long,
+        env = "AFS_PASSTHROUGH",
+        value_name = "WHEN",
+        value_enum,
+        default_value_t
+    )]
+    pub passthrough: Passthrough,
 
     /// UDP port for both directions [default: 7001 if free, else any]
     #[arg(long, env = "AFS_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

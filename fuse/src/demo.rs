@@ -19,6 +19,7 @@ use std::time::Duration;
 use testcell::embedded::faults::{self, Faults};
 use testcell::embedded::{Cell, CellError, Settings};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::folder::Folder;
 use self::live::Live;
@@ -82,6 +83,7 @@ fn serve(
         // Without a terminal there is nobody to tell.
         let _ = std::io::stdout().write_all(banner.as_bytes());
         runtime.spawn(tell_the_time(Arc::clone(cell)));
+        runtime.spawn(back_up(Arc::clone(cell)));
         if std::io::stdout().is_terminal() {
             live = Some(Live::start(fs.clone(), Arc::clone(counted)));
         }
@@ -191,6 +193,18 @@ async fn tell_the_time(cell: Arc<Cell>) {
         if let Err(error) = cell.write("work", CLOCK, text.as_bytes()).await {
             tracing::warn!(%error, "the clock stands");
             return;
+        }
+    }
+}
+
+/// Makes the backup of the volume that anybody may write to, whenever SIGUSR1 asks for that.
+async fn back_up(cell: Arc<Cell>) {
+    let Ok(mut asked) = signal(SignalKind::user_defined1()) else {
+        return;
+    };
+    while asked.recv().await.is_some() {
+        if let Err(error) = cell.back_up("work").await {
+            tracing::warn!(%error, "no backup");
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A node id is a hash of the FID, so that it stays the same after the kernel forgot it and across restarts. Two FIDs
 //! with one hash are told apart by letting the later one take the next free number for as long as the kernel knows it.
-//! The kernel counts how often an id was given to it; the entry goes when it gave all of them back.
+//! The kernel counts how often an id was given to it; the entry goes when it gave all of them back. A node that is retired goes
+//! on until then, and its object has another number meanwhile.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,8 @@ struct Nodes {
     by_id: HashMap<u64, Node>,
     /// FIDs whose id is not their hash.
     displaced: HashMap<Fid, u64>,
+    /// Nodes that the kernel has open still, and whose objects get, or have, another one.
+    retired: HashSet<u64>,
 }
 
 struct Node {
@@ -120,15 +123,39 @@ impl InodeTable {
         node.lookups = node.lookups.saturating_sub(count);
         if node.lookups == 0 {
             let fid = entry.remove().fid;
-            nodes.displaced.remove(&fid);
-            last(fid);
+            if nodes.displaced.get(&fid) == Some(&id) {
+                nodes.displaced.remove(&fid);
+            }
+            nodes.retired.remove(&id);
+            if !nodes.has(fid, (self.hash)(fid)) {
+                last(fid);
+            }
         }
     }
 
-    /// The kernel holds an object, and learned of it from an earlier process.
-    pub fn adopt(&self, id: u64, fid: Fid, lookups: u64) {
+    /// The object behind a node gets another one when the kernel learns of it next. False if that was so before.
+    pub fn retire(&self, id: u64) -> bool {
         let mut nodes = self.nodes.write();
-        if id != (self.hash)(fid) {
+        let Some(fid) = nodes.by_id.get(&id).map(|node| node.fid) else {
+            return false;
+        };
+        if nodes.displaced.get(&fid) == Some(&id) {
+            nodes.displaced.remove(&fid);
+        }
+        nodes.retired.insert(id)
+    }
+
+    /// Has the object behind a node another one, or will it get one?
+    pub fn is_retired(&self, id: u64) -> bool {
+        self.nodes.read().retired.contains(&id)
+    }
+
+    /// The kernel holds an object, and learned of it from an earlier process.
+    pub fn adopt(&self, id: u64, fid: Fid, lookups: u64, is_retired: bool) {
+        let mut nodes = self.nodes.write();
+        if is_retired {
+            nodes.retired.insert(id);
+        } else if id != (self.hash)(fid) {
             nodes.displaced.insert(fid, id);
         }
         nodes.by_id.insert(id, Node { fid, lookups });
@@ -152,6 +179,12 @@ impl InodeTable {
 }
 
 impl Nodes {
+    /// Does the kernel know an object, by whatever node?
+    fn has(&self, fid: Fid, preferred: u64) -> bool {
+        let is_of = |id| self.by_id.get(id).is_some_and(|node: &Node| node.fid == fid);
+        self.retired.iter().any(is_of) || self.place(fid, preferred).1
+    }
+
     /// Where an object is, or where it would go; and whether it is there.
     fn place(&self, fid: Fid, preferred: u64) -> (u64, bool) {
         if let Some(id) = self.displaced.get(&fid) {
@@ -161,7 +194,7 @@ impl Nodes {
         loop {
             match self.by_id.get(&id) {
                 _ if id <= ROOT => {}
-                Some(node) if node.fid == fid => return (id, true),
+                Some(node) if node.fid == fid && !self.retired.contains(&id) => return (id, true),
                 None => return (id, false),
                 Some(_) => {}
             }
@@ -357,6 +390,30 @@ mod tests {
         assert_eq!(table.retain(fid(3), || panic!("known")), 78);
         assert_eq!(table.retain(fid(5), || ()), 77);
         assert_eq!((table.fid(77), table.fid(78)), (Some(fid(5)), Some(fid(3))));
+    }
+
+    #[test]
+    fn a_retired_node_goes_on_beside_another() {
+        let table = InodeTable::new(fid(1));
+        let firsts = Cell::new(0);
+        let retain = || table.retain(fid(2), || firsts.set(firsts.get() + 1));
+        let old = retain();
+        assert!(table.retire(old) && !table.retire(old) && table.is_retired(old));
+        assert_eq!(table.known(fid(2)), None, "it is to be looked up");
+        let new = retain();
+        assert_ne!(new, old);
+        assert_eq!([old, new].map(|id| table.fid(id)), [Some(fid(2)); 2]);
+        assert_eq!(table.known(fid(2)), Some(new));
+        // And once more.
+        table.retire(new);
+        let newest = retain();
+        assert_eq!((table.known(fid(2)), firsts.get()), (Some(newest), 3));
+        for (id, is_last) in [(newest, false), (old, false), (new, true)] {
+            let last = Cell::new(false);
+            table.forget(id, 1, |_| last.set(true));
+            assert_eq!(last.get(), is_last);
+        }
+        assert_eq!((retain(), table.is_retired(old)), (old, false));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Shared;
-use crate::cli::{Cli, Client, Command, Mount, Reveal};
+use crate::cli::{Cli, Client, Command, Mount, Passthrough, Reveal};
 use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
@@ -128,6 +128,7 @@ impl Setup {
 /// Runs with threads and tracing.
 pub(crate) fn on_runtime<T>(serve: impl FnOnce(&Runtime) -> Result<T, Failure>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .thread_name("afs")
         .build()
@@ -138,6 +139,13 @@ pub(crate) fn on_runtime<T>(serve: impl FnOnce(&Runtime) -> Result<T, Failure>) 
     // Tasks that wait for nothing but time are not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// How many threads wait for servers: one for two processors. The kernel's requests have theirs, and two of these on two
+/// processors wake each other for every datagram (docs/testing.md).
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).max(1)
 }
 
 /// Others may use the mount too: root asks for that by itself.
@@ -240,6 +248,9 @@ impl Started {
             Arc::clone(&metrics),
             Arc::clone(&identities),
         );
+        shared
+            .passthrough()
+            .want(options.passthrough == Passthrough::Auto);
         Ok(Self {
             fs,
             metrics,

@@ -74,9 +74,10 @@ pub async fn restore(shared: &Arc<Shared>, image: Image) {
 /// What is left of one volume.
 #[derive(Default)]
 struct Left {
-    nodes: Vec<(u64, Fid, u64)>,
-    /// With a word on whether something that was written is lost.
-    files: Vec<(OpenFile, bool)>,
+    /// With their lookups, and whether they are retired.
+    nodes: Vec<(u64, Fid, u64, bool)>,
+    /// With a word on whether something that was written is lost, and the node by which the kernel reads it.
+    files: Vec<(OpenFile, bool, Option<u64>)>,
     changes: Vec<(u64, Change)>,
 }
 
@@ -87,21 +88,22 @@ fn by_volume(image: Image) -> BTreeMap<Volume, Left> {
     let volume = |fid: Fid| (image.cells.get(&fid.cell).cloned(), fid.volume);
     for (id, node) in &image.nodes {
         if let Some(fid) = node.fid {
-            volumes
-                .entry(volume(fid))
-                .or_default()
-                .nodes
-                .push((*id, fid, node.lookups()));
+            volumes.entry(volume(fid)).or_default().nodes.push((
+                *id,
+                fid,
+                node.lookups(),
+                image.retired.contains(id),
+            ));
         }
     }
     for file in image.open.values() {
         // Who has it open for reading only has lost nothing.
         let lost = file.flags.write && image.dirty.contains(&file.fid);
-        volumes
-            .entry(volume(file.fid))
-            .or_default()
-            .files
-            .push((*file, lost));
+        volumes.entry(volume(file.fid)).or_default().files.push((
+            *file,
+            lost,
+            image.lent.get(&file.handle).copied(),
+        ));
     }
     let mut elsewhere = HashMap::new();
     for (unique, change) in &image.changes {
@@ -152,17 +154,20 @@ impl Left {
             };
         }
         let here = |fid: Fid| Fid { cell: number, ..fid };
-        for (id, fid, lookups) in self.nodes {
+        for (id, fid, lookups, is_retired) in self.nodes {
             let fid = here(fid);
-            shared.inodes().adopt(id, fid, lookups);
+            shared.inodes().adopt(id, fid, lookups, is_retired);
             // It was entered.
             let _ = shared.fs().adopt(fid);
         }
         let Some(kept) = shared.kept() else {
             return;
         };
-        for (file, lost) in self.files {
+        for (file, lost, lent) in self.files {
             let fid = here(file.fid);
+            if let Some(node) = lent.or_else(|| shared.inodes().known(fid)) {
+                shared.passthrough().inherit(node, file.handle, lent.is_some());
+            }
             let lost = lost && !shared.fs().is_saved(fid);
             let opener = shared.fs().as_identity(still(file.who));
             if opener

@@ -316,6 +316,7 @@ async fn retire(shared: &Shared) {
     if tokio::time::timeout(UNDER_WAY, shared.at_rest()).await.is_err() {
         tracing::warn!("requests are under way still: the next process gets them again");
     }
+    shared.passthrough().end();
     shared.fs().store_all().await;
     if let Some(kept) = shared.kept() {
         kept.stored_where(|fid| !shared.fs().is_dirty(fid));

@@ -8,7 +8,6 @@ use rustix::io::Errno;
 
 use super::Access;
 use super::core::{Caller, Core};
-use super::crossing::made_up;
 use super::data::{ROUNDS, check_length};
 use super::synthetic::{FOREVER, is_cell, is_synthetic, target};
 use super::types::{Attr, Kind, SetAttr, StatFs};
@@ -24,8 +23,7 @@ use crate::vnode::status::{DELETE, INSERT, LOOKUP, to_seconds};
 impl Caller {
     pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
         if is_cell(fid) {
-            let told = self.attr_of_point_cached(fid, self.synthetic(fid), self.fakes_cells());
-            return told.map(Ok);
+            return self.attr_of_point_cached(self.sight_of_cell(fid)).map(Ok);
         }
         if is_synthetic(fid) {
             return Some(Ok((self.synthetic(fid), FOREVER)));
@@ -36,9 +34,8 @@ impl Caller {
             return None;
         }
         if let Some(target) = self.target_cached(&vnode, &status)? {
-            let is_faked = self.is_faked(&vnode.volume.cell.name, &target);
-            let told = self.attr_of_point_cached(fid, made_up(fid, &status), is_faked);
-            return told.map(Ok);
+            let sight = self.sight(&vnode, &status, &target);
+            return self.attr_of_point_cached(sight).map(Ok);
         }
         self.counts.hits.count(Cached::Status);
         Some(Ok((Core::attr(&vnode, &status), self.kept(&status, ttl))))
@@ -46,9 +43,7 @@ impl Caller {
 
     pub(crate) async fn getattr(&self, fid: Fid) -> Result<(Attr, Duration), Error> {
         if is_cell(fid) {
-            return self
-                .attr_of_point(fid, self.synthetic(fid), self.fakes_cells())
-                .await;
+            return self.attr_of_point(self.sight_of_cell(fid)).await;
         }
         if is_synthetic(fid) {
             return Ok((self.synthetic(fid), FOREVER));
@@ -56,8 +51,7 @@ impl Caller {
         let vnode = self.vnode(fid)?;
         let (status, ttl) = self.status(&vnode).await?;
         if let Some(target) = self.target(&vnode, &status).await? {
-            let is_faked = self.is_faked(&vnode.volume.cell.name, &target);
-            return self.attr_of_point(fid, made_up(fid, &status), is_faked).await;
+            return self.attr_of_point(self.sight(&vnode, &status, &target)).await;
         }
         self.may_see(&vnode, &status).await?;
         Ok((Core::attr(&vnode, &status), self.kept(&status, ttl)))

@@ -16,7 +16,6 @@ use tracing::Instrument as _;
 use super::core::{Caller, Core};
 use super::synthetic::{self, is_cell, is_synthetic};
 use super::types::{Attr, Fakestat, Invalidation, Kind};
-use crate::cell::CellName;
 use crate::error::Error;
 use crate::events::Cached;
 use crate::mount_point::{MountKind, MountTarget};
@@ -24,6 +23,15 @@ use crate::types::Fid;
 use crate::vnode::Vnode;
 use crate::vnode::status::Status;
 use crate::volume::{Parent, Volume};
+
+/// A mount point or a cell as it is before it is crossed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight {
+    /// Its attributes then, which are made up.
+    made_up: Attr,
+    /// They will do until somebody crosses it.
+    is_faked: bool,
+}
 
 impl Core {
     /// Where a mount point or a cell led when it was crossed last.
@@ -36,9 +44,12 @@ impl Core {
 
     /// The kernel forgot an object: if that was a mount point, its root is not known by it any more.
     pub(super) fn forget_point(&self, point: Fid) {
-        if let Some(root) = self.last_root(point)
-            && let Some(root) = self.vnodes.peek(root)
-        {
+        self.leads_no_more(point, self.last_root(point));
+    }
+
+    /// A mount point that led to this root, if to any, is not known any more.
+    pub(super) fn leads_no_more(&self, point: Fid, root: Option<Fid>) {
+        if let Some(root) = root.and_then(|root| self.vnodes.peek(root)) {
             root.not_led_to(point);
         }
     }
@@ -64,15 +75,6 @@ impl Core {
         }
         point.link(status.version).map(|text| target(&text))
     }
-
-    /// Is a mount point in a volume of this cell seen without being crossed?
-    pub(super) fn is_faked(&self, here: &CellName, target: &MountTarget) -> bool {
-        match self.fakestat {
-            Fakestat::All => true,
-            Fakestat::Cells => target.cell.as_ref().is_some_and(|cell| cell != here),
-            Fakestat::Off => false,
-        }
-    }
 }
 
 impl Caller {
@@ -85,6 +87,27 @@ impl Caller {
         match self.target_cached(point, status) {
             Some(known) => Ok(known),
             None => Ok(target(&self.link_text(point, status).await?)),
+        }
+    }
+
+    /// A mount point with this status, before it is crossed.
+    pub(super) fn sight(&self, point: &Vnode, status: &Status, target: &MountTarget) -> Sight {
+        let here = &point.volume.cell.name;
+        Sight {
+            made_up: made_up(point.fid, status),
+            is_faked: match self.fakestat {
+                Fakestat::All => true,
+                Fakestat::Cells => target.cell.as_ref().is_some_and(|cell| cell != here),
+                Fakestat::Off => false,
+            },
+        }
+    }
+
+    /// A cell in the directory of cells, before it is crossed.
+    pub(super) fn sight_of_cell(&self, cell: Fid) -> Sight {
+        Sight {
+            made_up: self.synthetic(cell),
+            is_faked: self.fakestat != Fakestat::Off,
         }
     }
 
@@ -181,16 +204,11 @@ impl Caller {
         self.vnode_in(root, volume)
     }
 
-    /// The attributes of a mount point or a cell, and how long they stand, without waiting. `is_faked` says that `made_up`
-    /// will do if it was not crossed.
-    pub(super) fn attr_of_point_cached(
-        &self,
-        point: Fid,
-        made_up: Attr,
-        is_faked: bool,
-    ) -> Option<(Attr, Duration)> {
+    /// The attributes of a mount point or a cell, and how long they stand, without waiting.
+    pub(super) fn attr_of_point_cached(&self, sight: Sight) -> Option<(Attr, Duration)> {
+        let point = sight.made_up.fid;
         let Some(root) = self.crossed_cached(point) else {
-            return is_faked.then_some((made_up, Duration::ZERO));
+            return sight.is_faked.then_some((sight.made_up, Duration::ZERO));
         };
         let root = self.vnodes.get(root)?;
         let (status, ttl) = self.valid(&root)?;
@@ -202,24 +220,19 @@ impl Caller {
     }
 
     /// The same. If it is faked that never fails, and never takes long.
-    pub(super) async fn attr_of_point(
-        &self,
-        point: Fid,
-        made_up: Attr,
-        is_faked: bool,
-    ) -> Result<(Attr, Duration), Error> {
-        if let Some(known) = self.attr_of_point_cached(point, made_up, is_faked) {
+    pub(super) async fn attr_of_point(&self, sight: Sight) -> Result<(Attr, Duration), Error> {
+        if let Some(known) = self.attr_of_point_cached(sight) {
             return Ok(known);
         }
-        if !is_faked {
-            return self.clone().attr_of_root(point).await;
+        let asked = self.clone().attr_of_root(sight.made_up.fid);
+        if !sight.is_faked {
+            return asked.await;
         }
         // It goes on when nobody waits any more: so it is found out that a server is down, and for the next one told at once.
-        let asked = self.clone().attr_of_root(point);
         let asking = self.runtime.spawn(asked.in_current_span());
         match tokio::time::timeout(GLANCE, asking).await {
             Ok(Ok(Ok(found))) => Ok(found),
-            _ => Ok((made_up, Duration::ZERO)),
+            _ => Ok((sight.made_up, Duration::ZERO)),
         }
     }
 

@@ -5,6 +5,7 @@
 //! ([`readahead`](super::readahead)). A write goes into the cache; `close` and `fsync` store ([`storing`](super::storing)).
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +23,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::events::{Cached, Flow};
 use crate::server::Aim;
-use crate::store::{Author, CacheFile};
+use crate::store::{Author, CacheFile, Loan};
 use crate::trace::child;
 use crate::vnode::Vnode;
 use crate::vnode::status::{INSERT, Status, WRITE};
@@ -109,6 +110,7 @@ impl Caller {
         Ok(Opened {
             handle: id,
             keep_cache,
+            version: Some(status.version),
         })
     }
 
@@ -233,6 +235,33 @@ impl Caller {
         Aim { window, ..aim }
     }
 
+    /// Lends a whole file. Of one that may change here or elsewhere whoever has it open is to see that, so none is lent.
+    pub(crate) fn lend(&self, opened: &Opened) -> Option<(Loan, OwnedFd)> {
+        let handle = self.handle(opened.handle).ok()?;
+        let vnode = &handle.vnode;
+        if !vnode.volume.kind.is_read_only() || handle.flags.write || !handle.flags.read {
+            return None;
+        }
+        let data = vnode.data();
+        if data.len() < LENT_MIN {
+            return None;
+        }
+        data.lend(opened.version?)
+    }
+
+    /// May the file be lent at all?
+    pub(crate) fn is_constant(&self, id: HandleId) -> bool {
+        self.handle(id)
+            .is_ok_and(|handle| handle.vnode.volume.kind.is_read_only())
+    }
+
+    /// The kernel reads the file by itself: what it has kept of it from before is not looked at, nor renewed.
+    pub(crate) fn is_lent(&self, id: HandleId) {
+        if let Ok(handle) = self.handle(id) {
+            *handle.vnode.shown.lock() = None;
+        }
+    }
+
     /// Writes into the cache without waiting, if there is room for it.
     pub(crate) fn write_cached(&self, id: HandleId, offset: u64, data: &[u8]) -> Option<Result<(), Error>> {
         let handle = match self.handle(id) {
@@ -337,6 +366,8 @@ pub(super) fn check_length(bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// Of a shorter file there is less to gain than lending it costs.
+const LENT_MIN: u64 = 128 << 10;
 /// What a volume can hold: it counts KiB, in 31 bits.
 const LONGEST: u64 = (i32::MAX as u64) << 10;
 /// Of the cache, what is fetched ahead of one reader may have so much.

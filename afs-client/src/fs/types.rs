@@ -180,6 +180,8 @@ pub struct Opened {
     pub handle: HandleId,
     /// Pages that the kernel kept from the last opening are still right.
     pub keep_cache: bool,
+    /// The version that is shown, if that is known.
+    pub version: Option<DataVersion>,
 }
 
 /// A snapshot of a directory.

@@ -139,9 +139,7 @@ impl Core {
                 let cell = vnode.volume.cell.name.shared();
                 self.unwanted.add(peer, cell, vnode.fid);
             }
-            if let Some(root) = vnode.last_mounted().and_then(|root| self.vnodes.peek(root)) {
-                root.not_led_to(vnode.fid);
-            }
+            self.leads_no_more(vnode.fid, vnode.last_mounted());
             // Its data goes back to the cache.
             vnode.keep_contents();
         }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::core::{Caller, Core};
 use super::crossing::made_up;
 use super::synthetic::{self, FOREVER, MOUNTS, ROOT, is_synthetic};
-use super::types::{Attr, Entry, Fakestat, Kind, ListEntry, Listing, Lookup};
+use super::types::{Attr, Entry, Kind, ListEntry, Listing, Lookup};
 use crate::cell::CellName;
 use crate::dir::Directory;
 use crate::error::Error;
@@ -119,8 +119,7 @@ impl Caller {
         self.counts.hits.count(Cached::Directory);
         let entry = match self.target_cached(&found, &status)? {
             Some(target) => {
-                let is_faked = self.is_faked(&found.volume.cell.name, &target);
-                let told = self.attr_of_point_cached(found.fid, made_up(found.fid, &status), is_faked)?;
+                let told = self.attr_of_point_cached(self.sight(&found, &status, &target))?;
                 point(told, stands.at_most(ttl))
             }
             None => self.found(&found, &status, ttl, stands),
@@ -223,10 +222,7 @@ impl Caller {
         let Some(target) = self.target(found, &status).await? else {
             return Ok(self.found(found, &status, ttl, stands));
         };
-        let is_faked = self.is_faked(&found.volume.cell.name, &target);
-        let told = self
-            .attr_of_point(found.fid, made_up(found.fid, &status), is_faked)
-            .await?;
+        let told = self.attr_of_point(self.sight(found, &status, &target)).await?;
         Ok(point(told, stands.at_most(ttl)))
     }
 
@@ -262,7 +258,7 @@ impl Caller {
             return None;
         }
         let fid = synthetic::cell(&name, kind);
-        let told = self.attr_of_point_cached(fid, self.synthetic(fid), self.fakes_cells())?;
+        let told = self.attr_of_point_cached(self.sight_of_cell(fid))?;
         Some(Lookup::Found(point(told, Stands::FOREVER)))
     }
 
@@ -310,15 +306,8 @@ impl Caller {
             };
         }
         let fid = synthetic::cell(&name, kind);
-        let told = self
-            .attr_of_point(fid, self.synthetic(fid), self.fakes_cells())
-            .await?;
+        let told = self.attr_of_point(self.sight_of_cell(fid)).await?;
         Ok(Lookup::Found(point(told, Stands::FOREVER)))
-    }
-
-    /// Are cells seen without being entered?
-    pub(super) fn fakes_cells(&self) -> bool {
-        self.fakestat != Fakestat::Off
     }
 
     /// The text of a link.

@@ -1,6 +1,7 @@
 //! The cached data of one object.
 
 mod fill;
+mod lending;
 mod reading;
 mod sparse;
 mod state;
@@ -20,6 +21,9 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+use self::lending::Lent;
+pub use self::lending::Loan;
+pub(super) use self::lending::is_marked;
 use self::sparse::{ASIDE_MAX, SUM_STEP, chunks, overlap, steps};
 use super::aside::{self, About};
 use super::backing::Backing;
@@ -69,6 +73,8 @@ struct State {
     path: Option<PathBuf>,
     /// What it is sealed with there, if it is, and as what.
     seal: Option<(ObjectKey, Arc<Seal>)>,
+    /// It was lent at some time, by this program or an earlier one: it does not change any more.
+    lent: Option<Arc<Lent>>,
     /// Without one the contents are gone, or closed for a while if the file has a name.
     backing: Option<Arc<Backing>>,
     /// Pages of the backing file in use, whether what is in them counts or not.
@@ -125,6 +131,7 @@ impl CacheFile {
             unverified: record.sums,
             allocated,
             listed,
+            lent: place::was_lent(&shared, key).then(Arc::default),
             ..State::default()
         };
         Self::with(id, shared, Some(key), state)
@@ -286,6 +293,23 @@ impl CacheFile {
     pub(super) fn evict_chunk(&self, chunk: u64) -> Evicted {
         let range = chunk_range(chunk);
         let mut state = self.state.write();
+        if state.is_lent() {
+            return Evicted {
+                freed: 0,
+                empty: false,
+                closed: false,
+            };
+        }
+        if state.lent.is_some() {
+            let freed = state.leave_lent();
+            drop(state);
+            self.mark();
+            return Evicted {
+                freed,
+                empty: true,
+                closed: true,
+            };
+        }
         state.content.evict(range.clone());
         state.sums.remove(&chunk);
         state.unverified.remove(&chunk);
@@ -359,7 +383,12 @@ impl Drop for CacheFile {
         }
         let recorded = if is_closed { None } else { self.recorded() };
         let state = self.state.get_mut();
-        if let Some((key, Some(record))) = recorded {
+        let mut bytes = 0;
+        if !is_closed && state.next_without_sum(0).is_some() {
+            // Only a part of it would stay.
+            bytes = state.leave_lent();
+        }
+        if let Some((key, Some(record))) = recorded.filter(|_| bytes == 0) {
             self.shared.freed(state.forget_unrecorded());
             self.shared.sleeps(self.id, key, record);
             return;
@@ -371,7 +400,7 @@ impl Drop for CacheFile {
             state.unlink();
         }
         let listed = state.listed.iter().flatten();
-        self.shared
-            .closed(self.id, self.key, state.allocated.bytes(), listed);
+        bytes += state.allocated.bytes();
+        self.shared.closed(self.id, self.key, bytes, listed);
     }
 }

@@ -41,10 +41,7 @@ impl Shared {
             let record = Record::decode(&bytes).ok().filter(|_| known.contains(&key.cell));
             let file = lying.remove(&key);
             match (record, file) {
-                (Some(record), Some(file)) => {
-                    if !held.closed {
-                        trim(place, &file, &record)?;
-                    }
+                (Some(record), Some(file)) if held.closed || trim(place, &file, &record)? => {
                     records.push((record, key, bytes));
                 }
                 (record, file) => {
@@ -149,11 +146,14 @@ fn pages_of(record: &Record, place: &Place) -> Pages {
     Pages::of(record.clean.covering(content::PAGE), place.seal().is_some())
 }
 
-/// Gives back what a file has besides what its record speaks of.
-fn trim(place: &Place, file: &Lying, record: &Record) -> io::Result<()> {
+/// Gives back what a file has besides what its record speaks of. False if it must not change.
+fn trim(place: &Place, file: &Lying, record: &Record) -> io::Result<bool> {
     let used = pages_of(record, place);
     if file.taken <= used.bytes() + content::PAGE {
-        return Ok(());
+        return Ok(true);
+    }
+    if file.was_lent {
+        return Ok(false);
     }
     let seal = place.seal_of(file.key);
     let open = Backing::new(place::open_file(&file.path)?, seal.as_ref());
@@ -165,5 +165,5 @@ fn trim(place: &Place, file: &Lying, record: &Record) -> io::Result<()> {
     for part in free.iter() {
         open.punch(&part, &used.lonely(&part))?;
     }
-    Ok(())
+    Ok(true)
 }

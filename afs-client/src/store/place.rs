@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 
+use super::Shared;
+use super::file::is_marked;
 use super::journal::Journal;
 use super::key::{CacheKey, Encryption};
 use super::record::ObjectKey;
@@ -105,6 +107,8 @@ pub(super) struct Lying {
     pub(super) path: PathBuf,
     /// Bytes of the blocks it takes.
     pub(super) taken: u64,
+    /// It was lent, and does not change any more.
+    pub(super) was_lent: bool,
 }
 
 impl Place {
@@ -227,6 +231,7 @@ impl Place {
                         key,
                         path,
                         taken: metadata.blocks().saturating_mul(512),
+                        was_lent: is_marked(&metadata),
                     }),
                     _ if metadata.is_dir() => fs::remove_dir_all(&path)?,
                     _ => remove_file(&path)?,
@@ -274,6 +279,12 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
 /// Makes a directory that only its owner may look into.
 pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Was the file of an object lent to the kernel, by this program or an earlier one?
+pub(super) fn was_lent(shared: &Shared, key: ObjectKey) -> bool {
+    let place = shared.place.as_ref().filter(|place| place.seal.is_none());
+    place.is_some_and(|place| fs::symlink_metadata(place.data(key)).is_ok_and(|found| is_marked(&found)))
 }
 
 /// Removes a file, if it is there.

@@ -250,7 +250,14 @@ impl Made for (Entry, Opened) {
         match outcome {
             Outcome::Open(_, handle) => {
                 let (handle, keep_cache) = (HandleId(handle), false);
-                Ok((entry, Opened { handle, keep_cache }))
+                Ok((
+                    entry,
+                    Opened {
+                        handle,
+                        keep_cache,
+                        version: None,
+                    },
+                ))
             }
             _ => Err(errno(Errno::EIO, "what was opened is not known")),
         }

@@ -13,9 +13,10 @@ use fuser::{
 };
 
 use super::change::Change;
+use super::passthrough::Verdict;
 use super::reply::{Answer, Asked, errno_of};
 use super::{Adapter, Limit, Shared, convert};
-use crate::telemetry::metrics::Replay;
+use crate::telemetry::metrics::{Reads, Replay};
 
 thread_local! {
     /// What is answered at once passes through here, so that no memory is made and cleared for each answer.
@@ -27,6 +28,7 @@ impl Adapter {
         let Some((fid, asked)) = self.object(node, asked) else {
             return;
         };
+        let is_direct = flags.0 & libc::O_DIRECT != 0;
         let flags = convert::open_flags(flags);
         let before = self
             .shared
@@ -34,18 +36,25 @@ impl Adapter {
             .and_then(|kept| kept.opened_before(asked.unique()));
         if let Some(handle) = before {
             self.shared.metrics.replayed(Replay::Journaled);
-            let keep_cache = false;
-            return self.shared.say_open(asked, flags, Opened { handle, keep_cache });
+            let (keep_cache, version) = (false, None);
+            let opened = Opened {
+                handle,
+                keep_cache,
+                version,
+            };
+            // The kernel does not know of it: it may go another way now.
+            self.shared.passthrough.release(node.0, handle.0);
+            return self.shared.answer_open(asked, fid, flags, opened, is_direct);
         }
         match asked.fs().open_cached(fid, flags) {
-            Some(Ok(opened)) => self.shared.answer_open(asked, fid, flags, opened),
+            Some(Ok(opened)) => self.shared.answer_open(asked, fid, flags, opened, is_direct),
             Some(Err(error)) => asked.fail(errno_of(&error)),
             None => {
                 let fs = asked.fs().clone();
                 let work = async move { fs.open(fid, flags).await };
                 self.shared
                     .wait(Limit::Deadline, asked, work, move |shared, asked, opened| {
-                        shared.answer_open(asked, fid, flags, opened);
+                        shared.answer_open(asked, fid, flags, opened, is_direct);
                     });
             }
         }
@@ -198,6 +207,8 @@ impl Adapter {
         handle: FileHandle,
         owner: Option<fuser::LockOwner>,
     ) {
+        // The kernel has ended its own way to the file before it asked.
+        self.shared.passthrough.release(asked.node(), handle.0);
         let (fs, handle) = (asked.fs().clone(), HandleId(handle.0));
         let storing = self.shared.storing(asked.node());
         let work = async move {
@@ -236,16 +247,77 @@ struct Storing {
 }
 
 impl Shared {
-    fn answer_open(&self, asked: Asked<ReplyOpen>, fid: Fid, flags: OpenFlags, opened: Opened) {
+    fn answer_open(
+        &self,
+        asked: Asked<ReplyOpen>,
+        fid: Fid,
+        flags: OpenFlags,
+        opened: Opened,
+        is_direct: bool,
+    ) {
+        let (node, handle) = (asked.node(), FileHandle(opened.handle.0));
+        let verdict = self.verdict(&asked, &opened, is_direct);
         if let Some(kept) = self.kept() {
             kept.opened(asked.unique(), opened.handle, fid, flags, asked.fs().identity());
+            if matches!(verdict, Verdict::Lent(_)) {
+                kept.lent(opened.handle, node);
+            }
         }
-        self.say_open(asked, flags, opened);
+        match verdict {
+            Verdict::Served => {
+                self.metrics.opened(Reads::Served);
+                let said = open_reply(flags, opened);
+                asked.ok(|reply| reply.opened(handle, said));
+            }
+            Verdict::Lent(lent) => {
+                self.metrics.opened(Reads::Lent);
+                asked.fs().is_lent(opened.handle);
+                // The kernel takes no other word beside.
+                let said = FopenFlags::FOPEN_NOFLUSH;
+                asked.ok(|reply| reply.opened_passthrough(handle, said, &lent.backing));
+            }
+            Verdict::Stale => {
+                self.metrics.opened(Reads::Stale);
+                self.retire(node);
+                self.close(asked.fs(), opened.handle);
+                asked.fail(Errno::ESTALE);
+            }
+        }
     }
 
-    fn say_open(&self, asked: Asked<ReplyOpen>, flags: OpenFlags, opened: Opened) {
-        let said = open_reply(flags, opened);
-        asked.ok(|reply| reply.opened(FileHandle(opened.handle.0), said));
+    fn verdict(&self, asked: &Asked<ReplyOpen>, opened: &Opened, is_direct: bool) -> Verdict {
+        let fs = asked.fs();
+        let Some(reply) = asked.reply().filter(|_| fs.is_constant(opened.handle)) else {
+            return Verdict::Served;
+        };
+        let node = asked.node();
+        let lend = || {
+            if is_direct || self.inodes.is_retired(node) {
+                return None;
+            }
+            let (loan, file) = fs.lend(opened)?;
+            self.passthrough.hand_over(loan, &file, reply)
+        };
+        let which = (node, opened.handle.0);
+        self.passthrough.open(which, opened.version, asked.thread(), lend)
+    }
+
+    /// A node stands for an older version: its object gets another when it is looked up next.
+    fn retire(&self, node: u64) {
+        if self.inodes.retire(node)
+            && let Some(kept) = self.kept()
+        {
+            kept.retired(node);
+        }
+    }
+
+    /// Nobody is told of a handle that was had.
+    fn close(&self, fs: &AfsFs, handle: HandleId) {
+        if let Some(kept) = self.kept() {
+            kept.released(handle);
+        }
+        let fs = fs.clone();
+        self.spawn(async move { fs.release(handle).await });
     }
 
     fn wrote(&self, node: u64) {
@@ -302,6 +374,7 @@ mod tests {
         let opened = Opened {
             handle: HandleId(1),
             keep_cache: true,
+            version: None,
         };
         let reader = OpenFlags {
             read: true,

@@ -11,6 +11,7 @@ mod interrupt;
 mod lock;
 mod namespace;
 mod node;
+mod passthrough;
 mod reply;
 mod shared;
 
@@ -37,6 +38,7 @@ use crate::telemetry::op::Op;
 use reply::{Answer, Asked, Ticket};
 use shared::Limit;
 
+pub use passthrough::Passthrough;
 pub use shared::Shared;
 
 /// The FUSE side of one mount.
@@ -100,6 +102,13 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_CACHE_SYMLINKS,
             self.shared.identities.rule == Rule::Mount,
         );
+        if self.shared.passthrough.is_on() {
+            wanted |= InitFlags::FUSE_PASSTHROUGH;
+            // One: the files lie on a file system that is not stacked, and another may be stacked on this one.
+            if config.set_max_stack_depth(1).is_err() {
+                tracing::debug!("the session lends nothing");
+            }
+        }
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel does not offer");

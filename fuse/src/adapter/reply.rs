@@ -112,6 +112,11 @@ impl<R: Answer> Asked<R> {
         self.ticket.settles = Some(Arc::clone(shared));
     }
 
+    /// What is to be answered; none if whoever asked does not wait any more.
+    pub(super) fn reply(&self) -> Option<&R> {
+        self.reply.as_ref()
+    }
+
     /// The file system as whoever asks sees it.
     pub(super) fn fs(&self) -> &AfsFs {
         &self.fs

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::convert;
 use super::directory::Streams;
 use super::interrupt;
+use super::passthrough::Passthrough;
 use super::reply::{Answer, Asked, errno_of};
 use crate::identity::Identities;
 use crate::inode::{InodeTable, Names, ROOT};
@@ -32,6 +33,7 @@ pub struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) streams: Streams,
     pub(super) identities: Arc<Identities>,
+    pub(super) passthrough: Passthrough,
     owners: Owners,
     runtime: Handle,
     deadline: Duration,
@@ -70,6 +72,7 @@ impl Shared {
             names: Arc::default(),
             streams: Streams::default(),
             identities,
+            passthrough: Passthrough::default(),
             owners: Owners::here(),
             // The file system's own error, which says more, is to come first.
             deadline: deadline + Duration::from_secs(1),
@@ -131,6 +134,11 @@ impl Shared {
     /// Attributes as the kernel takes them.
     pub(super) fn attributes(&self, id: u64, attr: &Attr) -> FileAttr {
         convert::attributes(id, attr, self.owners.shown(attr.uid, attr.gid))
+    }
+
+    /// What the kernel reads by itself.
+    pub fn passthrough(&self) -> &Passthrough {
+        &self.passthrough
     }
 
     /// The node ids.
@@ -210,6 +218,11 @@ impl Shared {
             }
         };
         self.begin(Box::pin(task.instrument(span)));
+    }
+
+    /// Has something done that nobody waits for.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
     }
 
     /// Begins a task on the thread of the session, which so has sent the first call before it asks the kernel for more;

@@ -23,6 +23,10 @@ pub struct Image {
     pub names: HashMap<u64, HashSet<Box<[u8]>>>,
     /// The files that the kernel has open, by handle.
     pub open: BTreeMap<u64, OpenFile>,
+    /// By which nodes the kernel reads open files by itself, by handle.
+    pub lent: BTreeMap<u64, u64>,
+    /// Nodes whose objects have another one, or get one.
+    pub retired: HashSet<u64>,
     /// Files with something that no server has.
     pub dirty: HashSet<Fid>,
     /// Who has which tokens.
@@ -78,6 +82,13 @@ impl Image {
             }
             Record::Released(handle) => {
                 self.open.remove(&handle);
+                self.lent.remove(&handle);
+            }
+            Record::Lent { handle, node } => {
+                self.lent.insert(handle, node);
+            }
+            Record::Retired(node) => {
+                self.retired.insert(node);
             }
             Record::Dirty(fid) => {
                 self.dirty.insert(fid);
@@ -113,6 +124,7 @@ impl Image {
         if node.lookups == 0 {
             self.nodes.remove(&id);
             self.names.remove(&id);
+            self.retired.remove(&id);
         }
     }
 
@@ -136,6 +148,11 @@ impl Image {
             .iter()
             .flat_map(|(directory, names)| names.iter().map(|name| Record::Name(*directory, name.clone())));
         let open = self.open.values().copied().map(Record::Opened);
+        let lent = self.lent.iter().map(|(handle, node)| {
+            let (handle, node) = (*handle, *node);
+            Record::Lent { handle, node }
+        });
+        let retired = self.retired.iter().copied().map(Record::Retired);
         let dirty = self.dirty.iter().copied().map(Record::Dirty);
         let tokens = std::iter::once(Record::Tokens(self.tokens.clone()));
         let hidden = self
@@ -152,6 +169,8 @@ impl Image {
         first
             .chain(names)
             .chain(open)
+            .chain(lent)
+            .chain(retired)
             .chain(dirty)
             .chain(tokens)
             .chain(hidden)
@@ -200,6 +219,8 @@ mod tests {
             },
             Record::Forgot { node: 6, times: 1 },
             Record::Name(5, b"x".as_slice().into()),
+            Record::Lent { handle: 8, node: 5 },
+            Record::Retired(5),
             Record::Dirty(fid_of(1)),
             Record::Begun(2, Some(fid_of(3))),
             Record::Begun(4, None),

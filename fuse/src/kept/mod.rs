@@ -106,6 +106,17 @@ impl Kept {
         }));
     }
 
+    /// The kernel is about to read it by itself.
+    pub fn lent(&self, handle: HandleId, node: u64) {
+        let handle = handle.0;
+        self.write(&Record::Lent { handle, node });
+    }
+
+    /// The object of a node is about to get another one.
+    pub fn retired(&self, node: u64) {
+        self.write(&Record::Retired(node));
+    }
+
     /// It is not any more.
     pub fn released(&self, handle: HandleId) {
         self.before.lock().spoiled.remove(&handle.0);

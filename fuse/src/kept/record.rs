@@ -37,6 +37,15 @@ pub enum Record {
     Opened(OpenFile),
     /// An open file was closed.
     Released(u64),
+    /// An open file is read by the kernel, through this node.
+    Lent {
+        /// The handle.
+        handle: u64,
+        /// The node id.
+        node: u64,
+    },
+    /// The object of a node has, or gets, another one.
+    Retired(u64),
     /// Something was written to a file that no server has.
     Dirty(Fid),
     /// A server has all that was written to a file.
@@ -133,6 +142,15 @@ impl Record {
                 RELEASED.encode(out);
                 handle.encode(out);
             }
+            Self::Lent { handle, node } => {
+                LENT.encode(out);
+                handle.encode(out);
+                node.encode(out);
+            }
+            Self::Retired(node) => {
+                RETIRED.encode(out);
+                node.encode(out);
+            }
             Self::Dirty(fid) => {
                 DIRTY.encode(out);
                 put_fid(out, *fid);
@@ -217,6 +235,11 @@ impl Record {
                 who: identity(from)?,
             }),
             RELEASED => Self::Released(long(from)?),
+            LENT => Self::Lent {
+                handle: long(from)?,
+                node: long(from)?,
+            },
+            RETIRED => Self::Retired(long(from)?),
             DIRTY => Self::Dirty(fid(from)?),
             CLEAN => Self::Clean(fid(from)?),
             TOKENS => {
@@ -339,6 +362,8 @@ const DONE: u32 = 12;
 const ANSWERED: u32 = 13;
 const TOKENS: u32 = 14;
 const HIDDEN: u32 = 15;
+const LENT: u32 = 16;
+const RETIRED: u32 = 17;
 const FAILED: u32 = 0;
 const MADE: u32 = 1;
 const FOUND: u32 = 2;
@@ -386,6 +411,8 @@ pub(super) mod tests {
             Record::Name(9, b"a\nb".as_slice().into()),
             Record::Opened(file),
             Record::Released(7),
+            Record::Lent { handle: 7, node: 9 },
+            Record::Retired(9),
             Record::Dirty(fid_of(3)),
             Record::Clean(fid_of(3)),
             Record::Tokens(vec![(Identity::User(7), Zeroizing::new(vec![1, 2, 3]))]),

@@ -271,6 +271,8 @@ families! {
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,
         "Time from taking a FUSE request to answering it.";
+    opens: Counter, "afs_fuse_opens_total", ["kind"], Experimental,
+        "Opens of files by who reads their data then: this program (served), the kernel by itself (lent), which no other metric sees; or nobody, because the kernel was told to look again (stale).";
     attaches: Counter, "afs_fuse_attaches_total", ["kind"], Stable,
         "Sessions with the kernel that this process began: of a mount of its own (fresh), or of one that another process served before (reattach).";
     resent: Counter, "afs_fuse_resent_requests_total", ["outcome"], Stable,

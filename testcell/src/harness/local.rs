@@ -83,6 +83,14 @@ impl LocalCell {
         paths.into_iter().map(read).collect()
     }
 
+    /// Writes a file of a volume as somebody else would, who then releases the volume.
+    pub fn release_with(&self, volume: &str, path: &str, bytes: &[u8]) -> Result<()> {
+        self.runtime.block_on(async {
+            self.cell.write(volume, path, bytes).await?;
+            Ok(self.cell.release(volume, &[1]).await?)
+        })
+    }
+
     /// Has file server I die, with all that it knows of its clients, and start again.
     pub fn kill_server(&self, i: u8) -> Result<()> {
         Ok(self.runtime.block_on(self.cell.restart(i.into(), Memory::Lost))?)
@@ -124,6 +132,11 @@ impl LocalCell {
     /// Mounts as client K with a keeper, which is given these arguments, and a server.
     pub fn keep(&self, k: u8, keeper: &[&str]) -> Result<Kept<'_>> {
         Kept::start(self, k, keeper, &MountOptions::default())
+    }
+
+    /// The same with a server that is given these arguments.
+    pub fn keep_with(&self, k: u8, options: &MountOptions) -> Result<Kept<'_>> {
+        Kept::start(self, k, &[], options)
     }
 
     /// Has the servers fail as a script says (`testcell/src/embedded/faults/script.rs`).

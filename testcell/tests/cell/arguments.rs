@@ -43,11 +43,9 @@ const fn case(what: &'static str, does: fn(&Path) -> Said) -> Case {
 
 const fn but(what: &'static str, does: fn(&Path) -> Said, contract: Said) -> Case {
     Case {
-        what,
-        does,
         contract: Some(contract),
         differs: true,
-        by_root: false,
+        ..case(what, does)
     }
 }
 

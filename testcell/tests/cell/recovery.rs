@@ -77,7 +77,12 @@ fn who_waits_for_a_silent_server_can_be_killed() {
     cell.stop_server(1).unwrap();
     for signal in [Signal::KILL, Signal::INT] {
         // It changes something: no server, no answer before the deadline of a minute.
-        let mut waiting = Command::new("mkdir").arg(work.join("new")).spawn().unwrap();
+        // Who runs the tests in the background may have us ignore what a terminal sends.
+        let mut waiting = Command::new("env")
+            .args(["--default-signal", "mkdir"])
+            .arg(work.join("new"))
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_secs(1));
         assert!(waiting.try_wait().unwrap().is_none(), "it waits");
         let pid = Pid::from_raw(waiting.id() as i32).unwrap();

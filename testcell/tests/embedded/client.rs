@@ -94,14 +94,8 @@ impl Client {
 
     /// A client that crosses mount points when it sees them, but for these.
     pub(crate) async fn faking(cell: &Cell, fakestat: Fakestat) -> Self {
-        let deadline = Duration::from_secs(10);
-        let config = Config {
-            fakestat,
-            ..config(cell, deadline, in_memory())
-        };
-        Self {
-            fs: AfsFs::start(config, Arc::new(NullSink)).await.unwrap(),
-        }
+        let usual = config(cell, Duration::from_secs(10), in_memory());
+        Self::start(Config { fakestat, ..usual }, Arc::new(NullSink)).await
     }
 
     /// A client with its cache in a directory.
@@ -123,7 +117,10 @@ impl Client {
     }
 
     async fn with_cache(cell: &Cell, deadline: Duration, cache: CacheConfig, sink: Arc<dyn Sink>) -> Self {
-        let config = config(cell, deadline, cache);
+        Self::start(config(cell, deadline, cache), sink).await
+    }
+
+    async fn start(config: Config, sink: Arc<dyn Sink>) -> Self {
         Self {
             fs: AfsFs::start(config, sink).await.unwrap(),
         }

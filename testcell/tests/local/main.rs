@@ -31,6 +31,7 @@ mod locks;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;
+mod passthrough;
 mod reattach;
 #[path = "../cell/recovery.rs"]
 mod recovery;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use testcell::{eventually, local};
 
+use crate::passthrough::{again, data, holds, is_allowed, lent, with_cache};
+
 /// A process that does something over and over until it is told to stop. Not this process: a child of it closes the files of
 /// the mount before it becomes a server, and would wait for itself.
 struct Worker(Child);
@@ -359,6 +361,43 @@ fn without_a_server_programs_get_errors_in_the_end() {
     assert_eq!(whole(&path).unwrap(), "file");
 }
 
+#[test]
+fn what_is_lent_outlives_the_process() {
+    if !is_allowed() {
+        return;
+    }
+    let (cell, dir) = (local(), tempfile::tempdir().unwrap());
+    let versions = [1, 2].map(data);
+    cell.release_with("ro.data", "big", &versions[0]).unwrap();
+    let kept = cell.keep_with(1, &with_cache(&dir)).unwrap();
+    let path = kept.path("ro/big");
+    let read = |expected: &[u8]| fs::read(&path).unwrap() == expected;
+    assert!(read(&versions[0]));
+    for kill in [true, false] {
+        let held = lent(&kept, &path);
+        if kill {
+            kept.kill_server().unwrap();
+            assert!(holds(&held, &versions[0]), "nobody is needed for it");
+        }
+        kept.serve().unwrap();
+        assert!(holds(&held, &versions[0]));
+        assert!(read(&versions[0]));
+        assert_eq!(again(&held).unwrap_err().raw_os_error(), Some(ESTALE));
+        let next = lent(&kept, &path);
+        assert!(holds(&next, &versions[0]) && holds(&held, &versions[0]));
+    }
+    // Nobody is there to hear of it; and what was lent is not changed by who comes then.
+    let held = lent(&kept, &path);
+    kept.kill_server().unwrap();
+    cell.release_with("ro.data", "big", &versions[1]).unwrap();
+    kept.serve().unwrap();
+    assert!(eventually(Duration::from_secs(10), || read(&versions[1])));
+    assert!(holds(&held, &versions[0]));
+    drop(held);
+    assert!(holds(&lent(&kept, &path), &versions[1]));
+}
+
 const EIO: i32 = 5;
 const ECONNABORTED: i32 = 103;
 const ENOTCONN: i32 = 107;
+const ESTALE: i32 = 116;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +17,12 @@ pub(crate) struct Load<'c> {
     name: &'static str,
     /// Where each of them has the files.
     folders: [PathBuf; 2],
+    /// What was begun to be written last to each file.
+    begun: Mutex<BTreeMap<String, u64>>,
     /// What was written last to each file, and closed.
     written: Mutex<BTreeMap<String, u64>>,
+    /// Rounds of the writer, and of the reader.
+    rounds: [AtomicU64; 2],
 }
 
 impl<'c> Load<'c> {
@@ -37,44 +41,48 @@ impl<'c> Load<'c> {
             mounts: [writer, reader],
             name,
             folders: [folder, reader.path("work").join(name)],
+            begun: Mutex::default(),
             written: Mutex::default(),
+            rounds: Default::default(),
         }
     }
 
-    fn write(&self, done: &AtomicBool) -> u64 {
+    fn write(&self, done: &AtomicBool) {
         for round in 1.. {
             if done.load(Ordering::Acquire) {
-                return round;
+                return;
             }
             let name = (round % FILES).to_string();
+            self.begun.lock().unwrap().insert(name.clone(), round);
             fs::write(self.folders[0].join(&name), contents(round))
                 .unwrap_or_else(|error| panic!("round {round}: {error}\n{}", self.mounts[0].said()));
             self.written.lock().unwrap().insert(name, round);
+            self.rounds[0].store(round, Ordering::Release);
             thread::sleep(PAUSE);
         }
-        0
     }
 
-    fn read(&self, done: &AtomicBool) -> u64 {
+    fn read(&self, done: &AtomicBool) {
         for round in 1.. {
             if done.load(Ordering::Acquire) {
-                return round;
+                return;
             }
             let said = |error| panic!("round {round}: {error}\n{}", self.mounts[1].said());
             let name = (round % FILES).to_string();
             let before = self.written.lock().unwrap().get(&name).copied().unwrap_or(0);
             let found = fs::read(self.folders[1].join(&name)).unwrap_or_else(said);
-            // Between the two, who opens a file to write it anew cuts it.
-            let number = found.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-            if let Some(number) = number {
+            let begun = self.begun.lock().unwrap().get(&name).copied().unwrap_or(0);
+            // Who opens a file to write it anew cuts it; and who reads meanwhile may have pages of two rounds.
+            if before == begun {
                 assert!(
-                    found == contents(number),
-                    "round {round}: {name} is torn: {}",
-                    torn(&found, round + FILES)
+                    found == contents(before),
+                    "round {round}: {name} is not of {before} but {}",
+                    described(&found, begun)
                 );
+            } else if let Some(number) = found.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
                 assert!(
-                    number >= before,
-                    "round {round}: {name} is of {number}, {before} was closed"
+                    (before..=begun).contains(&number),
+                    "round {round}: {name} is of {number}, {before} was closed and {begun} begun"
                 );
             }
             let hello = fs::read(self.mounts[1].path("ro/hello")).unwrap_or_else(|error| {
@@ -84,9 +92,15 @@ impl<'c> Load<'c> {
             // Otherwise the caches answer.
             let names = fs::read_dir(self.mounts[1].path("ro/dir")).map(Iterator::count);
             assert!(names.is_ok_and(|names| names == 200), "round {round}");
+            self.rounds[1].store(round, Ordering::Release);
             thread::sleep(PAUSE);
         }
-        0
+    }
+
+    fn rounds(&self) -> [u64; 2] {
+        self.rounds
+            .each_ref()
+            .map(|rounds| rounds.load(Ordering::Acquire))
     }
 
     /// The server holds what was closed last, and the other client sees it.
@@ -121,14 +135,19 @@ pub(crate) fn under_load(load: &Load<'_>, disturb: impl FnOnce()) {
         let writer = scope.spawn(|| load.write(&done));
         let reader = scope.spawn(|| load.read(&done));
         disturb();
-        // Whatever it was, it must be got over.
-        let mark = load.written.lock().unwrap().values().max().copied();
-        let moved = || load.written.lock().unwrap().values().max().copied() > mark;
-        assert!(testcell::eventually(LIMIT, moved), "the writer does not go on");
+        // Whatever it was, both must get over it, and not by one last answer.
+        let before = load.rounds();
+        let both_go_on = || {
+            let ended = writer.is_finished() || reader.is_finished();
+            let [written, read] = load.rounds();
+            ended || (written > before[0] + GOING_ON && read > before[1] + GOING_ON)
+        };
+        let went_on = testcell::eventually(LIMIT, both_go_on);
         done.store(true, Ordering::Release);
-        for rounds in [writer.join().unwrap(), reader.join().unwrap()] {
-            assert!(rounds > 20, "{rounds}");
+        for program in [writer, reader] {
+            program.join().unwrap();
         }
+        assert!(went_on, "{before:?} rounds before, {:?} now", load.rounds());
     });
 }
 
@@ -141,7 +160,7 @@ fn contents(round: u64) -> Vec<u8> {
 }
 
 /// Of which rounds the pages are that a file is made of.
-fn torn(found: &[u8], newest: u64) -> String {
+fn described(found: &[u8], newest: u64) -> String {
     let rounds: Vec<_> = (0..=newest).map(|round| (round, contents(round))).collect();
     let mut parts: Vec<(usize, Option<u64>)> = Vec::new();
     for (number, page) in found.chunks(4096).enumerate() {
@@ -159,4 +178,6 @@ fn torn(found: &[u8], newest: u64) -> String {
 
 const FILES: u64 = 12;
 const PAUSE: Duration = Duration::from_millis(20);
+/// Rounds that show that all is well again.
+const GOING_ON: u64 = 20;
 const LIMIT: Duration = Duration::from_secs(60);

@@ -24,7 +24,7 @@ fn volumes_that_move_and_are_released_and_taken_away_cost_time_only() {
     let cell = shared();
     let [writer, reader] = [1, 2].map(|k| cell.mount(k).unwrap());
     let load = Load::new(&cell, &writer, &reader, "moves");
-    let [one, three] = [1, 3].map(|i| cell.server_address(i).unwrap().to_string());
+    let [one, two, three] = [1, 2, 3].map(|i| cell.server_address(i).unwrap().to_string());
     let vos = |words: &[&str]| {
         let finished = cell.vos(words).unwrap();
         finished.ok().unwrap();
@@ -33,7 +33,9 @@ fn volumes_that_move_and_are_released_and_taken_away_cost_time_only() {
         vos(&["move", "work", &one, "a", &three, "a"]);
         vos(&["release", "ro.data"]);
         vos(&["offline", &three, "a", "work", "-sleep", "3"]);
-        vos(&["move", "work", &three, "a", &one, "a"]);
+        // Never back: OpenAFS's server may keep files of the volume open that it deletes while clients ask for it. When the volume
+        // comes again it reads them, "in use", and has it salvaged for ever (seen in /proc: volume header and indexes, deleted).
+        vos(&["move", "work", &three, "a", &two, "a"]);
     });
     load.check();
 }

@@ -11,6 +11,14 @@ impl CacheFile {
         };
         let mut state = self.state.write();
         let limit = state.content.base_len();
+        let mut freed = 0;
+        if state.lent.is_some()
+            && !state
+                .content
+                .is_present(&(want.start.min(limit)..want.end.min(limit)))
+        {
+            freed = state.leave_lent();
+        }
         let mut fills = Vec::new();
         let mut at = want.start - want.start % unit;
         while at < want.end.min(limit) {
@@ -36,6 +44,8 @@ impl CacheFile {
                 filling,
             });
         }
+        drop(state);
+        self.shared.freed(freed);
         fills
     }
 

@@ -65,7 +65,11 @@ impl State {
         let clean = self.content.clean().bytes();
         change(&mut self.content);
         let mut freed = 0;
-        if self.content.clean().bytes() < clean {
+        let is_less = self.content.clean().bytes() < clean;
+        if is_less || self.content.len() != len || self.content.base_len() != base {
+            freed += self.leave_lent();
+        }
+        if is_less {
             // Of which chunks it was is not worth knowing.
             self.sums.clear();
             self.unverified.retain(|chunk, _| {
@@ -106,7 +110,7 @@ impl State {
             place::remove_file(path)?;
             return place::open_file(path);
         }
-        File::options().read(true).write(true).open(path)
+        File::options().read(true).write(self.lent.is_none()).open(path)
     }
 
     /// The file, if it has anything in it. One that is closed is opened for the moment.
@@ -285,6 +289,9 @@ impl State {
         if free.is_empty() {
             return 0;
         }
+        if self.lent.is_some() {
+            return self.leave_lent();
+        }
         let file = match self.existing() {
             Ok(file) => file,
             // Somebody removed it.
@@ -315,6 +322,9 @@ impl State {
             }
             keep
         });
+        if self.lent.is_some() {
+            return self.leave_lent();
+        }
         let cut = self
             .existing()
             .and_then(|file| file.map_or(Ok(()), |file| file.cut(len, &|page| self.counts(page))));

@@ -93,6 +93,12 @@ impl CacheFile {
         let len = loop {
             self.ensure_backing()?;
             let mut state = self.state.write();
+            if state.lent.is_some() {
+                let freed = state.leave_lent();
+                drop(state);
+                self.shared.freed(freed);
+                continue;
+            }
             if state.has_unverified(&range) {
                 drop(state);
                 self.verify(&range);
@@ -130,7 +136,7 @@ impl CacheFile {
     pub(crate) fn truncate(&self, len: u64) {
         let mut state = self.state.write();
         let before = state.content.len();
-        let mut freed = 0;
+        let mut freed = state.leave_lent();
         if len < before {
             let cut = len - len % CHUNK..before;
             freed += chunks(&cut).map(|chunk| state.verify(chunk)).sum::<u64>();

@@ -33,6 +33,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     inodes: IntGauge,
     callback_apply: Histogram,
+    opens: [IntCounter; 3],
     invalidations: [[IntCounter; 2]; 2],
     /// Requests that were sent again.
     resent: AtomicU64,
@@ -47,6 +48,17 @@ pub enum Forgotten {
     Inode,
     /// A name.
     Entry,
+}
+
+/// Who reads a file that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// We do.
+    Served,
+    /// The kernel does.
+    Lent,
+    /// Nobody: it was told to look again.
+    Stale,
 }
 
 /// What became of a request that the kernel sent again, if it was not simply done.
@@ -114,6 +126,7 @@ impl Metrics {
             inodes: families.fuse_inodes.with_label_values(NO_LABELS),
             callback_apply: families.callback_apply.with_label_values(NO_LABELS),
             resent: AtomicU64::new(0),
+            opens: ["served", "lent", "stale"].map(|kind| families.opens.with_label_values(&[kind])),
             invalidations: [invalidation("inode"), invalidation("entry")],
             cells: RwLock::default(),
             watched: OnceLock::new(),
@@ -159,6 +172,17 @@ impl Metrics {
     /// A FUSE request went to the network (+1) or came back (-1).
     pub fn fuse_in_flight(&self, change: i64) {
         self.in_flight.add(change);
+    }
+
+    /// Counts one file that was opened.
+    pub fn opened(&self, reads: Reads) {
+        let [served, lent, stale] = &self.opens;
+        match reads {
+            Reads::Served => served,
+            Reads::Lent => lent,
+            Reads::Stale => stale,
+        }
+        .inc();
     }
 
     /// A session with the kernel began; `again` if another process had served the mount before.

@@ -88,11 +88,10 @@ impl CacheFile {
     /// and not too much is lent. With the file itself, of which the kernel makes one of its own. The caller holds no lock.
     pub(crate) fn lend(&self, version: DataVersion) -> Option<(Loan, OwnedFd)> {
         let file = self.me.upgrade()?;
+        // Mostly it cannot, and then nobody is to wait.
         if !self.state.read().can_be_lent(version) {
             return None;
         }
-        // A file that is read by the kernel only is not to look unused.
-        self.ensure_backing().ok()?;
         let mut state = self.state.write();
         if !state.can_be_lent(version) {
             return None;
@@ -137,7 +136,7 @@ impl State {
             && content.clean().contains(&(0..len))
     }
 
-    /// Marks the file. From here on what changes it fails: it is open for reading only.
+    /// Marks the file. From here on it is opened for reading only, so that what would change it fails.
     fn mark_lent(&mut self) -> io::Result<(File, Arc<Lent>)> {
         let path = self.path.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let open = File::open(path)?;
@@ -153,7 +152,8 @@ impl State {
         if !is_marked(&found) || found.len() != self.content.len() {
             return Err(io::Error::other("it is not as it was marked"));
         }
-        self.backing = Some(Arc::new(Backing::new(open.try_clone()?, None)));
+        // What was open for writing too.
+        self.backing = None;
         let lent = Arc::clone(self.lent.get_or_insert_default());
         lent.0.lock().loans += 1;
         Ok((open, lent))

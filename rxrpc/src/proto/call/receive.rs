@@ -135,6 +135,10 @@ impl ReceiveQueue {
     /// The next packet expected is here.
     fn advance(&mut self, packet: Sealed) {
         if !packet.body.is_empty() && !self.discarding {
+            // Most requests and replies are one packet.
+            if self.ready.capacity() == 0 {
+                self.ready.reserve_exact(1);
+            }
             self.ready.push_back((self.next, packet));
         }
         self.next = self.next.next();

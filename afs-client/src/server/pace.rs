@@ -4,7 +4,8 @@
 //! carried in the same time. The best of each is remembered for a while. A server of OpenAFS sends at most 32 packets in a
 //! round trip for one call, whatever the network would take, so the whole is faster the more calls there are, until the
 //! network is full: then the whole stays while each call becomes slower. So as many calls are worth having as the best
-//! whole has room for the best single one, and some more to find out whether the whole grows. Nothing here has a clock.
+//! whole has room for the best single one, and some more to find out whether the whole grows. How large a piece is follows from
+//! what a call usually carries: where packets are lost, that is a fraction of the best. Nothing here has a clock.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub(crate) struct Pace {
     /// Bytes a second of one call, and of all together.
     single: Best,
     whole: Best,
+    /// What one call has carried of late, smoothed.
+    usual: f64,
     samples: u32,
     /// When the last of them ended.
     sampled: Option<Instant>,
@@ -68,7 +71,9 @@ impl Pace {
         if got >= SAMPLE_MIN && took > 0.0 {
             self.samples = self.samples.saturating_add(1);
             self.sampled = Some(now);
-            self.single.add(now, got as f64 / took);
+            let rate = got as f64 / took;
+            self.single.add(now, rate);
+            self.usual += (rate - self.usual) / f64::from(self.samples.min(USUAL_OF));
             self.whole
                 .add(now, self.delivered.saturating_sub(begun.delivered) as f64 / took);
         }
@@ -86,7 +91,7 @@ impl Pace {
     /// How much is fetched ahead of a sequential reader. Twice what the calls carry: while the reader waits for a slow one
     /// the others go on.
     pub(crate) fn aim(&self) -> Aim {
-        let per_call = bytes(self.single.get() * PIECE_SECONDS);
+        let per_call = bytes(self.usual * PIECE_SECONDS);
         // The power of two below.
         let unit = (per_call / 2 + 1).next_power_of_two().clamp(UNIT_MIN, UNIT_MAX);
         Aim {
@@ -166,6 +171,8 @@ const CALLS_FIRST: u64 = 8;
 const GAIN: f64 = 3.0;
 /// Pieces that take shorter tell of the round trip more than of the rate.
 const SAMPLE_MIN: u64 = 64 << 10;
+/// The usual rate is that of about so many calls.
+const USUAL_OF: u32 = 8;
 /// A piece is what one call carries in about so many seconds: several round trips, so that its start does not count for much,
 /// but not so long that the last of them are waited for.
 const PIECE_SECONDS: f64 = 0.5;
@@ -217,6 +224,18 @@ mod tests {
         fetch(&mut pace, &mut now, (1e5, 1e5), 5);
         assert_eq!(pace.aim().unit, UNIT_MIN);
         assert!(pace.aim().window <= 2 * AHEAD_MAX as u64 * UNIT_MIN);
+    }
+
+    #[test]
+    fn a_piece_is_what_a_usual_call_carries_not_a_lucky_one() {
+        let (mut pace, mut now) = (Pace::default(), crate::clock::now());
+        for number in 0..40 {
+            let rate = if number % 4 == 0 { 2e6 } else { 5e5 };
+            let begun = pace.begin(now, UNIT_MIN);
+            now += Duration::from_secs_f64(UNIT_MIN as f64 / rate);
+            pace.end(&begun, Some((now, UNIT_MIN)));
+        }
+        assert_eq!(pace.aim().unit, 256 << 10);
     }
 
     #[test]

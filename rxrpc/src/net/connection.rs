@@ -113,8 +113,9 @@ impl Connection {
         life: Life,
         key: Key,
         peer: Arc<Peer>,
-        proto: proto::Connection,
+        mut proto: proto::Connection,
     ) -> Self {
+        proto.expect_round_trip(peer.round_trip());
         Self {
             life,
             key,
@@ -258,6 +259,7 @@ impl Ref<Connection> {
         drop(trusted);
         shared.totals.add_rtt(&samples);
         if let Some(rtt) = samples.mean() {
+            self.peer.set_round_trip(rtt);
             shared.sink.event(&Event::RoundTrip {
                 side: self.side(),
                 service: self.service,

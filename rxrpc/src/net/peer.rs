@@ -1,14 +1,16 @@
 //! Peers: what all connections to and from one address share.
 //!
-//! The machine: a peer is made with the first of its connections and goes with the last, unless its way back is kept open. It counts packets, and it knows
-//! how large a datagram travels to it in one piece: the route says so when it is made, ICMP when some router on the
-//! way takes less, and the searches of its connections what has arrived. One that a black hole swallows says nothing.
+//! The machine: a peer is made with the first of its connections and goes with the last, unless its way back is kept open. It
+//! counts packets. It knows the round trip as its connections have measured it, with which a new one begins, and how large
+//! a datagram travels to it in one piece: the route says so when it is made, ICMP when some router on the way takes
+//! less, and the searches of its connections what has arrived. One that a black hole swallows says nothing.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -26,6 +28,8 @@ pub(crate) struct Peer {
     most: AtomicU16,
     /// So many have arrived, or are usual.
     proven: AtomicU16,
+    /// The round trip as it was last measured, in microseconds; 0 if it never was.
+    round_trip_us: AtomicU32,
     path_probes: AtomicU64,
     packets_sent: AtomicU64,
     packets_resent: AtomicU64,
@@ -115,6 +119,7 @@ impl Peer {
             address,
             most: AtomicU16::new(DATAGRAM_MOST),
             proven: AtomicU16::new(DATAGRAM_USUAL),
+            round_trip_us: AtomicU32::new(0),
             path_probes: AtomicU64::new(0),
             packets_sent: AtomicU64::new(0),
             packets_resent: AtomicU64::new(0),
@@ -150,6 +155,17 @@ impl Peer {
     /// So many bytes are known to arrive.
     pub(super) fn set_proven(&self, datagram: u16) {
         self.proven.store(datagram, Ordering::Relaxed);
+    }
+
+    /// A connection to or from it has measured the round trip.
+    pub(super) fn set_round_trip(&self, rtt: Duration) {
+        let us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+        self.round_trip_us.store(us, Ordering::Relaxed);
+    }
+
+    /// The round trip as it was last measured, zero if it never was.
+    pub(super) fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip_us.load(Ordering::Relaxed).into())
     }
 
     /// The route to it may take less than it did. One that cannot be asked is as it was.

@@ -17,6 +17,8 @@ mod interop;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod openafs;
+#[cfg(test)]
 mod rules;
 mod security;
 #[cfg(test)]
@@ -26,7 +28,7 @@ mod snapshot;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -230,6 +232,11 @@ impl Connection {
     #[must_use]
     pub fn rtt(&self) -> Option<RoundTrip> {
         self.rtt.round_trip()
+    }
+
+    /// Other connections have measured this round trip to the peer.
+    pub fn expect_round_trip(&mut self, rtt: Duration) {
+        self.rtt.expect(rtt);
     }
 
     /// The samples of the round trip since the last look.

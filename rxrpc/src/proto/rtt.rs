@@ -22,6 +22,8 @@ pub struct RoundTrip {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RttEstimator {
     estimate: Option<Estimate>,
+    /// What others have measured on the same way, in microseconds; 0 if nobody has.
+    expected_us: u32,
     samples: u32,
     tally: RttTally,
 }
@@ -129,6 +131,23 @@ impl RttEstimator {
         });
     }
 
+    /// The round trip that others have measured: what is waited for as long as there is no sample (RFC 9040, section 2).
+    pub(crate) fn expect(&mut self, rtt: Duration) {
+        self.expected_us = u32::try_from(rtt.as_micros()).unwrap_or(0);
+    }
+
+    /// Mean and deviation as measured, or what they would be after one sample like those of others.
+    fn known(&self) -> Option<(Duration, Duration)> {
+        let expected = || {
+            let rtt = Duration::from_micros(self.expected_us.into());
+            (!rtt.is_zero()).then_some((rtt, rtt / 2))
+        };
+        let measured = self
+            .estimate
+            .map(|estimate| (estimate.smoothed, estimate.deviation));
+        measured.or_else(expected)
+    }
+
     /// The samples since the last look.
     pub(crate) fn take_tally(&mut self) -> RttTally {
         std::mem::take(&mut self.tally)
@@ -168,23 +187,30 @@ impl RttEstimator {
     /// `extra` is the time that the peer may hold back this particular acknowledgement.
     #[must_use]
     pub(crate) fn timeout(&self, backoff: u32, extra: Duration) -> Duration {
-        let base = match self.estimate {
+        let base = match self.known() {
             None => FIRST_TIMEOUT,
-            Some(Estimate {
-                smoothed, deviation, ..
-            }) => (smoothed + deviation * 4).max(TIMEOUT_MIN) + ACK_ALLOWANCE,
+            Some((smoothed, deviation)) => (smoothed + deviation * 4).max(TIMEOUT_MIN) + ACK_ALLOWANCE,
         };
         (base + extra)
             .saturating_mul(1 << backoff.min(BACKOFF_MAX))
             .min(TIMEOUT_MAX)
     }
 
+    /// How long a stream that does not come to a halt at its sender may be silent: what was sent for the last ACK takes a round
+    /// trip.
+    #[must_use]
+    pub(crate) fn patience(&self) -> Duration {
+        self.known().map_or(PATIENCE_FIRST, |(smoothed, deviation)| {
+            (smoothed * 3 / 2 + deviation).max(PATIENCE_MIN)
+        })
+    }
+
     /// How long the last packets sent may go without an acknowledgement before one is asked for (RFC 8985, section 7.2).
     #[must_use]
     pub(crate) fn probe_timeout(&self, extra: Duration) -> Duration {
-        match self.estimate {
+        match self.known() {
             None => FIRST_TIMEOUT + extra,
-            Some(Estimate { smoothed, .. }) => smoothed * 2 + ACK_ALLOWANCE + extra,
+            Some((smoothed, _)) => smoothed * 2 + ACK_ALLOWANCE + extra,
         }
     }
 }
@@ -210,6 +236,10 @@ impl Least {
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 const TIMEOUT_MIN: Duration = Duration::from_millis(200);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Before any sample.
+const PATIENCE_FIRST: Duration = Duration::from_millis(200);
+/// Services pause, for a disk or a processor.
+const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// OpenAFS holds soft acks back by this much (`rx_softAckDelay`).
 const ACK_ALLOWANCE: Duration = Duration::from_millis(100);
 /// Longer ones are no round trips (OpenAFS ignores them likewise).
@@ -249,6 +279,21 @@ mod tests {
         }
         let timeout = rtt.timeout(0, Duration::ZERO);
         assert!(timeout > 590 * MS && timeout < 700 * MS, "{timeout:?}");
+    }
+
+    #[test]
+    fn what_others_have_measured_stands_for_the_first_sample() {
+        let (mut rtt, now) = (RttEstimator::default(), now());
+        rtt.expect(20 * MS);
+        assert_eq!(rtt.timeout(0, Duration::ZERO), 300 * MS);
+        assert_eq!(rtt.probe_timeout(50 * MS), 190 * MS);
+        assert_eq!(rtt.patience(), 40 * MS);
+        assert!(
+            rtt.is_young() && rtt.round_trip().is_none(),
+            "but nothing is measured"
+        );
+        rtt.sample(now, 500 * MS);
+        assert_eq!(rtt.probe_timeout(50 * MS), 1150 * MS, "what counts are its own");
     }
 
     #[test]

@@ -42,6 +42,8 @@ impl Call {
         }
         if is_due(self.ack_at) {
             self.ack_at = None;
+            self.repeated = self.repeated.saturating_add(1);
+            self.gap.show_again();
             self.owe(AckReason::Delay, Serial(0));
         }
         if is_due(self.resume_at) {
@@ -52,6 +54,23 @@ impl Call {
             self.owe(AckReason::Ping, Serial(0));
         }
         false
+    }
+
+    /// An ACK leaves: when the next one does if nothing comes. A reply that stands still has lost packets or an ACK of
+    /// ours, unless the service has nothing to send. Left alone OpenAFS finds that out by a timeout of 220 ms and more, and
+    /// begins again with one packet; an ACK of what is here has it go on at once.
+    pub(super) fn expect_more(&mut self, path: &Path<'_>) {
+        self.ack_at = self.patience(path).map(|patience| path.now + patience);
+        if self.gap.on_shown(self.receive.beyond_gap()) {
+            self.owe(AckReason::Delay, Serial(0));
+        }
+    }
+
+    /// How long the next DATA of a reply is waited for before what is here is acknowledged once more. A service does not do
+    /// so: a stranger's packet is worth one answer.
+    pub(super) fn patience(&self, path: &Path<'_>) -> Option<Duration> {
+        let waits = self.phase == Phase::ReceiveReply && self.receive.room() > 0;
+        (waits && self.repeated < REPEATED_MAX).then(|| path.rtt.patience() * (1 << self.repeated))
     }
 
     /// When the peer is to be asked whether it is there: it owes us something and has been silent.
@@ -91,6 +110,8 @@ impl Call {
     }
 }
 
+/// ACKs of what is here while a reply stands still: after the last of them the service has had 20 round trips.
+const REPEATED_MAX: u8 = 4;
 /// OpenAFS gives a silent peer 12 s at the least (rxrpc.md 22).
 const PING_AFTER: Duration = Duration::from_secs(3);
 /// Linux `idle_ack_delay`.

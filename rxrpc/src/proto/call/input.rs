@@ -99,9 +99,16 @@ impl Call {
     fn acknowledge(&mut self, path: &Path<'_>, header: &Header, arrival: Arrival) {
         self.moved = path.now;
         self.unacked += 1;
+        self.repeated = 0;
         if arrival == Arrival::Ahead {
-            return self.owe(AckReason::OutOfSequence, header.serial);
+            let shown = self.side == Side::Service || self.gap.is_to_be_shown(self.receive.beyond_gap());
+            if shown || header.flags.request_ack() {
+                self.owe(AckReason::OutOfSequence, header.serial);
+            }
+            self.ack_at = self.patience(path).map(|patience| path.now + patience);
+            return;
         }
+        self.gap.close();
         if header.flags.request_ack() {
             self.owe(AckReason::Requested, header.serial);
         } else if arrival == (Arrival::InOrder { fills_gap: true }) {
@@ -115,7 +122,7 @@ impl Call {
         } else if self.unacked >= ACK_EVERY {
             self.owe(AckReason::Idle, header.serial);
         } else {
-            self.ack_at.get_or_insert(path.now + ACK_DELAY);
+            self.ack_at = Some(path.now + self.patience(path).map_or(ACK_DELAY, |wait| wait.min(ACK_DELAY)));
         }
     }
 

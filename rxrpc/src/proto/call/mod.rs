@@ -9,6 +9,7 @@ mod bits;
 mod clock;
 mod error;
 mod flights;
+mod gap;
 mod input;
 mod loss_timer;
 mod output;
@@ -32,6 +33,7 @@ use super::rtt::RttEstimator;
 use super::secure::{PacketSecurity, Place, Sealed, Unopened};
 use super::send_run::Resend;
 use super::{AbortCode, AckReason, Seq, Serial, Side, Slot, abort_codes};
+use gap::Gap;
 use loss_timer::{Exempt, LossTimer};
 use pacing::Pacing;
 use receive::ReceiveQueue;
@@ -67,6 +69,10 @@ pub(super) struct Call {
     ack_at: Option<Instant>,
     /// DATA taken since the last ACK left.
     unacked: u32,
+    /// ACKs in a row that were given because a reply stood still.
+    repeated: u8,
+    /// How clearly the peer was shown the present gap.
+    gap: Gap,
     loss_timer: LossTimer,
     /// How packets were last found to be lost.
     lost_by: Resend,
@@ -158,6 +164,8 @@ impl Call {
             answer: None,
             ack_at: None,
             unacked: 0,
+            repeated: 0,
+            gap: Gap::default(),
             loss_timer: LossTimer::Off,
             lost_by: Resend::Overtaken,
             resent: 0,

@@ -16,7 +16,6 @@ impl Call {
         };
         self.receive.on_advertised();
         self.unacked = 0;
-        self.ack_at = None;
         let window = u8::try_from(self.receive.room()).unwrap_or(u8::MAX);
         let acks = self.receive.table();
         let (first, previous) = (self.receive.next(), self.receive.highest());
@@ -25,6 +24,7 @@ impl Call {
             ..AckPacket::new(first, previous, serial, reason)
         };
         let sent = run.ack(self.slot, ack, window);
+        self.expect_more(path);
         if reason == AckReason::Ping {
             self.ping = Some((sent, path.now));
             self.persist += 1;

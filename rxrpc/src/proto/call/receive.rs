@@ -16,6 +16,8 @@ pub(super) struct ReceiveQueue {
     ready: VecDeque<(Seq, Sealed)>,
     /// Entry `i` is packet `next + i`; entry 0 is always empty and the final entry, if any, is not.
     ahead: VecDeque<Option<Sealed>>,
+    /// Those of them that are there.
+    beyond: u16,
     next: Seq,
     highest: Seq,
     last: Option<Seq>,
@@ -52,6 +54,7 @@ impl ReceiveQueue {
             window,
             ready: VecDeque::new(),
             ahead: VecDeque::new(),
+            beyond: 0,
             next: Seq(1),
             highest: Seq(0),
             last: None,
@@ -116,6 +119,7 @@ impl ReceiveQueue {
             }
             if let Some(place) = self.ahead.get_mut(offset) {
                 *place = Some(packet);
+                self.beyond += 1;
             }
             return;
         }
@@ -123,6 +127,7 @@ impl ReceiveQueue {
         self.ahead.pop_front();
         self.advance(packet);
         while let Some(Some(packet)) = self.ahead.pop_front_if(|place| place.is_some()) {
+            self.beyond -= 1;
             self.advance(packet);
         }
     }
@@ -175,6 +180,11 @@ impl ReceiveQueue {
     /// Packets that may still come from `next` on.
     pub(super) fn room(&self) -> usize {
         self.window.saturating_sub(self.ready.len())
+    }
+
+    /// Packets that are here beyond a gap.
+    pub(super) fn beyond_gap(&self) -> usize {
+        self.beyond.into()
     }
 
     /// One entry for each packet from `next` to the highest that came: true if it is here.

@@ -366,8 +366,8 @@ pub(super) fn check_length(bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Of a shorter file there is less to gain than lending it costs.
-const LENT_MIN: u64 = 128 << 10;
+/// Of a shorter file there is less to gain than lending it costs at each open.
+const LENT_MIN: u64 = 1 << 20;
 /// What a volume can hold: it counts KiB, in 31 bits.
 const LONGEST: u64 = (i32::MAX as u64) << 10;
 /// Of the cache, what is fetched ahead of one reader may have so much.

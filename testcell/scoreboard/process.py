@@ -43,3 +43,14 @@ def idle_wake_ups(pid, seconds):
     before = wake_ups(pid)
     time.sleep(seconds)
     return (wake_ups(pid) - before) / seconds
+
+
+def rest(pids, patience=30):
+    """Waits until processes use no processor time."""
+    pids, limit, before = list(pids), time.monotonic() + patience, None
+    while time.monotonic() < limit:
+        used = [cpu_seconds(pid) for pid in pids if pathlib.Path(f"/proc/{pid}").exists()]
+        if used == before:
+            return
+        before = used
+        time.sleep(0.2)

@@ -1,5 +1,6 @@
 """A round: each row is measured for all candidates right after each other, so that whatever else the machine does meets all."""
 
+import os
 import subprocess
 
 import content
@@ -43,8 +44,14 @@ class Round:
 
     def change(self, key, function, *more, repeats=1):
         """The same of what changes something: each in a folder of its own, as two of them share a volume."""
-        turns = [[self.once(one, one.own, function, *more) for one in self.candidates] for _ in range(repeats)]
-        self.enter(key, self.candidates, turns)
+
+        def turn(one):
+            # `close` of OpenAFS's client leaves stores behind, and writing the disk: neither is the next one's to wait for.
+            process.rest(client.pid for client in self.clients)
+            os.sync()
+            return self.once(one, one.own, function, *more)
+
+        self.enter(key, self.candidates, [[turn(one) for one in self.candidates] for _ in range(repeats)])
 
     def enter(self, key, candidates, turns):
         for candidate, seconds in zip(candidates, zip(*turns)):

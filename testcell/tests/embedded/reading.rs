@@ -295,6 +295,16 @@ async fn asked_for_status(cell: &Cell, client: &Client, root: Fid) -> Vec<u64> {
         .collect()
 }
 
+/// The server that is asked first.
+async fn asked_first(cell: &Cell, client: &Client, root: Fid) -> usize {
+    loop {
+        let calls = asked_for_status(cell, client, root).await;
+        if let Some(first) = calls.iter().position(|calls| *calls > 0) {
+            return 1 + first;
+        }
+    }
+}
+
 #[test]
 fn another_replica_is_asked_when_the_first_is_slow() {
     run(async {
@@ -339,22 +349,12 @@ fn a_replica_with_a_damaged_directory_is_left_alone() {
         let client = Client::new(&cell).await;
         let root = client.fid("lab.example/ro").await.unwrap();
         client.names("lab.example/ro").await.unwrap();
-        let mut calls = vec![0, 0];
-        while calls == [0, 0] {
-            calls = asked_for_status(&cell, &client, root).await;
-        }
-        let first = 1 + calls.iter().position(|calls| *calls > 0).unwrap();
+        let first = asked_first(&cell, &client, root).await;
         cell.faults()
             .add(fetches(first, When::ALWAYS, Action::Lie(Lie::DirectoryPage)));
         assert_eq!(client.names("lab.example/ro/dir").await.unwrap().len(), 200);
-        let volumes = client.fs.volumes();
-        let volume = volumes.iter().find(|volume| volume.name == "ro.data").unwrap();
-        let left = volume
-            .servers
-            .iter()
-            .filter_map(|server| server.left_alone.as_ref());
-        let left: Vec<_> = left.collect();
-        assert_eq!(left.len(), 1, "{:?}", volume.servers);
+        let left = left_alone(&client);
+        assert_eq!(left.len(), 1, "{left:?}");
         assert!(left[0].why.starts_with("directory "), "{left:?}");
         client.shutdown().await;
         cell.shutdown().await;
@@ -431,11 +431,7 @@ fn a_replica_that_fails_is_asked_less() {
         let client = Client::new(&cell).await;
         let root = client.fid("lab.example/ro").await.unwrap();
         client.names("lab.example/ro").await.unwrap();
-        let mut calls = vec![0, 0];
-        while calls == [0, 0] {
-            calls = asked_for_status(&cell, &client, root).await;
-        }
-        let first = 1 + calls.iter().position(|calls| *calls > 0).unwrap();
+        let first = asked_first(&cell, &client, root).await;
         let failing = Calls {
             server: Some(first),
             ..Calls::to(FetchStatusOf::OPCODE)

@@ -142,6 +142,8 @@ impl Journal {
             entry.author.is_earlier = true;
             entry.is_doubtful |= is_doubtful;
         }
+        // A program that dies before the first step of a file was noted has changed nothing of it.
+        entries.retain(|entry| entry.content.is_modified());
         let journal = Self {
             path: path.to_owned(),
             file: None,

@@ -97,6 +97,19 @@ fn what_was_written_is_read() {
     assert_eq!(told(&again[0]), told(left));
 }
 
+#[test]
+fn a_file_of_which_no_step_was_noted_was_not_changed() {
+    let dir = crate::store::model::fast_dir();
+    let path = dir.path().join("journal");
+    let (mut journal, _) = Journal::open(&path, None).unwrap();
+    journal.begin(1, entry(1));
+    journal.begin(2, entry(2));
+    journal.step(2, &Step::Write(10..20));
+    let (_, left) = Journal::open(&path, None).unwrap();
+    let vnodes: Vec<_> = left.iter().map(|entry| entry.key.vnode).collect();
+    assert_eq!(vnodes, [2]);
+}
+
 /// The program may die in the middle of a write; what it had written before counts.
 #[test]
 fn a_journal_that_is_cut_off_is_read_up_to_there() {

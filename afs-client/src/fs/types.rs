@@ -184,6 +184,18 @@ pub struct Opened {
     pub version: Option<DataVersion>,
 }
 
+impl Opened {
+    /// A file that was opened before, of which no more is known.
+    #[must_use]
+    pub const fn before(handle: HandleId) -> Self {
+        Self {
+            handle,
+            keep_cache: false,
+            version: None,
+        }
+    }
+}
+
 /// A snapshot of a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {

@@ -248,17 +248,7 @@ impl Made for (Entry, Opened) {
     async fn again(fs: &AfsFs, outcome: Outcome) -> Result<Self, Error> {
         let entry = Entry::again(fs, outcome).await?;
         match outcome {
-            Outcome::Open(_, handle) => {
-                let (handle, keep_cache) = (HandleId(handle), false);
-                Ok((
-                    entry,
-                    Opened {
-                        handle,
-                        keep_cache,
-                        version: None,
-                    },
-                ))
-            }
+            Outcome::Open(_, handle) => Ok((entry, Opened::before(HandleId(handle)))),
             _ => Err(errno(Errno::EIO, "what was opened is not known")),
         }
     }

@@ -36,14 +36,9 @@ impl Adapter {
             .and_then(|kept| kept.opened_before(asked.unique()));
         if let Some(handle) = before {
             self.shared.metrics.replayed(Replay::Journaled);
-            let (keep_cache, version) = (false, None);
-            let opened = Opened {
-                handle,
-                keep_cache,
-                version,
-            };
             // The kernel does not know of it: it may go another way now.
             self.shared.passthrough.release(node.0, handle.0);
+            let opened = Opened::before(handle);
             return self.shared.answer_open(asked, fid, flags, opened, is_direct);
         }
         match asked.fs().open_cached(fid, flags) {
@@ -372,9 +367,8 @@ mod tests {
     #[test]
     fn a_reader_keeps_its_pages_and_needs_no_flush() {
         let opened = Opened {
-            handle: HandleId(1),
             keep_cache: true,
-            version: None,
+            ..Opened::before(HandleId(1))
         };
         let reader = OpenFlags {
             read: true,

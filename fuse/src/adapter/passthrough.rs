@@ -9,8 +9,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use afs_client::fs::Loan;
 use afs_client::types::DataVersion;
@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 /// Lends files to the kernel, where that is wanted and allowed.
 #[derive(Debug, Default)]
 pub struct Passthrough {
-    wanted: OnceLock<bool>,
-    refused: AtomicBool,
+    /// It is wanted, and the kernel has not refused it.
+    is_on: AtomicBool,
     nodes: Mutex<HashMap<u64, Open>>,
 }
 
@@ -62,14 +62,14 @@ pub(super) enum Verdict {
 }
 
 impl Passthrough {
-    /// Says, once, whether files are to be lent.
+    /// Says, before the first request, whether files are to be lent.
     pub fn want(&self, wanted: bool) {
-        let _ = self.wanted.set(wanted);
+        self.is_on.store(wanted, Ordering::Relaxed);
     }
 
     /// Are files lent?
     pub fn is_on(&self) -> bool {
-        self.wanted.get().is_some_and(|wanted| *wanted) && !self.refused.load(Ordering::Relaxed)
+        self.is_on.load(Ordering::Relaxed)
     }
 
     /// A thread opens a node for reading, of a file that could be lent, with this version of its contents. `lend` is asked if
@@ -111,7 +111,7 @@ impl Passthrough {
         match reply.open_backing(file) {
             Ok(backing) => Some(Lent { backing, loan }),
             Err(error) => {
-                self.refused.store(true, Ordering::Relaxed);
+                self.is_on.store(false, Ordering::Relaxed);
                 tracing::info!(%error, "the kernel takes no file of the cache: it asks for all data (lending takes CAP_SYS_ADMIN, and a cache directory that is not on a stacked file system)");
                 None
             }

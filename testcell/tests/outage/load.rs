@@ -1,9 +1,7 @@
 //! A program that writes on one client and one that reads on the other, for as long as something else goes on.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -17,12 +15,12 @@ pub(crate) struct Load<'c> {
     name: &'static str,
     /// Where each of them has the files.
     folders: [PathBuf; 2],
-    /// What was begun to be written last to each file.
-    begun: Mutex<BTreeMap<String, u64>>,
-    /// What was written last to each file, and closed.
-    written: Mutex<BTreeMap<String, u64>>,
-    /// Rounds of the writer, and of the reader.
-    rounds: [AtomicU64; 2],
+    /// The last round whose writing was begun; which file it is of follows.
+    begun: AtomicU64,
+    /// The last round that was written, and closed.
+    written: AtomicU64,
+    /// The last round of the reader.
+    read: AtomicU64,
 }
 
 impl<'c> Load<'c> {
@@ -41,9 +39,9 @@ impl<'c> Load<'c> {
             mounts: [writer, reader],
             name,
             folders: [folder, reader.path("work").join(name)],
-            begun: Mutex::default(),
-            written: Mutex::default(),
-            rounds: Default::default(),
+            begun: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            read: AtomicU64::new(0),
         }
     }
 
@@ -53,11 +51,10 @@ impl<'c> Load<'c> {
                 return;
             }
             let name = (round % FILES).to_string();
-            self.begun.lock().unwrap().insert(name.clone(), round);
+            self.begun.store(round, Ordering::Release);
             fs::write(self.folders[0].join(&name), contents(round))
                 .unwrap_or_else(|error| panic!("round {round}: {error}\n{}", self.mounts[0].said()));
-            self.written.lock().unwrap().insert(name, round);
-            self.rounds[0].store(round, Ordering::Release);
+            self.written.store(round, Ordering::Release);
             thread::sleep(PAUSE);
         }
     }
@@ -69,9 +66,9 @@ impl<'c> Load<'c> {
             }
             let said = |error| panic!("round {round}: {error}\n{}", self.mounts[1].said());
             let name = (round % FILES).to_string();
-            let before = self.written.lock().unwrap().get(&name).copied().unwrap_or(0);
+            let before = last(round, &self.written);
             let found = fs::read(self.folders[1].join(&name)).unwrap_or_else(said);
-            let begun = self.begun.lock().unwrap().get(&name).copied().unwrap_or(0);
+            let begun = last(round, &self.begun);
             // Who opens a file to write it anew cuts it; and who reads meanwhile may have pages of two rounds.
             if before == begun {
                 assert!(
@@ -92,28 +89,28 @@ impl<'c> Load<'c> {
             // Otherwise the caches answer.
             let names = fs::read_dir(self.mounts[1].path("ro/dir")).map(Iterator::count);
             assert!(names.is_ok_and(|names| names == 200), "round {round}");
-            self.rounds[1].store(round, Ordering::Release);
+            self.read.store(round, Ordering::Release);
             thread::sleep(PAUSE);
         }
     }
 
+    /// Of the writer, and of the reader.
     fn rounds(&self) -> [u64; 2] {
-        self.rounds
-            .each_ref()
-            .map(|rounds| rounds.load(Ordering::Acquire))
+        [&self.written, &self.read].map(|rounds| rounds.load(Ordering::Acquire))
     }
 
     /// The server holds what was closed last, and the other client sees it.
     pub(crate) fn check(&self) {
         let held = self.cell.held("work").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        for (name, round) in &*self.written.lock().unwrap() {
-            let expected = folder.path().join(name);
-            fs::write(&expected, contents(*round)).unwrap();
+        for number in 0..FILES {
+            let (name, round) = (number.to_string(), last(number, &self.written));
+            let expected = folder.path().join(&name);
+            fs::write(&expected, contents(round)).unwrap();
             let sum = testcell::sha256(&expected).unwrap();
             assert_eq!(held.get(&format!("{}/{name}", self.name)), Some(&sum), "{name}");
             assert!(
-                fs::read(self.folders[1].join(name)).unwrap() == contents(*round),
+                fs::read(self.folders[1].join(&name)).unwrap() == contents(round),
                 "{name}"
             );
         }
@@ -149,6 +146,12 @@ pub(crate) fn under_load(load: &Load<'_>, disturb: impl FnOnce()) {
         }
         assert!(went_on, "{before:?} rounds before, {:?} now", load.rounds());
     });
+}
+
+/// The last round up to this one that is of the same file as another round; 0 is what each file had first.
+fn last(same: u64, upto: &AtomicU64) -> u64 {
+    let upto = upto.load(Ordering::Acquire);
+    upto.saturating_sub((upto + FILES - same % FILES) % FILES)
 }
 
 /// What is written in a round: its number, and bytes that it decides.

@@ -344,14 +344,9 @@ impl Caller {
             None
         };
         if let Some((dir, name)) = doomed {
-            vnode.data().discard();
-            if let Err(error) = self
-                .as_identity(handle.who)
-                .remove_hidden(dir, &name, &vnode)
-                .await
-            {
-                tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
-            }
+            self.as_identity(handle.who)
+                .remove_doomed(dir, &name, &vnode)
+                .await;
         } else if handle.flags.write && vnode.is_modified() {
             self.store_late(&vnode).await;
         }

@@ -20,6 +20,13 @@ use testcell::embedded::{Cell, Settings};
 
 /// The name of every cell here: they differ in their addresses.
 pub(crate) const CELL: &str = "lab.example";
+/// Open for reading and writing.
+pub(crate) const FLAGS: OpenFlags = OpenFlags {
+    read: true,
+    write: true,
+    truncate: false,
+    append: false,
+};
 /// Nothing may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -31,7 +31,7 @@ use std::net::SocketAddrV4;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,6 +128,7 @@ impl AfsFs {
             cells: config.cells,
             endpoint: endpoint.clone(),
             runtime: tokio::runtime::Handle::current(),
+            storing_all: AtomicBool::new(false),
             servers,
             vnodes: Vnodes::new(config.max_vnodes),
             cache,

@@ -259,6 +259,11 @@ impl CacheFile {
             .all(|part| range.start <= part.start && part.end <= range.end)
     }
 
+    /// How much is dirty in one piece around the end of a write, and not being stored.
+    pub(crate) fn dirty_around(&self, end: u64) -> u64 {
+        self.state.read().content.dirty_around(end)
+    }
+
     /// Tells the journal of a step: before it, if it takes something away.
     fn note(&self, state: &State, step: &Step) {
         let (Some(key), Some(journal)) = (self.key, &self.shared.journal) else {

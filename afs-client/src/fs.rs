@@ -116,7 +116,7 @@ impl AfsFs {
             } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
-        let hidden = Hidden::beside(&cache);
+        let hidden = Hidden::beside(&cache, config.notes.as_deref());
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let [a, b, c, d, uuid @ ..] = random;

@@ -331,6 +331,7 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         cells: Arc::new(cells.unwrap()),
         endpoint: bound(0),
         cache: CacheConfig::Memory { max_bytes: 64 << 20 },
+        notes: None,
         read_only: false,
         deadline: Duration::from_secs(20),
         max_vnodes: 100,

@@ -158,6 +158,7 @@ async fn start(folder: &Path) -> AfsFs {
             ..EndpointConfig::default()
         },
         cache: CacheConfig::Memory { max_bytes: 128 << 20 },
+        notes: None,
         read_only: false,
         deadline: Duration::from_secs(60),
         max_vnodes: MAX_VNODES,

@@ -271,7 +271,10 @@ impl Caller {
 
     /// Removes a hidden file after its last release.
     async fn remove_hidden(&self, dir: Fid, name: &[u8], vnode: &Vnode) -> Result<(), Error> {
-        self.remove_file(dir, name).await?;
+        match self.remove_file(dir, name).await {
+            Err(error) if error.errno() != Errno::NOENT.raw_os_error() => return Err(error),
+            _ => {}
+        }
         self.hidden
             .remove(&HiddenFile::new(&vnode.volume.cell.name, vnode.fid));
         Ok(())

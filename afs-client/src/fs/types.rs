@@ -23,6 +23,9 @@ pub struct Config {
     pub endpoint: EndpointConfig,
     /// Where file data is kept.
     pub cache: CacheConfig,
+    /// Where it is written down which removed files are open still, if the cache is in memory: the next program that is given
+    /// this file removes what a crash has left of them. With a cache directory it is written there.
+    pub notes: Option<PathBuf>,
     /// Refuse every modification with `EROFS`.
     pub read_only: bool,
     /// The longest time that one operation may wait for servers.

@@ -123,6 +123,15 @@ impl Client {
         Self::with_cache(cell, deadline, cache, Arc::new(NullSink)).await
     }
 
+    /// A client with its cache in memory that writes down in a file what it has hidden.
+    pub(crate) async fn noting(cell: &Cell, notes: &Path) -> Self {
+        let config = Config {
+            notes: Some(notes.to_owned()),
+            ..config(cell, Duration::from_secs(10), in_memory())
+        };
+        Self::start(config, Arc::new(NullSink)).await
+    }
+
     async fn with_cache(cell: &Cell, deadline: Duration, cache: CacheConfig, sink: Arc<dyn Sink>) -> Self {
         Self::start(config(cell, deadline, cache), sink).await
     }
@@ -245,6 +254,7 @@ fn config(cell: &Cell, deadline: Duration, cache: CacheConfig) -> Config {
             ..EndpointConfig::default()
         },
         cache,
+        notes: None,
         read_only: false,
         deadline,
         max_vnodes: if is_kept { 50_000 } else { 1000 },

@@ -112,6 +112,41 @@ fn what_is_left_hidden_after_a_crash_is_removed() {
     });
 }
 
+/// Without a cache directory there is a file for that. One that a living program writes is left alone.
+#[test]
+fn what_is_left_hidden_by_a_mount_without_a_directory_is_removed() {
+    run(async {
+        let cell = cell(1).await;
+        let dir = tempfile::tempdir().unwrap();
+        let (notes, crashed) = (dir.path().join("notes"), dir.path().join("crashed"));
+        let first = Client::noting(&cell, &notes).await;
+        first.write("lab.example/work/file", b"x").await.unwrap();
+        let work = first.fid(WORK).await.unwrap();
+        let fid = first.fid("lab.example/work/file").await.unwrap();
+        let handle = first.fs.open(fid, FLAGS).await.unwrap().handle;
+        first.fs.unlink(work, b"file").await.unwrap();
+        std::fs::copy(&notes, &crashed).unwrap();
+
+        let beside = Client::noting(&cell, &notes).await;
+        beside.fs.remove_hidden();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(first.fs.read(handle, 0, 9).await.unwrap(), "x");
+        assert_eq!(beside.names(WORK).await.unwrap().len(), 1);
+
+        let second = Client::noting(&cell, &crashed).await;
+        second.fs.remove_hidden();
+        while !beside.names(WORK).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        first.fs.release(handle).await;
+        assert!(!notes.exists(), "nothing is hidden any more");
+        for client in [first, beside, second] {
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
+}
+
 /// A file that was taken over with its handle goes with that.
 #[test]
 fn what_is_taken_over_stays_hidden_until_it_is_closed() {

@@ -132,6 +132,7 @@ impl AfsFs {
             servers,
             vnodes: Vnodes::new(config.max_vnodes),
             cache,
+            store_behind: config.store_behind,
             read_only: config.read_only,
             deadline: config.deadline,
             uuid: AfsUuid::random(uuid),
@@ -486,14 +487,15 @@ impl AfsFs {
     pub fn flush_cached(&self, handle: HandleId) -> Option<Result<(), Error>> {
         match self.0.handle(handle) {
             Ok(handle) => {
-                let nothing = !handle.vnode.is_modified() && !handle.vnode.owes();
-                nothing.then_some(Ok(()))
+                let vnode = &handle.vnode;
+                let nothing = !vnode.is_modified() || self.0.stores_behind(vnode);
+                (nothing && !vnode.owes()).then_some(Ok(()))
             }
             Err(error) => Some(Err(error)),
         }
     }
 
-    /// `close()`: stores what is dirty and reports the error.
+    /// `close()`: stores what is dirty and reports the error, unless that is to happen behind.
     pub async fn flush(&self, handle: HandleId) -> Result<(), Error> {
         let vnode = self.0.handle(handle)?.vnode;
         if vnode.doomed.lock().is_some() {

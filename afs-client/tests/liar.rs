@@ -332,6 +332,7 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         endpoint: bound(0),
         cache: CacheConfig::Memory { max_bytes: 64 << 20 },
         notes: None,
+        store_behind: false,
         read_only: false,
         deadline: Duration::from_secs(20),
         max_vnodes: 100,

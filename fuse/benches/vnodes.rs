@@ -159,6 +159,7 @@ async fn start(folder: &Path) -> AfsFs {
         },
         cache: CacheConfig::Memory { max_bytes: 128 << 20 },
         notes: None,
+        store_behind: false,
         read_only: false,
         deadline: Duration::from_secs(60),
         max_vnodes: MAX_VNODES,

@@ -321,6 +321,7 @@ async fn start(options: &Client, setup: Setup, metrics: &Arc<Metrics>) -> Result
             },
             cache: setup.cache.clone(),
             notes: setup.notes.clone(),
+            store_behind: options.store_behind,
             read_only: options.read_only,
             deadline: options.deadline(),
             max_vnodes: MAX_VNODES,

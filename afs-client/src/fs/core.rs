@@ -51,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) volumes: Volumes,
     pub(crate) vnodes: Vnodes,
     pub(crate) cache: DataCache,
+    pub(super) store_behind: bool,
     pub(crate) read_only: bool,
     pub(crate) deadline: Duration,
     pub(crate) uuid: AfsUuid,

@@ -381,24 +381,39 @@ impl Caller {
         }
     }
 
-    /// Stores what `close` could not. What a server has refused is given up: `close` has said so; or set aside, if an
-    /// earlier program took it. What did not reach a server, or waits for a token, is kept for a later try.
+    /// May `close` leave it to us? Nothing of it may be lost with the program, and there must be room for more.
+    pub(super) fn stores_behind(&self, vnode: &Vnode) -> bool {
+        self.store_behind
+            && self.cache.dirty_bytes() <= self.cache.dirty_limit()
+            && vnode.data().is_journaled()
+    }
+
+    /// Stores what `close` could not, or did not wait for. What a server has refused is given up if `close` has said so, and
+    /// set aside if nobody was told. What did not reach a server, or waits for a token or for space, is kept for a later try.
     pub(crate) async fn store_late(&self, vnode: &Arc<Vnode>) {
         let is_earlier = vnode.data().author().is_earlier;
+        let is_untold = is_earlier || self.store_behind;
         let Err(error) = self.store(vnode, false).await else {
             if is_earlier {
                 tracing::info!(fid = %vnode.fid, "what an earlier program had not stored is stored");
             }
             return;
         };
-        let waits = [Errno::TIMEDOUT, Errno::KEYEXPIRED].map(Errno::raw_os_error);
+        let mut waits = vec![Errno::TIMEDOUT, Errno::KEYEXPIRED];
+        if self.store_behind {
+            waits.extend([Errno::DQUOT, Errno::NOSPC]);
+        }
+        let is = |errno: &Errno| error.errno() == errno.raw_os_error();
         if !vnode.is_modified() {
             // It was set aside.
-        } else if error.errno() == Errno::NOKEY.raw_os_error() {
+        } else if is(&Errno::NOKEY) {
             tracing::debug!(fid = %vnode.fid, %error, "data is kept");
-        } else if waits.contains(&error.errno()) {
+        } else if waits.iter().any(is) {
             tracing::warn!(fid = %vnode.fid, %error, "data is kept until it can be stored");
-        } else if is_earlier {
+        } else if self.store_behind && !is_earlier && is(&Errno::NOENT) {
+            tracing::debug!(fid = %vnode.fid, "it was removed before it was stored");
+            self.give_up(vnode);
+        } else if is_untold {
             self.set_aside(vnode, &format!("the server refused it: {error}"));
         } else if vnode.opens.load(Ordering::Acquire) == 0 {
             tracing::error!(fid = %vnode.fid, %error, "data that the server refused is given up");

@@ -132,6 +132,15 @@ impl Client {
         Self::start(config, Arc::new(NullSink)).await
     }
 
+    /// A client with its cache in a directory whose `close` does not wait for servers.
+    pub(crate) async fn behind(cell: &Cell, dir: &Path) -> Self {
+        let config = Config {
+            store_behind: true,
+            ..config(cell, Duration::from_secs(10), in_dir(dir, Encryption::Off))
+        };
+        Self::start(config, Arc::new(NullSink)).await
+    }
+
     async fn with_cache(cell: &Cell, deadline: Duration, cache: CacheConfig, sink: Arc<dyn Sink>) -> Self {
         Self::start(config(cell, deadline, cache), sink).await
     }
@@ -255,6 +264,7 @@ fn config(cell: &Cell, deadline: Duration, cache: CacheConfig) -> Config {
         },
         cache,
         notes: None,
+        store_behind: false,
         read_only: false,
         deadline,
         max_vnodes: if is_kept { 50_000 } else { 1000 },

@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use testcell::embedded::faults::{Action, Calls, Rule, When};
 
 use super::client::{Client, FLAGS, cell, errno, run};
+use super::conflicts::asides;
+use super::restart::crashed as copied;
 
 const PIECE: usize = 256 << 10;
 const MIB: usize = 1 << 20;
@@ -127,6 +129,71 @@ fn a_writer_does_not_wait_for_the_server_of_another() {
         for handle in [stuck, handle] {
             client.fs.release(handle).await;
         }
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+async fn dirty(client: &Client) -> bool {
+    let fid = client.fid("lab.example/work/file").await;
+    fid.is_ok_and(|fid| client.fs.is_dirty(fid))
+}
+
+/// `close` that does not wait: the journal has what the server has not, and the next program stores it.
+#[test]
+fn what_is_stored_behind_outlives_the_program() {
+    run(async {
+        let cell = cell(1).await;
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::behind(&cell, dir.path()).await;
+        cell.faults().add(refusing(When::ALWAYS, "VOVERQUOTA"));
+        let handle = made(&client, "lab.example/work", b"file").await;
+        fill(&client, handle, 5000).await;
+        client.fs.flush_cached(handle).unwrap().unwrap();
+        client.fs.release(handle).await;
+        assert_eq!(cell.read("work", "file").unwrap(), b"");
+        assert_eq!(client.read("lab.example/work/file").await.unwrap().len(), 5000);
+
+        let crashed = copied(dir.path());
+        cell.faults().clear();
+        let second = Client::behind(&cell, crashed.path()).await;
+        while cell.read("work", "file").unwrap() != vec![b'x'; 5000] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for client in [client, second] {
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
+}
+
+/// Nobody was told: what waits for space waits on, what is refused is set aside, and what was removed is nothing any more.
+#[test]
+fn what_cannot_be_stored_behind_is_not_lost() {
+    run(async {
+        let cell = cell(1).await;
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::behind(&cell, dir.path()).await;
+        let write = async |code: &str| {
+            cell.faults().clear();
+            cell.faults().add(refusing(When::ALWAYS, code));
+            let handle = made(&client, "lab.example/work", b"file").await;
+            fill(&client, handle, 5000).await;
+            client.fs.flush_cached(handle).unwrap().unwrap();
+            client.fs.release(handle).await;
+        };
+        let remove = async || {
+            let work = client.fid("lab.example/work").await.unwrap();
+            client.fs.unlink(work, b"file").await.unwrap();
+        };
+        write("VOVERQUOTA").await;
+        assert!(dirty(&client).await && asides(&client).is_empty());
+        remove().await;
+        write("UAENOENT").await;
+        assert!(!dirty(&client).await && asides(&client).is_empty());
+        remove().await;
+        write("UAEACCES").await;
+        assert!(!dirty(&client).await && asides(&client).len() == 1);
         client.shutdown().await;
         cell.shutdown().await;
     });

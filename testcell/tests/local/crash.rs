@@ -281,7 +281,10 @@ fn what_is_not_in_its_place_is_told() {
     }
     assert!(!words.contains("all is on the servers"), "{words}");
 
-    let settled = eventually(Duration::from_secs(50), || told()["waiting"] == 0);
+    let settled = eventually(Duration::from_secs(50), || {
+        let unstored = told();
+        unstored["waiting"] == 0 && unstored["set_aside"] == 1
+    });
     assert!(settled, "{}", mount.said());
     let unstored = told();
     assert_eq!(

@@ -260,21 +260,20 @@ fn what_is_not_in_its_place_is_told() {
             .text()
     };
     let told = || serde_json::from_str::<Value>(&status(&["--json"])).unwrap()["unstored"].take();
+    // Which is the first is by chance: what was changed may be set aside already.
     let unstored = told();
-    assert_eq!(
-        (&unstored["waiting"], &unstored["set_aside"]),
-        (&2.into(), &0.into())
-    );
-    for file in unstored["files"].as_array().unwrap() {
-        assert_eq!(
-            (&file["state"], &file["cell"]),
-            (&"waiting".into(), &"lab.example".into())
-        );
+    let files = unstored["files"].as_array().unwrap();
+    assert_eq!(files.len(), 2, "{unstored}");
+    let waiting: Vec<_> = files.iter().filter(|file| file["state"] == "waiting").collect();
+    assert!(!waiting.is_empty(), "{unstored}");
+    assert_eq!(unstored["waiting"], waiting.len(), "{unstored}");
+    for file in waiting {
+        assert_eq!(file["cell"], "lab.example", "{file}");
         assert!(file["owner"].as_str().unwrap().starts_with("user "), "{file}");
     }
     let words = status(&[]);
     for part in [
-        "2 of an earlier program wait to be stored, 0 set aside",
+        "of an earlier program wait to be stored",
         "waits for its server or a token: by user ",
     ] {
         assert!(words.contains(part), "{words}");

@@ -21,6 +21,7 @@ use crate::cli::{Cli, Client, Command, Mount, Passthrough, Reveal};
 use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
+use crate::environment;
 use crate::failure::{Failure, Kind};
 use crate::fstab;
 use crate::identity::Identities;
@@ -48,7 +49,17 @@ pub fn run() -> ExitCode {
     if fstab::is_asked(arguments.next().as_deref()) {
         return fstab::run(arguments);
     }
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    let is_checked = match &command {
+        // The one that was started as a daemon was looked at by who started it.
+        Command::Mount(options) => !options.report_on_stdout,
+        Command::Keeper(_) | Command::Serve(_) => true,
+        _ => false,
+    };
+    if is_checked && let Err(failure) = environment::check() {
+        return failure.show();
+    }
+    match command {
         Command::Mount(options) if options.fd_store => serve::run_stored(&options),
         Command::Mount(options) if !options.foreground && !options.report_on_stdout => daemon::start(),
         Command::Mount(options) => mount(&options),

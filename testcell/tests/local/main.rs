@@ -20,6 +20,7 @@ mod coherence;
 mod contract;
 mod crash;
 mod demo;
+mod environment;
 mod exerciser;
 mod fstab;
 #[path = "../cell/git.rs"]

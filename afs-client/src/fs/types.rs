@@ -150,6 +150,8 @@ pub struct SetAttr {
     pub mtime: Option<SystemTime>,
     /// Length: cuts or extends with zeros.
     pub size: Option<u64>,
+    /// By who has the file open: its bits count no more.
+    pub is_open: bool,
     /// Owner.
     pub uid: Option<u32>,
     /// Group.

@@ -416,7 +416,8 @@ impl AfsFs {
         if vnode.is_left_behind(&status) {
             return None;
         }
-        Some(self.0.open_valid(&vnode, &status, flags))
+        let may = status.may_open(flags);
+        Some(may.and_then(|()| self.0.open_valid(&vnode, &status, flags)))
     }
 
     /// Opens a file: its status is valid afterwards.

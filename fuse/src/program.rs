@@ -335,7 +335,7 @@ async fn start(options: &Client, setup: Setup, metrics: &Arc<Metrics>) -> Result
             store_behind: options.store_behind,
             read_only: options.read_only,
             deadline: options.deadline(),
-            max_vnodes: MAX_VNODES,
+            max_vnodes: Config::MAX_VNODES,
             tokens: tokens.clone(),
             locks: options.locks.into(),
             sysnames: options.sysname.clone().unwrap_or_default(),
@@ -495,7 +495,5 @@ fn umount(path: &Path) -> Result<(), Failure> {
 /// The port that servers and tools expect.
 const CALLBACK_PORT: u16 = 7001;
 const CACHE_MEMORY: u64 = 128 << 20;
-/// Vnodes that are kept though nothing uses them.
-pub const MAX_VNODES: usize = 50_000;
 /// How long a mount may be in use before it is detached.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(2);

@@ -129,6 +129,7 @@ impl Caller {
             let _ = self.store(vnode, false).await;
             (status, _) = self.status(vnode).await?;
         }
+        status.may_open(flags)?;
         let opened = self.open_valid(vnode, &status, flags)?;
         if flags.truncate && vnode.data().len() > 0 {
             self.cut(vnode, 0).await?;

@@ -44,6 +44,30 @@ pub struct Config {
     pub fakestat: Fakestat,
 }
 
+impl Config {
+    /// So many vnodes are remembered by default.
+    pub const MAX_VNODES: usize = 50_000;
+
+    /// With what a mount has by default.
+    #[must_use]
+    pub fn new(cells: Arc<Cells>, endpoint: EndpointConfig, cache: CacheConfig) -> Self {
+        Self {
+            cells,
+            endpoint,
+            cache,
+            notes: None,
+            store_behind: false,
+            read_only: false,
+            deadline: Duration::from_mins(1),
+            max_vnodes: Self::MAX_VNODES,
+            tokens: TokenRules::default(),
+            locks: LockScope::default(),
+            sysnames: SysNames::default(),
+            fakestat: Fakestat::default(),
+        }
+    }
+}
+
 /// Which mount points are seen without asking for what they lead to: their attributes are made up until somebody goes in.
 /// The others are crossed when they are looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +179,8 @@ pub struct SetAttr {
     pub mtime: Option<SystemTime>,
     /// Length: cuts or extends with zeros.
     pub size: Option<u64>,
+    /// By who has the file open: its bits count no more.
+    pub is_open: bool,
     /// Owner.
     pub uid: Option<u32>,
     /// Group.

@@ -256,22 +256,15 @@ fn config(cell: &Cell, deadline: Duration, cache: CacheConfig) -> Config {
         home: Some(CellName::new(CELL).unwrap()),
         cellservdb: Some(db),
     });
+    let endpoint = EndpointConfig {
+        bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        ..EndpointConfig::default()
+    };
+    let as_mounted = Config::new(Arc::new(cells.unwrap()), endpoint, cache);
     Config {
-        cells: Arc::new(cells.unwrap()),
-        endpoint: EndpointConfig {
-            bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-            ..EndpointConfig::default()
-        },
-        cache,
-        notes: None,
-        store_behind: false,
-        read_only: false,
         deadline,
-        max_vnodes: if is_kept { 50_000 } else { 1000 },
-        tokens: afs_client::auth::TokenRules::default(),
-        locks: afs_client::lock::LockScope::default(),
-        sysnames: afs_client::sysname::SysNames::default(),
-        fakestat: Fakestat::default(),
+        max_vnodes: if is_kept { as_mounted.max_vnodes } else { 1000 },
+        ..as_mounted
     }
 }
 

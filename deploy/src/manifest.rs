@@ -5,13 +5,12 @@
 //! else; all others meet the pod security standard *restricted*; a mount is shared by nobody but the keeper; every container
 //! says what it needs; the keeper starts first and ends last; the pod has a network policy. What is given to `afs` is read by its own command line.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use fuse::cli::Cli;
-use fuse::fstab::nearest;
+use fuse::environment::{self, Strange};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -264,26 +263,17 @@ fn misspelt(container: &Value) -> Vec<String> {
     if let Err(error) = Cli::try_parse_from(std::iter::once("afs").chain(arguments)) {
         faults.push(error.to_string());
     }
-    let known = variables();
     for variable in list(container, "/env") {
         let name = text(variable, "/name");
-        if name.starts_with("AFS_") && !known.contains(name) {
-            let near = nearest(name, known.iter().map(String::as_str));
-            let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
-            faults.push(format!("{name} is no variable of afs{near}"));
+        match environment::strange(name, text(variable, "/value")) {
+            None => {}
+            Some(Strange::Misspelt(near)) => {
+                faults.push(format!("{name} is no variable of afs; did you mean {near}?"));
+            }
+            Some(Strange::Unknown) => faults.push(format!("{name} is no variable of afs")),
         }
     }
     faults
-}
-
-/// The variables that `afs` reads.
-fn variables() -> BTreeSet<String> {
-    let command = Cli::command();
-    let named = command
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()));
-    named.chain(["AFS_LOG".to_owned()]).collect()
 }
 
 fn list<'v>(value: &'v Value, at: &str) -> impl Iterator<Item = &'v Value> + use<'v> {

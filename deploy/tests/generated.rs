@@ -10,6 +10,7 @@ use std::process::Command;
 use deploy::manifest::{self, Manifest};
 use deploy::rules::{ALERTS, RECORDINGS};
 use deploy::{dashboards, files, query, root};
+use fuse::telemetry::families::DEFINITIONS;
 use serde_json::{Value, json};
 
 #[test]
@@ -37,6 +38,29 @@ fn no_query_names_what_is_not_there() {
         let unknown = query::unknown(asked, &recorded);
         assert!(unknown.is_empty(), "{asked}: there is no {unknown:?}");
     }
+}
+
+/// A figure that nobody looks at helps nobody.
+#[test]
+fn every_metric_is_on_a_dashboard() {
+    let panels: Vec<_> = dashboards::all()
+        .into_iter()
+        .flat_map(|dashboard| dashboard.rows.iter().flat_map(|row| row.panels))
+        .collect();
+    let asked: Vec<_> = panels
+        .iter()
+        .flat_map(|panel| panel.queries)
+        .map(|query| query.query)
+        .collect();
+    let unseen: Vec<_> = DEFINITIONS
+        .iter()
+        .map(|row| row.name)
+        .filter(|name| !asked.iter().any(|query| query.contains(name)))
+        .collect();
+    assert_eq!(
+        unseen, ON_NO_DASHBOARD,
+        "of these, and of no others, alerts and people at a page have use"
+    );
 }
 
 #[test]
@@ -157,3 +181,11 @@ fn promtool(folder: &Path, arguments: &[&str]) -> String {
     assert!(said.status.success(), "{arguments:?}: {out}{error}");
     out
 }
+
+/// What alerts alone ask for.
+const ON_NO_DASHBOARD: &[&str] = &[
+    "afs_fuse_attaches_total",
+    "afs_token_expiry_timestamp_seconds",
+    "afs_token_renewals_total",
+    "afs_telemetry_dropped_total",
+];

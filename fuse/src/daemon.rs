@@ -169,18 +169,30 @@ fn open_log(file: &Path) -> io::Result<File> {
 /// The first place that can be written to; nowhere, if there is none.
 fn default_log(at: &Path) -> io::Result<File> {
     let name = log_name(at);
-    let system = Some(PathBuf::from("/var/log"));
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    for place in [system, state, home].into_iter().flatten() {
-        let directory = place.join("afs-fuse");
-        if std::fs::create_dir_all(&directory).is_ok()
-            && let Ok(file) = open_log(&directory.join(&name))
-        {
+    for directory in directories("/var/log") {
+        if let Ok(file) = open_log(&directory.join(&name)) {
             return Ok(file);
         }
     }
     OpenOptions::new().write(true).open(NOWHERE)
+}
+
+/// Where a mount without a cache directory writes down what the next one at that place has to know, if there is a place.
+pub fn notes_of(at: &Path) -> Option<PathBuf> {
+    let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let directory = directories("/var/lib").find(|directory| rustix::fs::access(directory, may).is_ok())?;
+    Some(directory.join(format!("{}.hidden", name_of(at))))
+}
+
+/// Directories of this program that there are, or could be made: of the system, and of who runs it.
+fn directories(of_system: &str) -> impl Iterator<Item = PathBuf> {
+    let system = Some(PathBuf::from(of_system));
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let places = [system, state, home].into_iter().flatten();
+    places
+        .map(|place| place.join("afs-fuse"))
+        .filter(|directory| std::fs::create_dir_all(directory).is_ok())
 }
 
 /// `/mnt/afs` logs to `mnt-afs.log`.

@@ -35,6 +35,8 @@ struct Nodes {
 struct Node {
     fid: Fid,
     lookups: u64,
+    /// Of a directory: the node from which it was walked last; 0 if that is not known.
+    above: u64,
 }
 
 impl InodeTable {
@@ -108,9 +110,28 @@ impl InodeTable {
         if id != preferred {
             nodes.displaced.insert(fid, id);
         }
-        nodes.by_id.insert(id, Node { fid, lookups: 1 });
+        let node = Node {
+            fid,
+            lookups: 1,
+            above: 0,
+        };
+        nodes.by_id.insert(id, node);
         first();
         id
+    }
+
+    /// A directory is walked to from another, or was moved there.
+    pub fn walked(&self, id: u64, above: u64) {
+        if let Some(node) = self.nodes.write().by_id.get_mut(&id) {
+            node.above = above;
+        }
+    }
+
+    /// The node from which a directory was walked last.
+    pub fn above(&self, id: u64) -> Option<u64> {
+        let nodes = self.nodes.read();
+        let above = nodes.by_id.get(&id)?.above;
+        (above != 0).then_some(above)
     }
 
     /// The kernel gave `count` lookups back. `last` runs if it does not know the object any more.
@@ -158,7 +179,8 @@ impl InodeTable {
         } else if id != (self.hash)(fid) {
             nodes.displaced.insert(fid, id);
         }
-        nodes.by_id.insert(id, Node { fid, lookups });
+        let above = 0;
+        nodes.by_id.insert(id, Node { fid, lookups, above });
     }
 
     /// Nothing is true any more: every object that the kernel knows beside the root.

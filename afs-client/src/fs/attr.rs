@@ -10,7 +10,7 @@ use super::Access;
 use super::core::{Caller, Core};
 use super::data::{ROUNDS, check_length};
 use super::synthetic::{FOREVER, is_cell, is_synthetic, target};
-use super::types::{Attr, Kind, SetAttr, StatFs};
+use super::types::{Attr, Kind, OpenFlags, SetAttr, StatFs};
 use crate::error::Error;
 use crate::events::Cached;
 use crate::op::Class;
@@ -64,6 +64,13 @@ impl Caller {
         let vnode = self.vnode(fid)?;
         self.writable(&vnode)?;
         if let Some(size) = set.size {
+            if !set.is_open {
+                let cuts = OpenFlags {
+                    truncate: true,
+                    ..OpenFlags::default()
+                };
+                self.status(&vnode).await?.0.may_open(cuts)?;
+            }
             self.truncate(&vnode, size).await?;
         }
         let mut status = StoreStatus::default();
@@ -152,8 +159,14 @@ impl Caller {
                 (!(access.read || access.execute) || has(LOOKUP)) && (!access.write || has(INSERT | DELETE))
             }
             Kind::File => {
+                let opened = OpenFlags {
+                    read: access.read,
+                    write: access.write,
+                    ..OpenFlags::default()
+                };
                 let readable = status.is_readable_with(status.access);
-                (!access.read || readable)
+                status.may_open(opened).is_ok()
+                    && (!access.read || readable)
                     && (!access.write || status.is_writable_with(status.access))
                     && (!access.execute || (readable && status.mode & 0o111 != 0))
             }

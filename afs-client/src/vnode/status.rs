@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use rustix::io::Errno;
 
 use crate::error::Error;
-use crate::fs::{Attr, Kind};
+use crate::fs::{Attr, Kind, OpenFlags};
 use crate::rpc::types::FetchStatus;
 use crate::store::Served;
 use crate::types::{DataVersion, Fid, Uniquifier, VnodeId};
@@ -118,6 +118,18 @@ impl Status {
     /// May a file be written by who has these rights?
     pub(crate) const fn is_writable_with(&self, access: u32) -> bool {
         (access & WRITE != 0 && self.mode & 0o200 != 0) || is_own(access)
+    }
+
+    /// Do the owner's bits let anybody open a file so? Servers do not ask them of its owner; clients do, of whoever opens it
+    /// after it was made.
+    pub(crate) fn may_open(&self, flags: OpenFlags) -> Result<(), Error> {
+        let may_read = !flags.read || self.mode & 0o500 != 0;
+        let may_write = !(flags.write || flags.truncate) || self.mode & 0o200 != 0;
+        if self.kind != Kind::File || (may_read && may_write) {
+            Ok(())
+        } else {
+            Err(Errno::ACCESS.into())
+        }
     }
 
     /// Could it change what the caller may do with a file if it were the caller's own?

@@ -85,6 +85,7 @@ pub(super) fn set_attr(
     gid: Option<u32>,
     size: Option<u64>,
     mtime: Option<TimeOrNow>,
+    is_open: bool,
 ) -> SetAttr {
     let mtime = mtime.map(|time| match time {
         TimeOrNow::SpecificTime(time) => time,
@@ -94,6 +95,7 @@ pub(super) fn set_attr(
         mode: mode.map(permissions),
         mtime,
         size,
+        is_open: size.is_some() && is_open,
         uid,
         gid,
     }

@@ -26,9 +26,12 @@ use super::{Adapter, Limit, Shared, convert};
 pub(super) struct Streams {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Stream>>,
-    /// The versions of directories that the kernel may hold the entries of.
-    given: Mutex<HashMap<Fid, DataVersion>>,
+    /// What the kernel may hold the entries of.
+    given: Mutex<HashMap<Fid, Given>>,
 }
+
+/// The version of a directory, and the node above it, which is in its entries.
+type Given = (DataVersion, Option<u64>);
 
 /// One open directory: a snapshot from the first read on, until it is rewound.
 #[derive(Clone)]
@@ -46,14 +49,14 @@ impl Streams {
     }
 
     /// A new stream, and whether what the kernel keeps of an earlier one is still right.
-    fn open(&self, fs: AfsFs, dir: Fid, version: DataVersion) -> (FileHandle, bool) {
+    fn open(&self, fs: AfsFs, dir: Fid, now: Given) -> (FileHandle, bool) {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         let same = {
             let mut given = self.given.lock();
             if given.len() >= MAX_GIVEN {
                 given.clear();
             }
-            given.insert(dir, version) == Some(version)
+            given.insert(dir, now) == Some(now)
         };
         self.open.lock().insert(handle, Stream { fs, listing: None });
         (FileHandle(handle), same)
@@ -143,16 +146,18 @@ impl Adapter {
 
 impl Shared {
     fn answer_opendir(&self, asked: Asked<ReplyOpen>, dir: Fid, version: DataVersion) {
-        let (handle, same) = self.streams.open(asked.fs().clone(), dir, version);
+        let now = (version, self.inodes.above(asked.node()));
+        let (handle, same) = self.streams.open(asked.fs().clone(), dir, now);
         let mut flags = FopenFlags::FOPEN_CACHE_DIR;
         flags.set(FopenFlags::FOPEN_KEEP_CACHE, same);
         asked.ok(|reply| reply.opened(handle, flags));
     }
 
     fn answer_readdir<P: Page>(&self, asked: Asked<P>, fs: &AfsFs, dir: Fid, listing: &Listing, offset: u64) {
+        let node = asked.node();
         asked.ok(|mut page| {
             for entry in listing.after(offset) {
-                if page.put(self, fs, dir, entry) {
+                if page.put(self, fs, (node, dir), entry) {
                     break;
                 }
             }
@@ -169,6 +174,17 @@ impl Shared {
             Some(Ok(Lookup::Found(found))) => (found.fid, Some(found.attr.kind)),
             _ => (entry.fid, entry.kind),
         }
+    }
+
+    /// The node id of an entry. A directory knows itself and what is above it by other numbers than those by which it was
+    /// walked, where one of them is the root of a volume.
+    fn number(&self, node: u64, entry: &ListEntry, fid: Fid) -> u64 {
+        match entry.name.as_ref() {
+            b"." => Some(node),
+            b".." => self.inodes.above(node),
+            _ => None,
+        }
+        .unwrap_or_else(|| self.inodes.id(fid))
     }
 
     /// The cookie before the first entry of unknown type among those that one reply may hold.
@@ -217,17 +233,17 @@ impl Shared {
 /// A reply that takes entries of a listing.
 pub(super) trait Page: Answer {
     /// Takes an entry; true if there was no room for it.
-    fn put(&mut self, shared: &Shared, fs: &AfsFs, dir: Fid, entry: &ListEntry) -> bool;
+    fn put(&mut self, shared: &Shared, fs: &AfsFs, dir: (u64, Fid), entry: &ListEntry) -> bool;
     /// Sends what was taken.
     fn done(self);
 }
 
 impl Page for ReplyDirectory {
-    fn put(&mut self, shared: &Shared, fs: &AfsFs, dir: Fid, entry: &ListEntry) -> bool {
+    fn put(&mut self, shared: &Shared, fs: &AfsFs, (node, dir): (u64, Fid), entry: &ListEntry) -> bool {
         let (fid, kind) = Shared::look(fs, dir, entry);
         let kind = convert::file_type(kind.unwrap_or(GUESS));
         self.add(
-            INodeNo(shared.inodes.id(fid)),
+            INodeNo(shared.number(node, entry, fid)),
             entry.cookie,
             kind,
             OsStr::from_bytes(&entry.name),
@@ -240,11 +256,11 @@ impl Page for ReplyDirectory {
 }
 
 impl Page for ReplyDirectoryPlus {
-    fn put(&mut self, shared: &Shared, fs: &AfsFs, dir: Fid, entry: &ListEntry) -> bool {
+    fn put(&mut self, shared: &Shared, fs: &AfsFs, (node, dir): (u64, Fid), entry: &ListEntry) -> bool {
         let name = OsStr::from_bytes(&entry.name);
         if matches!(entry.name.as_ref(), b"." | b"..") {
             // The kernel neither counts nor keeps these two.
-            let attr = convert::unknown(shared.inodes.id(entry.fid), Kind::Directory);
+            let attr = convert::unknown(shared.number(node, entry, entry.fid), Kind::Directory);
             return self.add(
                 attr.ino,
                 entry.cookie,
@@ -254,7 +270,7 @@ impl Page for ReplyDirectoryPlus {
                 Generation(0),
             );
         }
-        let place = shared.place(INodeNo(shared.inodes.id(dir)), &entry.name);
+        let place = shared.place(INodeNo(node), &entry.name);
         let (attr, generation, lifetime) = match fs.lookup_cached(dir, &entry.name) {
             Some(Ok(Lookup::Found(found))) => {
                 let told = shared.tell(place, &entry.name, &found);

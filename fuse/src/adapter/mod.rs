@@ -164,14 +164,14 @@ impl Filesystem for Adapter {
         _atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _handle: Option<FileHandle>,
+        handle: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set = convert::set_attr(mode, uid, gid, size, mtime);
+        let set = convert::set_attr(mode, uid, gid, size, mtime, handle.is_some());
         guarded(|| self.do_setattr(self.asked(Op::Setattr, request, node, reply), node, set));
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use afs_client::fs::{Entry, Kind, Lookup};
+use afs_client::fs::{AfsFs, Entry, Kind, Lookup};
 use afs_client::types::Fid;
 use fuser::{Errno, FileAttr, Generation, INodeNo, RenameFlags, ReplyEmpty, ReplyEntry};
 
@@ -52,6 +52,9 @@ impl Shared {
     /// Counts the entry as known and gives what the kernel is told: attributes, generation, the two lifetimes.
     pub(super) fn tell(&self, place: Place, name: &[u8], entry: &Entry) -> Told {
         let id = self.retain(entry.fid);
+        if entry.attr.kind == Kind::Directory {
+            self.inodes.walked(id, place.directory);
+        }
         // Doubted meanwhile, perhaps before the kernel knew it and could be told.
         let doubted = self.inodes.doubts() != place.doubts;
         Told {
@@ -63,6 +66,16 @@ impl Shared {
                 convert::lifetime(entry.attr_ttl)
             },
             entry_lifetime: self.entry_lifetime(place, name, Some(entry.attr.kind), entry.entry_ttl),
+        }
+    }
+
+    /// A name was moved there: of a directory that is what is above it now.
+    fn moved(&self, fs: &AfsFs, to: Fid, above: INodeNo, name: &[u8]) {
+        if let Some(Ok(Lookup::Found(entry))) = fs.lookup_cached(to, name)
+            && entry.attr.kind == Kind::Directory
+            && let Some(id) = self.inodes.known(entry.fid)
+        {
+            self.inodes.walked(id, above.0);
         }
     }
 
@@ -239,6 +252,7 @@ impl Adapter {
             return asked.fail(Errno::EINVAL);
         }
         let change = Change::rename((from_dir, from.1), (to_dir, to.1));
+        let (above, shown) = (to.0, to.1.to_vec());
         let (fs, from, to) = (asked.fs().clone(), from.1.to_vec(), to.1.to_vec());
         // The kernel keeps the moved entry under its new name without asking.
         let work = async move {
@@ -248,8 +262,10 @@ impl Adapter {
                 fs.rename_new(from_dir, &from, to_dir, &to).await
             }
         };
-        self.shared
-            .change(asked, change, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+        self.shared.change(asked, change, work, move |shared, asked, ()| {
+            shared.moved(asked.fs(), to_dir, above, &shown);
+            asked.ok(ReplyEmpty::ok);
+        });
     }
 
     /// The directory of a name; answers `ESTALE` or `ENAMETOOLONG` itself.

@@ -115,8 +115,8 @@ impl Adapter {
             return asked.fail(Errno::EOPNOTSUPP);
         }
         if flags & libc::XATTR_CREATE != 0 {
-            // Those of ours are always there.
-            return asked.fail(Errno::EEXIST);
+            // Those of ours are always there; the errno is that of the Linux kernel's own client.
+            return asked.fail(Errno::EINVAL);
         }
         let Some((fid, asked)) = self.object(node, asked) else {
             return;

@@ -242,10 +242,8 @@ const PATIENCE: Duration = Duration::from_millis(900);
 
 #[cfg(test)]
 mod tests {
-    use afs_client::auth::TokenRules;
     use afs_client::cell::{CellName, Cells, CellsConfig};
     use afs_client::fs::{CacheConfig, Config};
-    use afs_client::lock::LockScope;
     use rxrpc::events::NullSink;
     use rxrpc::net::EndpointConfig;
     use testcell::embedded::{Cell, Settings};
@@ -297,20 +295,14 @@ mod tests {
             home: Some(CellName::new("lab.example").unwrap()),
             cellservdb: Some(servers),
         });
+        let endpoint = EndpointConfig {
+            bind: std::net::SocketAddrV4::new(here, 0),
+            ..EndpointConfig::default()
+        };
+        let cache = CacheConfig::Memory { max_bytes: 1 << 20 };
         let config = Config {
-            cells: Arc::new(cells.unwrap()),
-            endpoint: EndpointConfig {
-                bind: std::net::SocketAddrV4::new(here, 0),
-                ..EndpointConfig::default()
-            },
-            cache: CacheConfig::Memory { max_bytes: 1 << 20 },
-            read_only: false,
             deadline: Duration::from_secs(3),
-            max_vnodes: 100,
-            tokens: TokenRules::default(),
-            locks: LockScope::Whole,
-            sysnames: afs_client::sysname::SysNames::default(),
-            fakestat: afs_client::fs::Fakestat::default(),
+            ..Config::new(Arc::new(cells.unwrap()), endpoint, cache)
         };
         let fs = AfsFs::start(config, Arc::new(NullSink)).await.unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, listxattr, mknodat, setxattr};
 use rustix::io::Errno;
 use testcell::{run, write_and_close};
 
@@ -110,13 +110,67 @@ fn extended_attributes_tell_what_afs_knows() {
         .map(|part| u32::from_str_radix(part, 16).unwrap())
         .collect();
     assert_eq!(parts.len(), 3);
+    // Of what is in one volume the first is the same; the inode's number is not that of the vnode.
+    let dir = get(&work, "afs.fid").unwrap();
+    let (volume, vnode) = (&parts[..1], parts[1]);
+    assert_eq!(dir.split(':').next(), Some(&*format!("{:x}", volume[0])));
+    assert!(vnode.is_multiple_of(2) && parts[2] > 0, "a file: {fid}");
+    let top = mount.path("work");
+    let root = get(&top, "afs.fid").unwrap();
+    assert!(
+        root.ends_with(":1:1") && root.split(':').next() == dir.split(':').next(),
+        "{root}"
+    );
+    let by_number = format!("{}:{}", get(&file, "afs.cell").unwrap(), volume[0]);
+    let same = mount
+        .point()
+        .join(".:mount")
+        .join(by_number)
+        .join("attributes/file");
+    assert_eq!(get(&same, "afs.fid").unwrap(), fid);
+    assert_eq!(listxattr(&file, &mut [0; 99][..]), Ok(0), "none is listed");
+    assert_eq!(listxattr(&work, &mut [0; 0][..]), Ok(0));
+    for name in ["afs.yfs.acl", "afs.yfs.vol_acl", "afs.nonsense"] {
+        assert_eq!(get(&file, name), Err(Errno::NODATA), "{name}");
+    }
+    for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+        assert_eq!(get(&work, name), Err(Errno::OPNOTSUPP), "{name}");
+    }
     assert_eq!(getxattr(&file, "afs.fid", &mut [0; 2][..]), Err(Errno::RANGE));
     assert_eq!(get(&file, "user.mine"), Err(Errno::OPNOTSUPP));
     assert_eq!(get(&file, "security.capability"), Err(Errno::OPNOTSUPP));
     let set =
         |path: &Path, name: &str, value: &str| setxattr(path, name, value.as_bytes(), XattrFlags::empty());
     assert_eq!(set(&file, "user.mine", "x"), Err(Errno::OPNOTSUPP));
-    assert_eq!(set(&file, "afs.cell", "x"), Err(Errno::PERM));
+    for name in ["afs.cell", "afs.fid", "afs.volume"] {
+        assert_eq!(set(&file, name, "x"), Err(Errno::PERM), "{name}");
+    }
+    let made = setxattr(
+        &work,
+        "afs.acl",
+        b"1\n0\nsystem:anyuser\t127\n",
+        XattrFlags::CREATE,
+    );
+    assert_eq!(made, Err(Errno::INVAL), "it is there");
+    // The kernel asks nobody whether there are POSIX ACLs if the caller is neither root nor the owner by number.
+    let is_root = rustix::process::geteuid().is_root();
+    let no = if is_root { Errno::OPNOTSUPP } else { Errno::PERM };
+    let set_acl = setxattr(
+        &file,
+        "system.posix_acl_access",
+        &READ_FOR_ALL,
+        XattrFlags::empty(),
+    );
+    assert_eq!(set_acl, Err(no));
+    // Programs that copy find nothing to copy, and nothing to complain about.
+    let copied = run(
+        LIMIT,
+        std::process::Command::new("cp")
+            .arg("--preserve=timestamps,xattr")
+            .arg(&file)
+            .arg(work.join("copy")),
+    );
+    assert_eq!(copied.unwrap().ok().unwrap().stderr, "");
 
     // A list of rights is text; with it go the rights, for what is known already too.
     let all = get(&work, "afs.acl").unwrap();
@@ -134,3 +188,9 @@ fn extended_attributes_tell_what_afs_knows() {
     fs::write(work.join("new"), "x").unwrap();
     fs::remove_dir_all(&work).unwrap();
 }
+
+/// A POSIX ACL as the kernel takes it: version 2; owner, group and others, each with rights and no number.
+const READ_FOR_ALL: [u8; 28] = [
+    2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 4, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255, 255, 255,
+    255,
+];

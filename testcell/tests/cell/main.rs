@@ -26,12 +26,17 @@ mod network;
 #[path = "../common/peer.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod peer;
+mod places;
 mod procedures;
+mod programs;
 mod protection;
 mod recovery;
 mod renewal;
+mod rights;
 mod rxkad;
 mod semantics;
+mod sharing;
+mod signals;
 mod stage;
 mod stop;
 mod takeover;

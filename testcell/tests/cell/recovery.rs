@@ -1,11 +1,9 @@
 //! Servers die and come back.
 
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::process::Command;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use testcell::{MountOptions, eventually};
 
 use crate::shared;
@@ -48,7 +46,21 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
     let before = looked_at();
     // A server that hears of a client for the first time has it forget all promises, if late.
     assert_eq!(fs::read_to_string(work.join("known")).unwrap(), "known");
+    let mut open = File::create(work.join("open")).unwrap();
+    open.write_all(b"new").unwrap();
     cell.stop_server(1).unwrap();
+    let start = Instant::now();
+    let closed = nix::unistd::close(open);
+    let took = start.elapsed();
+    assert_eq!(
+        closed,
+        Err(nix::errno::Errno::ETIMEDOUT),
+        "what was written cannot be stored"
+    );
+    assert!(
+        took < Duration::from_secs(12),
+        "close took {took:?} with a deadline of 6 s"
+    );
     let start = Instant::now();
     let failed = fs::write(work.join("new"), "x").unwrap_err();
     let took = start.elapsed();
@@ -66,30 +78,11 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
             .is_ok()),
         "usable again"
     );
+    let other = cell.mount(2).unwrap();
+    let stored = || fs::read_to_string(other.path("work/silence/open")).is_ok_and(|text| text == "new");
+    assert!(
+        eventually(Duration::from_secs(40), stored),
+        "what was written is stored then"
+    );
     fs::remove_dir_all(&work).unwrap();
-}
-
-#[test]
-fn who_waits_for_a_silent_server_can_be_killed() {
-    let cell = shared();
-    let mount = cell.mount(1).unwrap();
-    let work = mount.work("killed").unwrap();
-    cell.stop_server(1).unwrap();
-    for signal in [Signal::KILL, Signal::INT] {
-        // It changes something: no server, no answer before the deadline of a minute.
-        // Who runs the tests in the background may have us ignore what a terminal sends.
-        let mut waiting = Command::new("env")
-            .args(["--default-signal", "mkdir"])
-            .arg(work.join("new"))
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_secs(1));
-        assert!(waiting.try_wait().unwrap().is_none(), "it waits");
-        let pid = Pid::from_raw(waiting.id() as i32).unwrap();
-        kill_process(pid, signal).unwrap();
-        let ended = eventually(Duration::from_secs(15), || waiting.try_wait().unwrap().is_some());
-        assert!(ended, "{signal:?}");
-    }
-    cell.start_server(1).unwrap();
-    assert!(eventually(Duration::from_secs(40), || fs::remove_dir_all(&work).is_ok()));
 }

@@ -29,15 +29,26 @@ mod git;
 mod identity;
 #[path = "../cell/locks.rs"]
 mod locks;
+mod lost;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;
 mod passthrough;
+#[path = "../cell/places.rs"]
+mod places;
+#[path = "../cell/programs.rs"]
+mod programs;
 mod reattach;
 #[path = "../cell/recovery.rs"]
 mod recovery;
+#[path = "../cell/rights.rs"]
+mod rights;
 #[path = "../cell/semantics.rs"]
 mod semantics;
+#[path = "../cell/sharing.rs"]
+mod sharing;
+#[path = "../cell/signals.rs"]
+mod signals;
 mod slow;
 #[path = "../cell/stop.rs"]
 mod stop;

@@ -20,8 +20,10 @@ mod coherence;
 mod contract;
 mod crash;
 mod demo;
+#[path = "../cell/exerciser.rs"]
 mod exerciser;
 mod fstab;
+mod full;
 #[path = "../cell/git.rs"]
 mod git;
 #[path = "../cell/identity.rs"]
@@ -29,6 +31,8 @@ mod identity;
 #[path = "../cell/locks.rs"]
 mod locks;
 mod lost;
+#[path = "../cell/misuse.rs"]
+mod misuse;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;
@@ -54,3 +58,6 @@ mod stop;
 mod traces;
 #[path = "../cell/watch.rs"]
 mod watch;
+
+/// Of each program of the exerciser.
+const EXERCISER_STEPS: u32 = 600;

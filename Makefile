@@ -49,7 +49,7 @@ bench:
 	testcell/bench-traces || missed="$$missed traces"; \
 	test -z "$$missed" || { echo "missed:$$missed"; exit 1; }
 
-# The image, a pod and the package, run, and mounts whose process is killed: needs root and the packages of deploy/packages.
+# What is deployed, run (deploy/README.md), and mounts whose process is killed. Needs root; installs what it lacks.
 deploy-test:
 	$(CARGO) build -p fuse
 	$(CARGO) test -p testcell --test local reattach

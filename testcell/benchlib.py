@@ -11,6 +11,8 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 AFS = os.environ.get("AFS_BIN", str(HERE.parent / "target" / "release" / "afs"))
+#: As much as the caches of OpenAFS's client in these benches.
+IN_MEMORY = ("--cache-memory", "512M")
 
 
 def fail(why):
@@ -47,7 +49,7 @@ class Cell:
 
     def mount(self, client, point, log, *options):
         servers = self.env("CONF_DIR") + "/CellServDB"
-        words = ["mount", "--cell", "lab.example", "--cellservdb", servers, "--cache-memory", "512M", "--log-file", log]
+        words = ["mount", "--cell", "lab.example", "--cellservdb", servers, "--log-file", log]
         run(*self.in_client(client, AFS, *words, *options, point))
 
     def mount_afsd(self, point, client=3):

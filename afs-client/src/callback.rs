@@ -305,11 +305,11 @@ impl Core {
     }
 
     pub(crate) fn invalidate_all_of(&self, which: impl Fn(&Vnode) -> bool) {
-        for vnode in self.vnodes.all() {
-            if which(&vnode) {
+        self.vnodes.each(|vnode| {
+            if which(vnode) {
                 self.invalidate(Invalidation::Node(vnode.fid));
             }
-        }
+        });
     }
 
     /// Who we are, and the addresses from which the servers that we know see us.

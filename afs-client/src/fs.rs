@@ -31,7 +31,7 @@ use std::net::SocketAddrV4;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,7 +65,8 @@ use crate::volume::Volumes;
 pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, Loan, fuzz_records, reveal};
 pub use inspect::{Inspection, Known};
 pub use state::{
-    CacheState, CountState, KeptState, LeftAloneState, PromiseState, ServerState, State, VolumeState, Waiting,
+    CacheState, CountState, KeptState, LeftAloneState, PromiseState, ServerState, State, UnstoredState,
+    VolumeState, Waiting,
 };
 pub use types::{
     Attr, CacheConfig, Config, Entry, Fakestat, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup,
@@ -116,7 +117,7 @@ impl AfsFs {
             } => DataCache::in_dir(path, *max_bytes, encryption)?,
             CacheConfig::Memory { max_bytes } => DataCache::in_memory(*max_bytes),
         };
-        let hidden = Hidden::beside(&cache);
+        let hidden = Hidden::beside(&cache, config.notes.as_deref());
         let mut random = [0; 20];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let [a, b, c, d, uuid @ ..] = random;
@@ -128,9 +129,11 @@ impl AfsFs {
             cells: config.cells,
             endpoint: endpoint.clone(),
             runtime: tokio::runtime::Handle::current(),
+            storing_all: AtomicBool::new(false),
             servers,
             vnodes: Vnodes::new(config.max_vnodes),
             cache,
+            store_behind: config.store_behind,
             read_only: config.read_only,
             deadline: config.deadline,
             uuid: AfsUuid::random(uuid),
@@ -486,14 +489,15 @@ impl AfsFs {
     pub fn flush_cached(&self, handle: HandleId) -> Option<Result<(), Error>> {
         match self.0.handle(handle) {
             Ok(handle) => {
-                let nothing = !handle.vnode.is_modified() && !handle.vnode.owes();
-                nothing.then_some(Ok(()))
+                let vnode = &handle.vnode;
+                let nothing = !vnode.is_modified() || self.0.stores_behind(vnode);
+                (nothing && !vnode.owes()).then_some(Ok(()))
             }
             Err(error) => Some(Err(error)),
         }
     }
 
-    /// `close()`: stores what is dirty and reports the error.
+    /// `close()`: stores what is dirty and reports the error, unless that is to happen behind.
     pub async fn flush(&self, handle: HandleId) -> Result<(), Error> {
         let vnode = self.0.handle(handle)?.vnode;
         if vnode.doomed.lock().is_some() {

@@ -3,12 +3,13 @@
 //! The machine: before a file is hidden that is written down in the cache directory, and when it is gone, that too. So the
 //! program that starts there after a crash removes what is left. It removes nothing else: the hidden name of another client
 //! looks the same, but that one may have the file open. Whoever had it open here is gone with the program that hid it, or is
-//! taken over with its handle; and for everybody else the file went when it was removed. Without a cache directory somebody
-//! else can write it down, who is told each line.
+//! taken over with its handle; and for everybody else the file went when it was removed. Without a cache directory it is written
+//! down in a file of its own, if there is a place for one, and by somebody else who is told each line.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -63,9 +64,14 @@ impl HiddenFile {
 }
 
 impl Hidden {
-    /// Goes on with what is written down beside the cache. If that cannot be, nothing is written down from now on.
-    pub(crate) fn beside(cache: &DataCache) -> Self {
-        match cache.hidden_notes() {
+    /// Goes on with what is written down beside the cache, or else in a file of its own. If that cannot be, nothing is written
+    /// down from now on.
+    pub(crate) fn beside(cache: &DataCache, otherwise: Option<&Path>) -> Self {
+        let notes = cache.hidden_notes().and_then(|notes| match (notes, otherwise) {
+            (None, Some(path)) => Notes::alone(path).map(Some),
+            (notes, _) => Ok(notes),
+        });
+        match notes {
             Ok(Some((notes, lines))) => Self(Mutex::new(Book::new(notes, &lines))),
             Ok(None) => Self::default(),
             Err(error) => {
@@ -134,7 +140,9 @@ impl Book {
         }
         let mut notes = notes;
         // Without what has come and gone.
-        if let Err(error) = notes.begin(lines_of(&hidden)) {
+        if !lines.is_empty()
+            && let Err(error) = notes.begin(lines_of(&hidden))
+        {
             complain(&error);
         }
         Self {
@@ -279,7 +287,7 @@ mod tests {
         for encryption in [Encryption::Off, key()] {
             let dir = tempfile::tempdir().unwrap();
             let first = cache(dir.path(), &encryption);
-            let hidden = Hidden::beside(&first);
+            let hidden = Hidden::beside(&first, None);
             for (vnode, who) in [
                 (2, Identity::User(1001)),
                 (4, Identity::Everybody),
@@ -293,14 +301,18 @@ mod tests {
             assert_eq!(is_told, encryption == Encryption::Off);
             drop((hidden, first));
             let second = cache(dir.path(), &encryption);
-            let again = Hidden::beside(&second);
+            let again = Hidden::beside(&second, None);
             assert_eq!(again.all().len(), 2);
             assert_eq!(again.find(&file(2)), Some(hiding(Identity::User(1001))));
             assert_eq!(again.find(&file(4)), None);
             again.remove(&file(2));
             again.remove(&file(6));
             drop((again, second));
-            assert!(Hidden::beside(&cache(dir.path(), &encryption)).all().is_empty());
+            assert!(
+                Hidden::beside(&cache(dir.path(), &encryption), None)
+                    .all()
+                    .is_empty()
+            );
         }
     }
 
@@ -310,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let passing = cache(dir.path(), &Encryption::Passing);
         for cache in [DataCache::in_memory(0), passing] {
-            let hidden = Hidden::beside(&cache);
+            let hidden = Hidden::beside(&cache, None);
             hidden.add(&file(2), hiding(Identity::Nobody));
         }
         assert!(!dir.path().join("hidden").exists());
@@ -321,11 +333,11 @@ mod tests {
     fn what_was_plain_goes_with_the_plain_cache() {
         let dir = tempfile::tempdir().unwrap();
         let plain = cache(dir.path(), &Encryption::Off);
-        Hidden::beside(&plain).add(&file(2), hiding(Identity::Nobody));
+        Hidden::beside(&plain, None).add(&file(2), hiding(Identity::Nobody));
         drop(plain);
         let sealed = cache(dir.path(), &key());
         assert!(!dir.path().join("hidden").exists());
-        assert!(Hidden::beside(&sealed).all().is_empty());
+        assert!(Hidden::beside(&sealed, None).all().is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::auth::Identity;
 use crate::fs::HandleId;
 
 /// Who holds a lock: a number that the kernel gives to a process, or to an opening of a file.
@@ -106,6 +107,17 @@ pub(crate) struct Held {
     pub(crate) handle: HandleId,
     /// Of that: whether the server has lost a lock.
     pub(crate) lost: Arc<AtomicBool>,
+}
+
+/// The locks on one file, as another process that serves the same mount can take them over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftLocks {
+    /// With whose rights the server was asked.
+    pub who: Identity,
+    /// What is held, and through which handle.
+    pub held: Vec<(HandleId, LockAsked)>,
+    /// The server has lost them.
+    pub lost: bool,
 }
 
 /// The locks on one file.

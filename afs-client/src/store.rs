@@ -47,7 +47,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -128,6 +128,8 @@ pub(super) struct Shared {
     /// Files with changes of an earlier program, until somebody takes them.
     left: Mutex<Vec<(Arc<CacheFile>, CellName)>>,
     asides: Mutex<Vec<Aside>>,
+    /// Files of an earlier program that wait, as counted last.
+    waiting: AtomicUsize,
     /// The numbers of cells.
     cells: Mutex<HashMap<String, u32>>,
     /// Nothing is written any more.
@@ -135,6 +137,8 @@ pub(super) struct Shared {
     trouble: Trouble,
     /// Lock order: this, then the state of a file.
     books: Mutex<Books>,
+    /// Bytes that pages in use take. Changed by who has the books, and read by anybody.
+    used: AtomicU64,
     /// A file went.
     gone: Condvar,
 }
@@ -235,6 +239,16 @@ impl DataCache {
             .collect()
     }
 
+    /// How many files that are; while somebody writes the journal, as many as were seen last.
+    pub(crate) fn waiting_files(&self) -> usize {
+        let shared = &self.0.shared;
+        if let Some(journal) = shared.journal.as_ref().and_then(Mutex::try_lock) {
+            let count = journal.entries().filter(|entry| entry.author.is_earlier).count();
+            shared.waiting.store(count, Ordering::Relaxed);
+        }
+        shared.waiting.load(Ordering::Relaxed)
+    }
+
     /// The notes on files that are hidden on servers, and what an earlier program has noted; `None` without a directory that
     /// a later one can read.
     ///
@@ -250,7 +264,19 @@ impl DataCache {
 
     /// What was set aside.
     pub(crate) fn asides(&self) -> Vec<Aside> {
-        self.0.shared.asides.lock().clone()
+        let asides = &self.0.shared.asides;
+        let (there, gone): (Vec<_>, Vec<_>) = asides
+            .lock()
+            .clone()
+            .into_iter()
+            .partition(|aside| aside.path.exists());
+        asides.lock().retain(|aside| !gone.contains(aside));
+        there
+    }
+
+    /// How many files that are.
+    pub(crate) fn set_aside_files(&self) -> usize {
+        self.0.shared.asides.lock().len()
     }
 
     /// How often something went past the cache: because its file system was full, and because that failed otherwise.
@@ -276,7 +302,7 @@ impl DataCache {
 
     /// Bytes that pages in use take.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.0.shared.books.lock().used
+        self.0.shared.used()
     }
 
     /// Chunks in use.
@@ -360,10 +386,12 @@ impl Shared {
             journal: journal.map(Mutex::new),
             left: Mutex::default(),
             asides: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             cells: Mutex::default(),
             closed: AtomicBool::new(false),
             trouble: Trouble::default(),
             books: Mutex::new(Books::new()),
+            used: AtomicU64::new(0),
             gone: Condvar::new(),
         }
     }

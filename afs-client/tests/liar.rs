@@ -327,17 +327,11 @@ async fn mount(lie: Lie) -> (AfsFs, Vec<Endpoint>) {
         home: Some(CellName::new("liar.example").unwrap()),
         cellservdb: Some(db),
     });
+    let cache = CacheConfig::Memory { max_bytes: 64 << 20 };
     let config = Config {
-        cells: Arc::new(cells.unwrap()),
-        endpoint: bound(0),
-        cache: CacheConfig::Memory { max_bytes: 64 << 20 },
-        read_only: false,
         deadline: Duration::from_secs(20),
         max_vnodes: 100,
-        tokens: afs_client::auth::TokenRules::default(),
-        locks: afs_client::lock::LockScope::default(),
-        sysnames: afs_client::sysname::SysNames::default(),
-        fakestat: afs_client::fs::Fakestat::default(),
+        ..Config::new(Arc::new(cells.unwrap()), bound(0), cache)
     };
     (AfsFs::start(config, Arc::new(NullSink)).await.unwrap(), endpoints)
 }

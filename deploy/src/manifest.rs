@@ -1,16 +1,16 @@
-//! The manifests for Kubernetes: read, held against the rules of this project, and turned into what podman can run.
+//! The manifests for Kubernetes, as kustomize has put them together: read, held against the rules of this project, and turned
+//! into what podman can run.
 //!
 //! The rules: the keeper is the one container with privileges, and has neither network ports nor the right to be anything
 //! else; all others meet the pod security standard *restricted*; a mount is shared by nobody but the keeper; every container
-//! says what it needs; the pod has a network policy. What is given to `afs` is read by its own command line.
+//! says what it needs; the keeper starts first and ends last; the pod has a network policy. What is given to `afs` is read by its own command line.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use fuse::cli::Cli;
-use fuse::fstab::nearest;
+use fuse::environment::{self, Strange};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -23,14 +23,23 @@ pub struct Manifest {
     pub value: Value,
 }
 
-/// All that is committed below `deploy/kubernetes`.
+/// What is applied: all that is below `deploy/kubernetes/rendered`.
 ///
 /// # Errors
 ///
 /// One cannot be read.
-pub fn all() -> Result<Vec<Manifest>> {
+pub fn rendered() -> Result<Vec<Manifest>> {
+    below("deploy/kubernetes/rendered")
+}
+
+/// All that is committed below a folder of the repository.
+///
+/// # Errors
+///
+/// One cannot be read.
+pub fn below(folder: &str) -> Result<Vec<Manifest>> {
     let mut found = Vec::new();
-    walk(&crate::root().join("deploy/kubernetes"), &mut found)?;
+    walk(&crate::root().join(folder), &mut found)?;
     found.sort_by(|one, other| one.file.cmp(&other.file));
     Ok(found)
 }
@@ -108,6 +117,12 @@ impl Manifest {
         }
         if text(pod, "/metadata/labels/afs-fuse") != "true" {
             fault("without the label afs-fuse=true it has no network policy".to_owned());
+        }
+        if [0, 1].map(|at| text(pod, &format!("/spec/initContainers/{at}/name"))) != OURS {
+            fault(
+                "its sidecars are not the keeper and then the server: they end in the order reversed"
+                    .to_owned(),
+            );
         }
         for container in containers(pod) {
             for what in container_faults(container) {
@@ -203,7 +218,7 @@ fn container_faults(container: &Value) -> Vec<String> {
             faults.push(format!("{place} is not set"));
         }
     }
-    if text(container, "/image").starts_with("localhost/afs-fuse:") {
+    if OURS.contains(&text(container, "/name")) {
         faults.extend(misspelt(container));
     }
     faults
@@ -248,26 +263,17 @@ fn misspelt(container: &Value) -> Vec<String> {
     if let Err(error) = Cli::try_parse_from(std::iter::once("afs").chain(arguments)) {
         faults.push(error.to_string());
     }
-    let known = variables();
     for variable in list(container, "/env") {
         let name = text(variable, "/name");
-        if name.starts_with("AFS_") && !known.contains(name) {
-            let near = nearest(name, known.iter().map(String::as_str));
-            let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
-            faults.push(format!("{name} is no variable of afs{near}"));
+        match environment::strange(name, text(variable, "/value")) {
+            None => {}
+            Some(Strange::Misspelt(near)) => {
+                faults.push(format!("{name} is no variable of afs; did you mean {near}?"));
+            }
+            Some(Strange::Unknown) => faults.push(format!("{name} is no variable of afs")),
         }
     }
     faults
-}
-
-/// The variables that `afs` reads.
-fn variables() -> BTreeSet<String> {
-    let command = Cli::command();
-    let named = command
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()));
-    named.chain(["AFS_LOG".to_owned()]).collect()
 }
 
 fn list<'v>(value: &'v Value, at: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
@@ -286,3 +292,6 @@ fn at<'v>(value: &'v Value, place: &str) -> &'v Value {
 fn is_true(value: &Value) -> bool {
     *value == Value::Bool(true)
 }
+
+/// The containers that run `afs`, in the order in which they start.
+const OURS: [&str; 2] = ["afs-keeper", "afs"];

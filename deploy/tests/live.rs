@@ -38,6 +38,7 @@ fn every_panel_has_data() {
     let top = folder.path().join("mnt/demo.example");
     let mounted = eventually(Duration::from_secs(20), || top.join("work").is_dir());
     assert!(mounted, "the demo mounts its cell");
+    give_token(folder.path());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for worker in 0..WORKERS {
@@ -74,14 +75,19 @@ fn every_panel_has_data() {
     drop(cell);
 }
 
-/// The questions of a dashboard, with the panel that asks.
+/// The questions of a dashboard, with the panel that asks. That something else is shown when there is nothing is taken off: data
+/// is what it is to have, but for the panels that this run may have nothing for.
 fn questions(dashboard: deploy::grafana::Dashboard) -> Vec<(String, String)> {
     let panels = dashboard.rows.iter().flat_map(|row| row.panels);
     panels
         .flat_map(|panel| {
             panel.queries.iter().map(move |asked| {
                 let title = format!("{} / {}", dashboard.title, panel.title);
-                (title, query::for_prometheus(asked.query, "30s"))
+                let question = query::for_prometheus(asked.query, "30s");
+                let is_exempt = MAY_BE_EMPTY.iter().any(|(exempt, _)| *exempt == panel.title);
+                let bare = question.strip_suffix(OR_NOTHING).filter(|_| !is_exempt);
+                let bare = bare.map(str::to_owned);
+                (title, bare.unwrap_or(question))
             })
         })
         .collect()
@@ -211,6 +217,27 @@ fn demo(folder: &Path, metrics: u16) -> Process {
     Process(child)
 }
 
+/// Gives the mount a token, for a cell that it never calls: the demo's knows no keys.
+fn give_token(folder: &Path) {
+    // A KeyFile: how many keys, the version of the first, the key.
+    let key = [
+        &1_u32.to_be_bytes()[..],
+        &1_u32.to_be_bytes(),
+        &[0x13, 0x34, 0x57, 0x79, 0x9b, 0xbc, 0xdf, 0xf1],
+    ]
+    .concat();
+    let (file, servers) = (folder.join("KeyFile"), folder.join("cells"));
+    fs::write(&file, key).unwrap();
+    fs::write(&servers, ">other.example\n127.71.0.1\n").unwrap();
+    let status = Command::new(afs_program().unwrap())
+        .args(["aklog", "--no-renew", "--cell", "other.example", "--localauth"])
+        .arg(file)
+        .env("AFS_CELLSERVDB", servers)
+        .status()
+        .unwrap();
+    assert!(status.success(), "the demo takes a token: {status}");
+}
+
 /// A keeper whose server does not come.
 fn keeper(folder: &Path, metrics: u16) -> Process {
     let mount = folder.join("kept");
@@ -310,6 +337,19 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// What stands for nothing in a question.
+const OR_NOTHING: &str = " or vector(0)";
+/// Panels that the run may have no data for, and why.
+const MAY_BE_EMPTY: &[(&str, &str)] = &[
+    (
+        "Refused while dying",
+        "a call must meet a connection in the moment in which it is reaped",
+    ),
+    (
+        "Waiting that reuse has saved",
+        "the servers of the demo have no key, so there are no handshakes",
+    ),
+];
 /// More than a service has channels.
 const WORKERS: usize = 24;
 const LIMIT: Duration = Duration::from_secs(90);

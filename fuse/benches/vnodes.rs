@@ -16,15 +16,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use afs_client::auth::TokenRules;
 use afs_client::cell::{CellName, Cells, CellsConfig};
 use afs_client::fs::{AfsFs, CacheConfig, Config, Entry, Lookup, OpenFlags};
-use afs_client::lock::LockScope;
 use afs_client::types::Fid;
 use fuse::inode::{InodeTable, Names};
-use fuse::program::MAX_VNODES;
 use rxrpc::events::NullSink;
 use rxrpc::net::EndpointConfig;
 use testcell::embedded::{Cell, Settings};
@@ -77,7 +74,7 @@ async fn run(folder: &Path) -> bool {
     within &= at_most(
         "vnodes kept when the kernel has forgotten all",
         fs.state().vnodes as f64,
-        MAX_VNODES as f64,
+        Config::MAX_VNODES as f64,
     );
     // The memory is there for what comes next, whatever the allocator gives back.
     for dir in 0..DIRS {
@@ -151,21 +148,12 @@ async fn start(folder: &Path) -> AfsFs {
         home: Some(CellName::new(CELL).unwrap()),
         cellservdb: Some(folder.join(SERVERS)),
     });
-    let config = Config {
-        cells: Arc::new(cells.unwrap()),
-        endpoint: EndpointConfig {
-            bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-            ..EndpointConfig::default()
-        },
-        cache: CacheConfig::Memory { max_bytes: 128 << 20 },
-        read_only: false,
-        deadline: Duration::from_secs(60),
-        max_vnodes: MAX_VNODES,
-        tokens: TokenRules::default(),
-        locks: LockScope::Whole,
-        sysnames: afs_client::sysname::SysNames::default(),
-        fakestat: afs_client::fs::Fakestat::default(),
+    let endpoint = EndpointConfig {
+        bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        ..EndpointConfig::default()
     };
+    let cache = CacheConfig::Memory { max_bytes: 128 << 20 };
+    let config = Config::new(Arc::new(cells.unwrap()), endpoint, cache);
     AfsFs::start(config, Arc::new(NullSink)).await.unwrap()
 }
 

@@ -173,6 +173,16 @@ pub struct Client {
     #[arg(long, env = "AFS_CACHE_KEY_FILE", value_name = "FILE", requires = "cache_dir")]
     pub cache_key_file: Option<PathBuf>,
 
+    /// Have close() return when what was written is in the journal of --cache-dir: servers get it behind, also after a crash of
+    /// this program. Other clients see it later; what a server refuses is told by fsync(), the log and `afs status'
+    #[arg(
+        long,
+        env = "AFS_STORE_BEHIND",
+        requires = "cache_dir",
+        conflicts_with = "cache_encrypt"
+    )]
+    pub store_behind: bool,
+
     /// Keep cached data in memory, at most so much [default: 128M unless --cache-dir is given]
     #[arg(long, env = "AFS_CACHE_MEMORY", value_name = "SIZE")]
     pub cache_memory: Option<Size>,
@@ -425,6 +435,7 @@ mod tests {
                 "cannot be used with",
             ),
             (vec!["--cache-encrypt", "/afs"], "--cache-dir <DIR>"),
+            (vec!["--store-behind", "/afs"], "--cache-dir <DIR>"),
             (
                 vec![
                     "--cache-dir",

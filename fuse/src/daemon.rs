@@ -1,8 +1,9 @@
 //! Into the background and back to the caller's terminal.
 //!
-//! The machine: `afs mount` starts itself once more, in a session of its own and with a pipe for standard output, and
-//! waits at the other end. The child writes one report, `ready` or an exit status with a line of text, when it knows how
-//! starting went; the parent shows it and ends with that status. There is no fork of a process with threads, and the
+//! The machine: `afs mount` starts itself once more, with a pipe for standard output, and waits at the other end. The child
+//! writes one report, `ready` or an exit status with a line of text, when it knows how starting went; the parent shows it and
+//! ends with that status. Only when the mount answers the child leaves the caller's session: an autofs mount lets nobody pass
+//! but the process group of who fills it (systemd, automount). There is no fork of a process with threads, and the
 //! child can be given its own environment.
 
 use std::fs::{File, OpenOptions};
@@ -97,11 +98,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Takes its place: as a child, leaves the caller's session. To be called before there are threads.
+    /// Takes its place.
     pub fn new(options: &cli::Client, waiting: bool) -> io::Result<Self> {
-        if waiting {
-            rustix::process::setsid()?;
-        }
         let log = match &options.log_file {
             Some(file) => Some(std::path::absolute(file)?),
             None => None,
@@ -135,11 +133,14 @@ impl Caller {
         Ok(())
     }
 
-    /// Reports that the mount answers. An error means that nobody waits any more.
+    /// Reports that the mount answers, and leaves the caller's session. An error means that nobody waits any more.
     pub fn ready(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.waiting) {
+            // Before the parent ends, whose end may be that of the session.
+            let left = rustix::process::setsid();
             send(&Report::Ready)?;
             rustix::stdio::dup2_stdout(File::options().write(true).open(NOWHERE)?)?;
+            left?;
         }
         Ok(())
     }
@@ -168,18 +169,30 @@ fn open_log(file: &Path) -> io::Result<File> {
 /// The first place that can be written to; nowhere, if there is none.
 fn default_log(at: &Path) -> io::Result<File> {
     let name = log_name(at);
-    let system = Some(PathBuf::from("/var/log"));
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    for place in [system, state, home].into_iter().flatten() {
-        let directory = place.join("afs-fuse");
-        if std::fs::create_dir_all(&directory).is_ok()
-            && let Ok(file) = open_log(&directory.join(&name))
-        {
+    for directory in directories("/var/log") {
+        if let Ok(file) = open_log(&directory.join(&name)) {
             return Ok(file);
         }
     }
     OpenOptions::new().write(true).open(NOWHERE)
+}
+
+/// Where a mount without a cache directory writes down what the next one at that place has to know, if there is a place.
+pub fn notes_of(at: &Path) -> Option<PathBuf> {
+    let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let directory = directories("/var/lib").find(|directory| rustix::fs::access(directory, may).is_ok())?;
+    Some(directory.join(format!("{}.hidden", name_of(at))))
+}
+
+/// Directories of this program that there are, or could be made: of the system, and of who runs it.
+fn directories(of_system: &str) -> impl Iterator<Item = PathBuf> {
+    let system = Some(PathBuf::from(of_system));
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let places = [system, state, home].into_iter().flatten();
+    places
+        .map(|place| place.join("afs-fuse"))
+        .filter(|directory| std::fs::create_dir_all(directory).is_ok())
 }
 
 /// `/mnt/afs` logs to `mnt-afs.log`.

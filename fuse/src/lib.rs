@@ -11,6 +11,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod demo;
 mod descriptors;
+pub mod environment;
 pub mod failure;
 pub mod fstab;
 pub mod identity;

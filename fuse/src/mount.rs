@@ -54,11 +54,16 @@ pub fn check_fuse(allow_other: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks the mount point and gives its absolute path. A dead mount that an earlier afs left there is removed.
+/// Checks the mount point and gives its absolute path. A dead mount that an earlier afs left there is removed. One that is
+/// mounted on demand (autofs, `x-systemd.automount`) is taken as it is.
 pub fn check_mount_point(path: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
     let absolute = std::path::absolute(path)
         .map_err(|error| Failure::new(Kind::MountPoint, format!("mount point {shown}: {error}")))?;
+    // Where systemd or autofs waits for somebody to look, this mount is what they wait for: looking would wait for itself.
+    if mounted_at(&lexical(&absolute)).is_some_and(|mounted| mounted.fs_type == "autofs") {
+        return Ok(lexical(&absolute));
+    }
     let mut found = fs::metadata(&absolute);
     // The kernel may know the attributes of a dead one still.
     let opened = fs::read_dir(&absolute).map(drop);

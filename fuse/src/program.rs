@@ -21,6 +21,7 @@ use crate::cli::{Cli, Client, Command, Mount, Passthrough, Reveal};
 use crate::ctl::server::{Policy, Socket};
 use crate::daemon::{self, Caller};
 use crate::demo;
+use crate::environment;
 use crate::failure::{Failure, Kind};
 use crate::fstab;
 use crate::identity::Identities;
@@ -48,7 +49,17 @@ pub fn run() -> ExitCode {
     if fstab::is_asked(arguments.next().as_deref()) {
         return fstab::run(arguments);
     }
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    let is_checked = match &command {
+        // The one that was started as a daemon was looked at by who started it.
+        Command::Mount(options) => !options.report_on_stdout,
+        Command::Keeper(_) | Command::Serve(_) => true,
+        _ => false,
+    };
+    if is_checked && let Err(failure) = environment::check() {
+        return failure.show();
+    }
+    match command {
         Command::Mount(options) if options.fd_store => serve::run_stored(&options),
         Command::Mount(options) if !options.foreground && !options.report_on_stdout => daemon::start(),
         Command::Mount(options) => mount(&options),
@@ -106,6 +117,7 @@ pub(crate) fn mount_and_serve(options: &Mount, caller: &mut Caller, ready: Ready
 pub(crate) struct Setup {
     cells: Arc<Cells>,
     cache: CacheConfig,
+    notes: Option<PathBuf>,
 }
 
 impl Setup {
@@ -121,7 +133,18 @@ impl Setup {
                 max_bytes: size.map_or(CACHE_MEMORY, |size| size.0),
             },
         };
-        Ok(Self { cells, cache })
+        Ok(Self {
+            cells,
+            cache,
+            notes: None,
+        })
+    }
+
+    /// For a mount at this place, which nobody keeps. What a cache directory has to hide is nowhere else.
+    fn at(self, at: &Path) -> Self {
+        let is_memory = matches!(self.cache, CacheConfig::Memory { .. });
+        let notes = is_memory.then(|| daemon::notes_of(at)).flatten();
+        Self { notes, ..self }
     }
 }
 
@@ -161,7 +184,7 @@ fn serve_on(
     at: &Path,
     setup: Setup,
 ) -> Result<(), Failure> {
-    let started = Started::start(runtime, &options.client, setup)?;
+    let started = Started::start(runtime, &options.client, setup.at(at))?;
     started.check_home(runtime)?;
     let Started {
         fs,
@@ -225,7 +248,6 @@ pub(crate) struct Started {
 
 impl Started {
     pub(crate) fn start(runtime: &Runtime, options: &Client, setup: Setup) -> Result<Self, Failure> {
-        let Setup { cells, cache } = setup;
         let metrics = Arc::new(
             Metrics::new()
                 .map_err(|error| Failure::new(Kind::Other, format!("cannot make metrics: {error}")))?,
@@ -234,7 +256,7 @@ impl Started {
         let page = options
             .metrics
             .map(|address| Shown::at(runtime.handle(), address, http::of_mount(pages.clone())));
-        let fs = runtime.block_on(start(options, cells, cache, &metrics))?;
+        let fs = runtime.block_on(start(options, setup, &metrics))?;
         metrics.watch(fs.clone());
         let signals = runtime.block_on(async { Signals::new() });
         let signals =
@@ -287,12 +309,7 @@ pub(crate) fn listen(reports: Reports, identities: Arc<Identities>) -> Option<So
         .ok()
 }
 
-async fn start(
-    options: &Client,
-    cells: Arc<Cells>,
-    cache: CacheConfig,
-    metrics: &Arc<Metrics>,
-) -> Result<AfsFs, Failure> {
+async fn start(options: &Client, setup: Setup, metrics: &Arc<Metrics>) -> Result<AfsFs, Failure> {
     let tokens = options.protection.rules()?;
     let (client_idle, service_idle) = options.connection_idle();
     let address = options.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -305,7 +322,7 @@ async fn start(
     let mut last = None;
     for port in ports {
         let config = Config {
-            cells: Arc::clone(&cells),
+            cells: Arc::clone(&setup.cells),
             endpoint: EndpointConfig {
                 bind: SocketAddrV4::new(address, port),
                 version: concat!("afs-fuse ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -313,10 +330,12 @@ async fn start(
                 service_idle,
                 ..EndpointConfig::default()
             },
-            cache: cache.clone(),
+            cache: setup.cache.clone(),
+            notes: setup.notes.clone(),
+            store_behind: options.store_behind,
             read_only: options.read_only,
             deadline: options.deadline(),
-            max_vnodes: MAX_VNODES,
+            max_vnodes: Config::MAX_VNODES,
             tokens: tokens.clone(),
             locks: options.locks.into(),
             sysnames: options.sysname.clone().unwrap_or_default(),
@@ -476,7 +495,5 @@ fn umount(path: &Path) -> Result<(), Failure> {
 /// The port that servers and tools expect.
 const CALLBACK_PORT: u16 = 7001;
 const CACHE_MEMORY: u64 = 128 << 20;
-/// Vnodes that are kept though nothing uses them.
-pub const MAX_VNODES: usize = 50_000;
 /// How long a mount may be in use before it is detached.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(2);

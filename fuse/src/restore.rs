@@ -11,6 +11,7 @@ use std::time::Duration;
 use afs_client::auth::Identity;
 use afs_client::cell::CellName;
 use afs_client::fs::HandleId;
+use afs_client::lock::LeftLocks;
 use afs_client::types::{CellId, Fid, VolumeId};
 
 use crate::adapter::Shared;
@@ -78,6 +79,7 @@ struct Left {
     nodes: Vec<(u64, Fid, u64, bool)>,
     /// With a word on whether something that was written is lost, and the node by which the kernel reads it.
     files: Vec<(OpenFile, bool, Option<u64>)>,
+    locks: Vec<(Fid, LeftLocks)>,
     changes: Vec<(u64, Change)>,
 }
 
@@ -104,6 +106,10 @@ fn by_volume(image: Image) -> BTreeMap<Volume, Left> {
             lost,
             image.lent.get(&file.handle).copied(),
         ));
+    }
+    for (fid, left) in &image.locks {
+        let volume = volumes.entry(volume(*fid)).or_default();
+        volume.locks.push((*fid, left.clone()));
     }
     let mut elsewhere = HashMap::new();
     for (unique, change) in &image.changes {
@@ -179,6 +185,11 @@ impl Left {
             if lost {
                 tracing::error!(%fid, "what was written to a file and not stored is lost");
             }
+        }
+        for (fid, left) in self.locks {
+            let who = still(left.who);
+            // It was entered.
+            let _ = shared.fs().adopt_locks(here(fid), LeftLocks { who, ..left });
         }
         for (unique, mut change) in self.changes {
             change.seen = change.seen.map(here);

@@ -193,6 +193,14 @@ fn serve_on(
             kept.hides(words, is_hidden);
         }
     });
+    let keeps_locks = Arc::downgrade(&shared);
+    fs.witness_locks(move |fid, left| {
+        if let Some(shared) = keeps_locks.upgrade()
+            && let Some(kept) = shared.kept()
+        {
+            kept.locked(fid, left);
+        }
+    });
     let keeps_tokens = Arc::downgrade(&shared);
     fs.witness_tokens(move |held| {
         if let Some(shared) = keeps_tokens.upgrade()
@@ -317,6 +325,7 @@ async fn retire(shared: &Shared) {
         tracing::warn!("requests are under way still: the next process gets them again");
     }
     shared.passthrough().end();
+    shared.fs().leave_locks().await;
     shared.fs().store_all().await;
     if let Some(kept) = shared.kept() {
         kept.stored_where(|fid| !shared.fs().is_dirty(fid));

@@ -7,7 +7,7 @@ import re
 import time
 
 import process
-from benchlib import AFS, run
+from benchlib import AFS, IN_MEMORY, run
 
 METRICS = "127.0.0.1:9465"
 INSIDE = pathlib.Path("lab.example", "work")
@@ -26,13 +26,15 @@ class Ours(Candidate):
     """afs-fuse on the real cell."""
 
     name = "afs"
+    client = 1
 
     def __init__(self, cell, folder):
-        super().__init__(folder / "afs")
-        self.cell, self.log = cell, str(folder / "log")
+        super().__init__(folder / self.name)
+        self.cell, self.log = cell, str(folder / f"{self.name}.log")
+        self.options = [*IN_MEMORY, "--metrics", METRICS]
 
     def mount(self):
-        self.cell.mount(1, self.point, self.log, "--metrics", METRICS)
+        self.cell.mount(self.client, self.point, self.log, *self.options)
         self.pid = process.serving(self.point, b"mount")
 
     def umount(self, check=True):
@@ -50,6 +52,17 @@ class Ours(Candidate):
         fetch = f"import urllib.request as r; print(r.urlopen('http://{METRICS}/metrics').read().decode())"
         page = run(*self.cell.in_client(1, "python3", "-c", fetch))
         return sum(float(value) for value in re.findall(r"^afs_rpc_calls_total\{[^}]*\} (\S+)$", page, re.M))
+
+
+class Behind(Ours):
+    """The same, whose `close` waits for no server, as OpenAFS's does not."""
+
+    name = "behind"
+    client = 2
+
+    def __init__(self, cell, folder):
+        super().__init__(cell, folder)
+        self.options = ["--cache-dir", str(folder / "cache"), "--store-behind"]
 
 
 class Reference(Candidate):

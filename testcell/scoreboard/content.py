@@ -25,7 +25,7 @@ def block(number):
 
 def small(number):
     """The bytes of a small file."""
-    return (b"%08d" % number + block(number))[:SMALL]
+    return b"%08d" % number + block(number)[:SMALL - 8]
 
 
 def digest(blocks):

@@ -7,7 +7,7 @@ import sys
 
 import content
 import work
-from benchlib import AFS, HERE, Demo, run
+from benchlib import AFS, HERE, IN_MEMORY, Demo, run
 from rows import Row
 
 ROWS = [
@@ -20,7 +20,7 @@ READS = 2
 
 def read_cold(demo, point):
     """Seconds for a cold read by a client in a process of its own."""
-    folder = demo.mount(point, "127.99.0.1", "--cache-memory", "512M", "--log-file", demo.folder / "log")
+    folder = demo.mount(point, "127.99.0.1", *IN_MEMORY, "--log-file", demo.folder / "log")
     try:
         return work.read(folder)
     finally:

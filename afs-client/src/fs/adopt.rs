@@ -12,6 +12,7 @@ use crate::auth::tokens::Identity;
 use crate::cell::CellName;
 use crate::error::Error;
 use crate::hidden::HiddenFile;
+use crate::lock::LeftLocks;
 use crate::types::{CellId, Fid, VolumeId};
 
 impl AfsFs {
@@ -102,6 +103,29 @@ impl AfsFs {
     /// An earlier process has hidden a file, as it has told in these words. To be called before handles are adopted.
     pub fn adopt_hidden(&self, words: &str) {
         self.0.hidden.adopt(words);
+    }
+
+    /// Has somebody told what is held on a file, at each change of it. It must not block.
+    pub fn witness_locks(&self, witness: impl Fn(Fid, LeftLocks) + Send + Sync + 'static) {
+        self.0.witness_locks(Box::new(witness));
+    }
+
+    /// An earlier process held locks on a file for programs that have it open still. To be called when their handles are
+    /// adopted, and before anybody else asks for locks. Whether the server has kept them is asked soon; if not, they are lost
+    /// as those that a server forgets.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`: the volume was not entered.
+    pub fn adopt_locks(&self, fid: Fid, left: LeftLocks) -> Result<(), Error> {
+        let vnode = self.0.vnode(fid)?;
+        self.0.adopt_locks(&vnode, left);
+        Ok(())
+    }
+
+    /// The next process adopts the locks: they are not given back at the end.
+    pub async fn leave_locks(&self) {
+        self.0.leave_locks().await;
     }
 
     /// Handles that are given from now on are beyond this one, which an earlier process may have given.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -45,10 +45,13 @@ pub(crate) struct Core {
     pub(crate) endpoint: Endpoint,
     /// Where what nobody waits for is done, whoever notices that it should be.
     pub(crate) runtime: tokio::runtime::Handle,
+    /// All that is dirty is being stored, to make room.
+    pub(super) storing_all: AtomicBool,
     pub(crate) servers: Arc<Servers>,
     pub(crate) volumes: Volumes,
     pub(crate) vnodes: Vnodes,
     pub(crate) cache: DataCache,
+    pub(super) store_behind: bool,
     pub(crate) read_only: bool,
     pub(crate) deadline: Duration,
     pub(crate) uuid: AfsUuid,

@@ -297,17 +297,26 @@ impl Caller {
     /// Writes into the cache; `None` if something else must be stored first.
     fn write_here(&self, handle: &Handle, offset: u64, data: &[u8]) -> Option<Result<(), Error>> {
         let append = handle.flags.append;
-        let written = self.as_identity(handle.who).change_data(&handle.vnode, |file| {
-            file.write(if append { file.len() } else { offset }, data)
+        let writer = self.as_identity(handle.who);
+        let written = writer.change_data(&handle.vnode, |file| {
+            let offset = if append { file.len() } else { offset };
+            file.write(offset, data)
+                .map(|()| file.dirty_around(offset + data.len() as u64))
         });
         match written? {
-            Ok(()) => Some(Ok(())),
+            Ok(dirty) => {
+                if dirty >= EARLY {
+                    writer.store_early(&handle.vnode);
+                }
+                Some(Ok(()))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => None,
             Err(error) => Some(Err(error.into())),
         }
     }
 
-    /// Writes into the cache; stores first what is dirty there, if that is too much.
+    /// Writes into the cache. If too much is dirty there, what is dirty of this file is stored first: others' data may wait for
+    /// a server that does not answer.
     pub(crate) async fn write(&self, id: HandleId, offset: u64, data: &[u8]) -> Result<(), Error> {
         let handle = self.handle(id)?;
         handle.check_writing()?;
@@ -316,15 +325,27 @@ impl Caller {
             // If that fails the store will tell.
             let _ = self.as_identity(handle.who).status(&handle.vnode).await;
         }
+        let end = self.until();
+        let is_full =
+            || self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit();
         for _ in 0..ROUNDS {
-            let is_full =
-                self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit();
-            if !is_full && let Some(written) = self.write_here(&handle, offset, data) {
+            if is_full() {
+                self.store_patiently(&handle.vnode, false).await?;
+                if is_full() {
+                    self.begin_store_others(handle.vnode.fid);
+                }
+            }
+            if let Some(written) = self.write_here(&handle, offset, data) {
                 return written;
             }
+            // Somebody else has written to it, or there is no room at all.
             self.store_patiently(&handle.vnode, false).await?;
-            if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
-                self.store_others(&handle.vnode).await;
+            let others = self.store_others(handle.vnode.fid);
+            if tokio::time::timeout_at(end.into(), others).await.is_err() {
+                return Err(Error::new(
+                    Errno::TIMEDOUT,
+                    "no room in the cache: what is written in it waits for servers",
+                ));
             }
         }
         Err(Errno::NOSPC.into())
@@ -345,14 +366,9 @@ impl Caller {
             None
         };
         if let Some((dir, name)) = doomed {
-            vnode.data().discard();
-            if let Err(error) = self
-                .as_identity(handle.who)
-                .remove_hidden(dir, &name, &vnode)
-                .await
-            {
-                tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
-            }
+            self.as_identity(handle.who)
+                .remove_doomed(dir, &name, &vnode)
+                .await;
         } else if handle.flags.write && vnode.is_modified() {
             self.store_late(&vnode).await;
         }
@@ -367,6 +383,8 @@ pub(super) fn check_length(bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// So much that was written in one piece is not left for `close` to store.
+const EARLY: u64 = 8 << 20;
 /// Of a shorter file there is less to gain than lending it costs at each open.
 const LENT_MIN: u64 = 1 << 20;
 /// What a volume can hold: it counts KiB, in 31 bits.

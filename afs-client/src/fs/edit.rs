@@ -23,7 +23,7 @@ use crate::rpc::types::{FetchStatus, Name, PATH_MAX, StoreStatus};
 use crate::rpc::{Procedure, fs as rpc};
 use crate::types::Fid;
 use crate::vnode::Vnode;
-use crate::vnode::status::{Status, to_seconds};
+use crate::vnode::status::{DELETE, Status, to_seconds};
 use crate::xdr::Text;
 
 impl Caller {
@@ -207,19 +207,74 @@ impl Caller {
             who: self.who,
         };
         self.hidden.add(&file, hiding);
-        let hidden = file.name();
-        if let Err(error) = self.rename(dir.fid, name, dir.fid, &hidden).await {
+        if let Err(error) = self.rename(dir.fid, name, dir.fid, &file.name()).await {
             // If it was hidden all the same, the name stays.
             self.hidden.remove(&file);
             return Err(error);
         }
-        *vnode.doomed.lock() = Some((dir.fid, hidden));
+        self.doom(dir.fid, vnode).await;
         Ok(())
     }
 
+    /// Gives a file that is open here its hidden name beside the one that it has: a rename is about to take that.
+    async fn hide_beside(&self, dir: Fid, vnode: &Vnode) -> Result<(), Error> {
+        let file = HiddenFile::new(&vnode.volume.cell.name, vnode.fid);
+        let hiding = Hiding {
+            dir: (dir.vnode, dir.unique),
+            who: self.who,
+        };
+        self.hidden.add(&file, hiding);
+        if let Err(error) = self.link(vnode.fid, dir, &file.name()).await {
+            self.hidden.remove(&file);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// The rename has failed, as far as we have heard. Whether the file has its name still, the directory tells; if that
+    /// cannot be read, the hidden name stays, and goes with the next program.
+    async fn unhide(&self, dir: &Arc<Vnode>, name: &[u8], vnode: &Vnode) {
+        let file = HiddenFile::new(&vnode.volume.cell.name, vnode.fid);
+        dir.distrust();
+        match self.directory(dir).await {
+            Ok((_, _, directory)) if directory.lookup(name) == Some(file.file) => {
+                match self.remove_file(dir.fid, &file.name()).await {
+                    Ok(()) => self.hidden.remove(&file),
+                    Err(error) => tracing::warn!(fid = %vnode.fid, %error, "a hidden name is left behind"),
+                }
+            }
+            Ok(_) => self.doom(dir.fid, vnode).await,
+            Err(error) => tracing::warn!(fid = %vnode.fid, %error, "a hidden name is left behind"),
+        }
+    }
+
+    /// A file has only its hidden name now, which goes with its last release. That may have been meanwhile.
+    async fn doom(&self, dir: Fid, vnode: &Vnode) {
+        let hidden = HiddenFile::new(&vnode.volume.cell.name, vnode.fid).name();
+        *vnode.doomed.lock() = Some((dir, hidden));
+        if vnode.opens.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let doomed = vnode.doomed.lock().take();
+        if let Some((dir, name)) = doomed {
+            self.remove_doomed(dir, &name, vnode).await;
+        }
+    }
+
+    /// Nobody has a removed file open any more.
+    pub(crate) async fn remove_doomed(&self, dir: Fid, name: &[u8], vnode: &Vnode) {
+        vnode.data().discard();
+        if let Err(error) = self.remove_hidden(dir, name, vnode).await {
+            tracing::warn!(fid = %vnode.fid, %error, "a removed file is left behind");
+        }
+    }
+
     /// Removes a hidden file after its last release.
-    pub(crate) async fn remove_hidden(&self, dir: Fid, name: &[u8], vnode: &Vnode) -> Result<(), Error> {
-        self.remove_file(dir, name).await?;
+    async fn remove_hidden(&self, dir: Fid, name: &[u8], vnode: &Vnode) -> Result<(), Error> {
+        match self.remove_file(dir, name).await {
+            Err(error) if error.errno() != Errno::NOENT.raw_os_error() => return Err(error),
+            _ => {}
+        }
         self.hidden
             .remove(&HiddenFile::new(&vnode.volume.cell.name, vnode.fid));
         Ok(())
@@ -352,22 +407,28 @@ impl Caller {
         if (from_dir.cell, from_dir.volume) != (to_dir.cell, to_dir.volume) {
             return Err(Errno::XDEV.into());
         }
-        let (_, _, directory) = self.directory(&source).await?;
+        let (from_status, _, directory) = self.directory(&source).await?;
         let (vnode, unique) = directory.lookup(from).ok_or(Errno::NOENT)?;
-        let (_, _, into) = self.directory(&target).await?;
+        let (to_status, _, into) = self.directory(&target).await?;
         let replaced = into.lookup(to);
         if replaced == Some((vnode, unique)) {
             // Two names of one file: POSIX has nothing happen, the server refuses (afs-rpc.md 4.4).
             return Ok(());
         }
         let replaced = replaced.and_then(|(vnode, unique)| self.vnodes.get(to_dir.sibling(vnode, unique)));
-        if let Some(old) = &replaced
-            && old.opens.load(Ordering::Acquire) > 0
-            && old
-                .status()
-                .is_some_and(|status| status.kind == Kind::File && status.links <= 1)
-        {
-            Box::pin(self.unlink(to_dir, to)).await?;
+        let is_kept = |old: &Arc<Vnode>| {
+            old.opens.load(Ordering::Acquire) > 0
+                && old
+                    .status()
+                    .is_some_and(|status| status.kind == Kind::File && status.links <= 1)
+        };
+        // A file that is open here has its hidden name before it loses the other, so that there is no moment without either.
+        let kept = replaced.clone().filter(is_kept);
+        if let Some(old) = &kept {
+            if from_status.access & to_status.access & DELETE == 0 {
+                return Err(Errno::ACCESS.into());
+            }
+            self.hide_beside(to_dir, old).await?;
         }
         let request = rpc::Rename {
             from_dir: from_dir.into(),
@@ -375,13 +436,19 @@ impl Caller {
             to_dir: to_dir.into(),
             to: Name::from(to),
         };
-        let (reply, noted) = self.change(&source, &request).await.map_err(|error| {
-            if error.errno() == Errno::EXIST.raw_os_error() {
-                Errno::NOTEMPTY.into()
-            } else {
-                error
+        let (reply, noted) = match self.change(&source, &request).await {
+            Ok(done) => done,
+            Err(error) => {
+                if let Some(old) = &kept {
+                    self.unhide(&target, to, old).await;
+                }
+                return Err(if error.errno() == Errno::EXIST.raw_os_error() {
+                    Errno::NOTEMPTY.into()
+                } else {
+                    error
+                });
             }
-        })?;
+        };
         let enter = |directory: &mut Directory| {
             let gone = directory.lookup(to).is_none() || directory.remove(to).is_ok();
             gone && directory.create(to, vnode, unique).is_ok()
@@ -414,7 +481,9 @@ impl Caller {
         }
         if let Some(replaced) = replaced {
             replaced.distrust();
-            if replaced.opens.load(Ordering::Acquire) == 0 {
+            if kept.is_some() {
+                self.doom(to_dir, &replaced).await;
+            } else if replaced.opens.load(Ordering::Acquire) == 0 {
                 replaced.data().discard();
             }
         }

@@ -20,14 +20,14 @@ use super::types::{HandleId, Invalidation};
 use crate::auth::tokens::Identity;
 use crate::clock;
 use crate::error::Error;
-use crate::lock::{Held, LockAsked, LockKind, LockOwner, LockScope, LockTable, Span};
+use crate::lock::{Held, LeftLocks, LockAsked, LockKind, LockOwner, LockScope, LockTable, Span};
 use crate::op::Class;
 use crate::rpc::fs::{ExtendLock, FetchStatusOf, ReleaseLock, SetLock};
 use crate::types::Fid;
 use crate::vnode::Vnode;
 
 /// The files on which locks are held.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Locks {
     pub(crate) scope: LockScope,
     files: Mutex<HashMap<Fid, Arc<FileLocks>>>,
@@ -35,7 +35,11 @@ pub(crate) struct Locks {
     pub(crate) doubted: Notify,
     /// Those that servers have lost.
     pub(crate) lost: AtomicU64,
+    witness: Mutex<Option<Witness>>,
 }
+
+/// Is told what is held on a file, at each change of it.
+type Witness = Box<dyn Fn(Fid, LeftLocks) + Send + Sync>;
 
 /// The locks on one file.
 #[derive(Debug)]
@@ -95,6 +99,20 @@ impl Locks {
         self.files.lock().values().cloned().collect()
     }
 
+    /// Tells what is held on a file; whoever calls has the server's lock.
+    fn tell(&self, file: &FileLocks, server: &ServerLock) {
+        let witness = self.witness.lock();
+        let Some(witness) = witness.as_ref() else { return };
+        let table = file.table.lock();
+        let left = LeftLocks {
+            who: server.who,
+            held: table.iter().map(|held| (held.handle, held.asked)).collect(),
+            lost: table.iter().any(|held| held.lost.load(Ordering::Acquire)),
+        };
+        drop(table);
+        witness(file.vnode.fid, left);
+    }
+
     /// How many locks there are.
     pub(crate) fn held(&self) -> usize {
         let files = self.all();
@@ -143,6 +161,7 @@ impl Caller {
         opener.bring(file, &mut server, need).await?;
         handle.lost.store(false, Ordering::Release);
         file.table.lock().set(held);
+        self.locks.tell(file, &server);
         drop(server);
         file.changed.notify_waiters();
         Ok(())
@@ -167,6 +186,7 @@ impl Caller {
                 // The server forgets it by itself.
                 tracing::warn!(fid = %file.vnode.fid, %error, "a lock could not be given back");
             }
+            self.locks.tell(&file, &server);
             drop(server);
             file.changed.notify_waiters();
         }
@@ -193,6 +213,9 @@ impl Caller {
             };
             if had && let Err(error) = self.bring(&file, &mut server, need).await {
                 tracing::warn!(fid = %vnode.fid, %error, "a lock is left to end by itself");
+            }
+            if had {
+                self.locks.tell(&file, &server);
             }
         }
         file.changed.notify_waiters();
@@ -346,6 +369,7 @@ impl Caller {
             count += 1;
         }
         self.locks.lost.fetch_add(count, Ordering::Relaxed);
+        self.locks.tell(file, server);
         tracing::error!(fid = %file.vnode.fid, count, "the server has lost the locks on a file");
         // What the kernel has of it would be shown without asking us.
         self.invalidate(Invalidation::Data(file.vnode.fid));
@@ -385,6 +409,50 @@ impl Caller {
                     }
                 }
             }
+        }
+    }
+
+    /// Has somebody told what is held on each file, from now on.
+    pub(super) fn witness_locks(&self, witness: Witness) {
+        *self.locks.witness.lock() = Some(witness);
+    }
+
+    /// Takes over what programs held through an earlier process, before anybody else asks. Whether the server has kept it
+    /// meanwhile is asked soon.
+    pub(super) fn adopt_locks(&self, vnode: &Arc<Vnode>, left: LeftLocks) {
+        let file = self.locks.of(vnode);
+        let Ok(mut server) = file.server.try_lock() else {
+            return;
+        };
+        let mut table = file.table.lock();
+        for (id, asked) in left.held {
+            // Closed in the meantime.
+            let Ok(handle) = self.handle(id) else { continue };
+            handle.lost.store(left.lost, Ordering::Release);
+            table.set(Held {
+                asked,
+                handle: id,
+                lost: handle.lost,
+            });
+        }
+        let need = table.need(self.locks.scope);
+        drop(table);
+        if !left.lost && !vnode.volume.kind.is_read_only() {
+            *server = ServerLock {
+                held: need,
+                at: Some(clock::now()),
+                who: left.who,
+            };
+        }
+        drop(server);
+        self.locks.doubted.notify_one();
+        self.locks.tidy(&file);
+    }
+
+    /// What servers hold for us is the next process's.
+    pub(super) async fn leave_locks(&self) {
+        for file in self.locks.all() {
+            file.server.lock().await.held = None;
         }
     }
 

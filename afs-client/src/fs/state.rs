@@ -10,6 +10,7 @@ use rxrpc::proto::debug::PeerSnapshot;
 
 use super::AfsFs;
 use super::core::Core;
+use crate::auth::Identity;
 use crate::cell::{Cell, CellName};
 use crate::clock;
 use crate::events::Misfit;
@@ -34,18 +35,27 @@ pub struct State {
     /// Its counts.
     pub counts: CountState,
     /// What was written and is not in its place.
-    pub kept: KeptState,
+    pub unstored: UnstoredState,
 }
 
-/// Data that was written and is not in its place.
+/// How much was written and is not in its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnstoredState {
+    /// Files that an earlier program has left, and that wait for their server or for a token.
+    pub waiting: usize,
+    /// Files that were set aside, in this run or before, and not removed from there when this run began.
+    pub set_aside: usize,
+    /// Files that were written here and changed by somebody else at the same time, in this run.
+    pub conflicts: u64,
+}
+
+/// What was written and is not in its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptState {
     /// What an earlier program has left, and waits for its server or for a token.
     pub waiting: Vec<Waiting>,
-    /// What was set aside, in this run or before, and not removed from there by somebody.
+    /// What was set aside, in this run or before, and not removed from there when this run began.
     pub set_aside: Vec<Aside>,
-    /// Files that were written here and changed by somebody else at the same time, in this run.
-    pub conflicts: u64,
 }
 
 /// Changes to a file that wait.
@@ -55,7 +65,9 @@ pub struct Waiting {
     pub cell: CellName,
     /// `volume:vnode:uniquifier`.
     pub fid: String,
-    /// Who wrote them.
+    /// Who wrote them, on this machine.
+    pub who: Identity,
+    /// The same for people, with the principal of their token.
     pub owner: String,
     /// Since when, in unix seconds.
     pub since: u32,
@@ -163,6 +175,12 @@ impl AfsFs {
         self.0.state()
     }
 
+    /// What was written and is not in its place: each file of it.
+    #[must_use]
+    pub fn kept_files(&self) -> KeptState {
+        self.0.kept_files()
+    }
+
     /// The volumes that were entered, by cell and name.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeState> {
@@ -207,9 +225,9 @@ impl AfsFs {
     pub fn promises(&self) -> Vec<PromiseState> {
         let now = clock::now();
         let mut promises: Vec<PromiseState> = Vec::new();
-        for vnode in self.0.vnodes.all() {
+        self.0.vnodes.each(|vnode| {
             let Some((server, left)) = vnode.promised(now, &self.0.all) else {
-                continue;
+                return;
             };
             match promises.iter_mut().find(|known| known.server == server.id()) {
                 Some(known) => {
@@ -223,24 +241,33 @@ impl AfsFs {
                     first_ends: left,
                 }),
             }
-        }
+        });
         promises
     }
 }
 
 impl AfsFs {
-    /// How many promises stand on the 16,384 objects used last, and how many of these end within a minute. The time that this
-    /// takes is bounded.
+    /// How many promises stand, and how many of these end within a minute: counted if there are no more than 16,384 objects,
+    /// else estimated from so many of them. The time that this takes is bounded.
     #[must_use]
     pub fn promise_counts(&self) -> (usize, usize) {
         let now = clock::now();
-        let recent = self.0.vnodes.recent(PROMISES_LOOKED_AT);
-        let left: Vec<_> = recent
-            .iter()
-            .filter_map(|vnode| vnode.promised(now, &self.0.all))
-            .map(|(_, left)| left)
-            .collect();
-        (left.len(), left.iter().filter(|left| **left < ENDS_SOON).count())
+        let (mut looked, mut stand, mut end) = (0, 0, 0);
+        let total = self.0.vnodes.sample(PROMISES_LOOKED_AT, |vnode| {
+            looked += 1;
+            if let Some((_, left)) = vnode.promised(now, &self.0.all) {
+                stand += 1;
+                end += usize::from(left < ENDS_SOON);
+            }
+        });
+        let of_all = |count: usize| {
+            if total <= PROMISES_LOOKED_AT {
+                count
+            } else {
+                count * total / looked.max(1)
+            }
+        };
+        (of_all(stand), of_all(end))
     }
 
     /// How many peers there are.
@@ -329,9 +356,10 @@ impl Core {
     }
 
     /// What was written and is not in its place.
-    pub(super) fn kept(&self) -> KeptState {
+    fn kept_files(&self) -> KeptState {
         let waiting = self.cache.waiting().into_iter().map(|entry| Waiting {
             fid: format!("{}:{}:{}", entry.key.volume, entry.key.vnode, entry.key.unique),
+            who: entry.author.who,
             owner: Writer(&entry.author).to_string(),
             since: entry.since,
             cell: entry.cell,
@@ -339,7 +367,6 @@ impl Core {
         KeptState {
             waiting: waiting.collect(),
             set_aside: self.cache.asides(),
-            conflicts: self.counts.conflicts.load(Ordering::Relaxed).into(),
         }
     }
 
@@ -379,7 +406,11 @@ impl Core {
                 dirty_for: dirty_since.map(|since| now.saturating_duration_since(since)),
             },
             counts: self.count_state(),
-            kept: self.kept(),
+            unstored: UnstoredState {
+                waiting: self.cache.waiting_files(),
+                set_aside: self.cache.set_aside_files(),
+                conflicts: self.counts.conflicts.load(Ordering::Relaxed).into(),
+            },
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
+use tokio::task::JoinSet;
 
 use super::core::Caller;
 use super::types::Invalidation;
@@ -20,19 +21,49 @@ use crate::rpc::client::store_data;
 use crate::rpc::fs::{STORE_DATA_NAME, StoreDataArgs};
 use crate::rpc::types::StoreStatus;
 use crate::store::{Attempt as StoreAttempt, Author, Mark, StoreCall, checksum_of};
-use crate::types::DataVersion;
+use crate::types::{DataVersion, Fid};
 use crate::vnode::Vnode;
 use crate::vnode::status::{Status, to_seconds};
 
 impl Caller {
-    /// Stores whatever else is dirty.
-    pub(super) async fn store_others(&self, but: &Arc<Vnode>) {
+    /// Stores whatever else is dirty, all at the same time.
+    pub(super) async fn store_others(&self, but: Fid) {
+        let mut stores = JoinSet::new();
         for vnode in self.vnodes.all() {
-            if !Arc::ptr_eq(&vnode, but) && vnode.is_modified() {
+            if vnode.fid != but && vnode.is_modified() {
+                let core = self.clone();
                 // Its own writer hears of the error when it closes.
-                let _ = self.store(&vnode, false).await;
+                stores.spawn(async move { core.store(&vnode, false).await.is_ok() });
             }
         }
+        while stores.join_next().await.is_some() {}
+    }
+
+    /// Begins to do so, unless that is under way.
+    pub(super) fn begin_store_others(&self, but: Fid) {
+        if self.storing_all.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let core = self.clone();
+        self.runtime.spawn(async move {
+            core.store_others(but).await;
+            core.storing_all.store(false, Ordering::Release);
+        });
+    }
+
+    /// Begins to store what somebody is still writing, so that there is less left for `close`. What fails of that is dirty as
+    /// before: `close` tries again, and tells.
+    pub(super) fn store_early(&self, vnode: &Arc<Vnode>) {
+        if vnode.doomed.lock().is_some() || vnode.stored_early.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (writer, vnode) = (self.clone(), Arc::clone(vnode));
+        self.runtime.spawn(async move {
+            match writer.store(&vnode, false).await {
+                Ok(()) => vnode.stored_early.store(false, Ordering::Release),
+                Err(error) => tracing::debug!(fid = %vnode.fid, %error, "left for close to store"),
+            }
+        });
     }
 
     /// Stores what is dirty of a file. If the token of who wrote it has expired, the data is held and a new one waited for.
@@ -69,7 +100,11 @@ impl Caller {
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
         let _one = vnode.storing.lock().await;
         if !vnode.is_modified() {
-            return Ok(());
+            return if sync {
+                self.sync_stored(vnode).await
+            } else {
+                Ok(())
+            };
         }
         let author = vnode.data().author();
         let writer = self.as_identity(author.who);
@@ -84,18 +119,7 @@ impl Caller {
         let (mut base, mut alone, mut ours) = (before, true, true);
         let mut last = None;
         while let Some(part) = left.next() {
-            let mask = StoreStatus::SET_MTIME | if sync { StoreStatus::FSYNC } else { 0 };
-            let request = StoreDataArgs {
-                fid: vnode.fid.into(),
-                status: StoreStatus {
-                    mask,
-                    client_mod_time: to_seconds(clock::wall()),
-                    ..StoreStatus::default()
-                },
-                position: part.range.start,
-                length: part.range.end - part.range.start,
-                file_length: part.file_length,
-            };
+            let request = store_request(vnode, part, to_seconds(clock::wall()), sync);
             let (status, sent) = match writer.store_part(vnode, part, &request).await {
                 Ok(done) => done,
                 Err(error) => {
@@ -127,6 +151,7 @@ impl Caller {
             vnode.data().discard();
             return Ok(());
         };
+        vnode.unsynced.store(!sync, Ordering::Release);
         vnode.data().end_store(status.served(), alone);
         {
             let mut shown = vnode.shown.lock();
@@ -147,6 +172,23 @@ impl Caller {
         Ok(())
     }
 
+    /// Has the server write to its disk what was stored before: a call that changes nothing, but for the version.
+    async fn sync_stored(&self, vnode: &Arc<Vnode>) -> Result<(), Error> {
+        if !vnode.unsynced.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let writer = self.as_identity(vnode.data().author().who);
+        let (status, _) = writer.status(vnode).await?;
+        let nothing = StoreCall {
+            range: status.size..status.size,
+            file_length: status.size,
+        };
+        let request = store_request(vnode, &nothing, status.modified, true);
+        writer.send_part(vnode, &request, || ()).await?;
+        vnode.unsynced.store(false, Ordering::Release);
+        Ok(())
+    }
+
     /// One call of a store; gives how often it was sent.
     async fn store_part(
         &self,
@@ -154,21 +196,32 @@ impl Caller {
         part: &StoreCall,
         request: &StoreDataArgs,
     ) -> Result<(Status, u64), Error> {
-        let mut rotation = self
-            .rotation(vnode, STORE_DATA_NAME, Class::Idempotent, self.until())?
-            .bulk();
         let sample = part.sample();
         let len = usize::try_from(sample.end - sample.start).unwrap_or_default();
         let mark = Mark {
             mtime: request.status.client_mod_time,
             sum: checksum_of(&vnode.data().read_for_store(sample.start, len)?),
         };
+        self.send_part(vnode, request, || vnode.data().sending(part, mark))
+            .await
+    }
+
+    /// Sends it; each time `sending` is called before.
+    async fn send_part(
+        &self,
+        vnode: &Arc<Vnode>,
+        request: &StoreDataArgs,
+        sending: impl Fn(),
+    ) -> Result<(Status, u64), Error> {
+        let mut rotation = self
+            .rotation(vnode, STORE_DATA_NAME, Class::Idempotent, self.until())?
+            .bulk();
         let mut sent = 0;
         loop {
             let attempt = rotation.next().await?;
             let noted = self.note(vnode, &attempt);
             sent += 1;
-            vnode.data().sending(part, mark);
+            sending();
             let mut source = |at, len| vnode.data().read_for_store(at, len);
             match store_data(&self.endpoint, &attempt.target, request, &mut source).await {
                 Ok(reply) => {
@@ -320,6 +373,7 @@ impl Caller {
     ///
     /// As [`store_patiently`](Self::store_patiently).
     pub(crate) async fn store_and_tell(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        vnode.stored_early.store(false, Ordering::Release);
         let stored = self.store_patiently(vnode, sync).await;
         match vnode.take_owed() {
             Some(owed) => stored.and(Err(owed)),
@@ -327,24 +381,39 @@ impl Caller {
         }
     }
 
-    /// Stores what `close` could not. What a server has refused is given up: `close` has said so; or set aside, if an
-    /// earlier program took it. What did not reach a server, or waits for a token, is kept for a later try.
+    /// May `close` leave it to us? Nothing of it may be lost with the program, and there must be room for more.
+    pub(super) fn stores_behind(&self, vnode: &Vnode) -> bool {
+        self.store_behind
+            && self.cache.dirty_bytes() <= self.cache.dirty_limit()
+            && vnode.data().is_journaled()
+    }
+
+    /// Stores what `close` could not, or did not wait for. What a server has refused is given up if `close` has said so, and
+    /// set aside if nobody was told. What did not reach a server, or waits for a token or for space, is kept for a later try.
     pub(crate) async fn store_late(&self, vnode: &Arc<Vnode>) {
         let is_earlier = vnode.data().author().is_earlier;
+        let is_untold = is_earlier || self.store_behind;
         let Err(error) = self.store(vnode, false).await else {
             if is_earlier {
                 tracing::info!(fid = %vnode.fid, "what an earlier program had not stored is stored");
             }
             return;
         };
-        let waits = [Errno::TIMEDOUT, Errno::KEYEXPIRED].map(Errno::raw_os_error);
+        let mut waits = vec![Errno::TIMEDOUT, Errno::KEYEXPIRED];
+        if self.store_behind {
+            waits.extend([Errno::DQUOT, Errno::NOSPC]);
+        }
+        let is = |errno: &Errno| error.errno() == errno.raw_os_error();
         if !vnode.is_modified() {
             // It was set aside.
-        } else if error.errno() == Errno::NOKEY.raw_os_error() {
+        } else if is(&Errno::NOKEY) {
             tracing::debug!(fid = %vnode.fid, %error, "data is kept");
-        } else if waits.contains(&error.errno()) {
+        } else if waits.iter().any(is) {
             tracing::warn!(fid = %vnode.fid, %error, "data is kept until it can be stored");
-        } else if is_earlier {
+        } else if self.store_behind && !is_earlier && is(&Errno::NOENT) {
+            tracing::debug!(fid = %vnode.fid, "it was removed before it was stored");
+            self.give_up(vnode);
+        } else if is_untold {
             self.set_aside(vnode, &format!("the server refused it: {error}"));
         } else if vnode.opens.load(Ordering::Acquire) == 0 {
             tracing::error!(fid = %vnode.fid, %error, "data that the server refused is given up");
@@ -357,6 +426,22 @@ impl Caller {
         vnode.data().discard();
         vnode.distrust();
         self.invalidate(Invalidation::Node(vnode.fid));
+    }
+}
+
+/// One call of a store. With `sync` the server writes the file to its disk before it answers, whatever of it was stored when.
+fn store_request(vnode: &Vnode, part: &StoreCall, modified: u32, sync: bool) -> StoreDataArgs {
+    let mask = StoreStatus::SET_MTIME | if sync { StoreStatus::FSYNC } else { 0 };
+    StoreDataArgs {
+        fid: vnode.fid.into(),
+        status: StoreStatus {
+            mask,
+            client_mod_time: modified,
+            ..StoreStatus::default()
+        },
+        position: part.range.start,
+        length: part.range.end - part.range.start,
+        file_length: part.file_length,
     }
 }
 

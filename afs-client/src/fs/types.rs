@@ -23,6 +23,11 @@ pub struct Config {
     pub endpoint: EndpointConfig,
     /// Where file data is kept.
     pub cache: CacheConfig,
+    /// Where it is written down which removed files are open still, if the cache is in memory: the next program that is given
+    /// this file removes what a crash has left of them. With a cache directory it is written there.
+    pub notes: Option<PathBuf>,
+    /// `close` returns when what was written is in the journal of the cache directory; it is stored behind.
+    pub store_behind: bool,
     /// Refuse every modification with `EROFS`.
     pub read_only: bool,
     /// The longest time that one operation may wait for servers.
@@ -37,6 +42,30 @@ pub struct Config {
     pub sysnames: SysNames,
     /// Which mount points are seen without being crossed.
     pub fakestat: Fakestat,
+}
+
+impl Config {
+    /// So many vnodes are remembered by default.
+    pub const MAX_VNODES: usize = 50_000;
+
+    /// With what a mount has by default.
+    #[must_use]
+    pub fn new(cells: Arc<Cells>, endpoint: EndpointConfig, cache: CacheConfig) -> Self {
+        Self {
+            cells,
+            endpoint,
+            cache,
+            notes: None,
+            store_behind: false,
+            read_only: false,
+            deadline: Duration::from_mins(1),
+            max_vnodes: Self::MAX_VNODES,
+            tokens: TokenRules::default(),
+            locks: LockScope::default(),
+            sysnames: SysNames::default(),
+            fakestat: Fakestat::default(),
+        }
+    }
 }
 
 /// Which mount points are seen without asking for what they lead to: their attributes are made up until somebody goes in.

@@ -29,6 +29,22 @@ pub struct Aside {
     pub about: String,
 }
 
+impl Aside {
+    /// What the text beside it says of `what`: `reason`, `cell`, `fid` or `owner`.
+    #[must_use]
+    pub fn says(&self, what: &str) -> Option<&str> {
+        let mut lines = self.about.lines();
+        lines.find_map(|line| line.strip_prefix(what)?.strip_prefix(": "))
+    }
+
+    /// Was it written by this user of this machine?
+    #[must_use]
+    pub fn is_of(&self, user: u32) -> bool {
+        let owner = self.says("owner").and_then(|owner| owner.strip_prefix("user "));
+        owner.and_then(|rest| rest.split(' ').next()?.parse().ok()) == Some(user)
+    }
+}
+
 /// What is said of it.
 #[derive(Clone, Debug)]
 pub(super) struct About {

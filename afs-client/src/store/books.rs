@@ -10,7 +10,6 @@ use super::*;
 /// Who uses what, least recently used first.
 #[derive(Debug)]
 pub(super) struct Books {
-    pub(super) used: u64,
     /// Chunks of most files.
     pub(super) recent: LruCache<ChunkKey, ()>,
     /// Chunks of files that are large beside the cache.
@@ -47,7 +46,6 @@ impl Object {
 impl Books {
     pub(super) fn new() -> Self {
         Self {
-            used: 0,
             recent: LruCache::unbounded(),
             passing: LruCache::unbounded(),
             open: LruCache::unbounded(),
@@ -100,6 +98,11 @@ impl Books {
 }
 
 impl Shared {
+    /// Bytes that pages in use take.
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// What there is of the bound.
     pub(super) fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
@@ -127,7 +130,7 @@ impl Shared {
             return;
         };
         let evicted = file.evict_chunk(key.chunk);
-        books.used -= evicted.freed;
+        self.used.fetch_sub(evicted.freed, Ordering::Relaxed);
         self.count_eviction(Eviction::Room, evicted.freed);
         if !evicted.empty {
             books.list(key, passing);
@@ -145,13 +148,13 @@ impl Shared {
         let mut books = self.books.lock();
         let mut chances = books.recent.len() + books.passing.len();
         let limit = self.limit();
-        while books.used.saturating_add(bytes) > limit && chances > 0 {
+        while self.used().saturating_add(bytes) > limit && chances > 0 {
             chances -= 1;
             self.evict_oldest(&mut books, &mut visited);
         }
-        let fits = books.used.saturating_add(bytes) <= limit;
+        let fits = self.used().saturating_add(bytes) <= limit;
         if fits {
-            books.used += bytes;
+            self.used.fetch_add(bytes, Ordering::Relaxed);
         }
         drop(books);
         drop(visited);
@@ -180,7 +183,7 @@ impl Shared {
             };
             match file.drop_backing() {
                 Some(freed) => {
-                    books.used -= freed;
+                    self.used.fetch_sub(freed, Ordering::Relaxed);
                     self.count_eviction(Eviction::Descriptors, freed);
                 }
                 None => {
@@ -222,7 +225,8 @@ impl Shared {
     /// Pages were given back.
     pub(super) fn freed(&self, bytes: u64) {
         if bytes > 0 {
-            self.books.lock().used -= bytes;
+            let _books = self.books.lock();
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
@@ -235,7 +239,7 @@ impl Shared {
         chunks: impl Iterator<Item = u64>,
     ) {
         let mut books = self.books.lock();
-        books.used -= bytes;
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
         for chunk in chunks {
             books.unlist(&ChunkKey { file, chunk });
         }

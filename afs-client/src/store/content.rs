@@ -218,6 +218,11 @@ impl Content {
         all
     }
 
+    /// How much is dirty in one piece around the end of a write, and not being stored.
+    pub(crate) fn dirty_around(&self, end: u64) -> u64 {
+        self.dirty.up_to(end).map_or(0, |range| range.end - range.start)
+    }
+
     /// The call of which we do not know what became.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
         self.attempt.as_ref()

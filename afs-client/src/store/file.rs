@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use self::lending::Lent;
@@ -28,7 +28,7 @@ use self::sparse::{ASIDE_MAX, SUM_STEP, chunks, overlap, steps};
 use super::aside::{self, About};
 use super::backing::Backing;
 use super::content::{Attempt, Content, Mark, PAGE, PAGE_BYTES, StoreCall, StorePlan, pages};
-use super::journal::{Author, Entry, Step};
+use super::journal::{Author, Entry, Journal, Step};
 use super::pages::Pages;
 use super::place::{self, Place};
 use super::ranges::RangeSet;
@@ -228,6 +228,12 @@ impl CacheFile {
         (state.allocated.bytes(), state.dirty_pages.bytes())
     }
 
+    /// Would the next program find what only we have?
+    pub(crate) fn is_journaled(&self) -> bool {
+        let in_journal = |journal: &Mutex<Journal>| journal.lock().has(self.id);
+        self.state.read().path.is_some() && self.shared.journal.as_ref().is_some_and(in_journal)
+    }
+
     /// Who wrote what is modified, or wrote last.
     pub(crate) fn author(&self) -> Author {
         self.state.read().author.clone()
@@ -257,6 +263,11 @@ impl CacheFile {
         dirty
             .iter()
             .all(|part| range.start <= part.start && part.end <= range.end)
+    }
+
+    /// How much is dirty in one piece around the end of a write, and not being stored.
+    pub(crate) fn dirty_around(&self, end: u64) -> u64 {
+        self.state.read().content.dirty_around(end)
     }
 
     /// Tells the journal of a step: before it, if it takes something away.

@@ -67,7 +67,8 @@ impl Shared {
         let mut books = self.books.lock();
         for (record, key, bytes) in records {
             let id = self.next_id();
-            books.used += pages_of(&record, place).bytes();
+            self.used
+                .fetch_add(pages_of(&record, place).bytes(), Ordering::Relaxed);
             let passing = self.is_large(record.served.len);
             for chunk in record.sums.keys() {
                 books.list(
@@ -118,7 +119,7 @@ impl Shared {
         let (_, dirty) = file.held();
         file.listed(|allocated, chunks| {
             let mut books = self.books.lock();
-            books.used += allocated;
+            self.used.fetch_add(allocated, Ordering::Relaxed);
             for chunk in chunks {
                 books.list(ChunkKey { file: id, chunk }, false);
             }

@@ -1,12 +1,12 @@
 //! Notes for the next program: a small file of lines beside the cache, sealed as the cache is.
 //!
 //! The machine: whoever opens it reads what there is, and begins it anew with what of that still counts. Then each line is
-//! appended and not waited for, and when nothing counts any more the file is emptied.
+//! appended and not waited for, and when nothing counts any more the file goes. Whoever writes it holds a lock on it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frames::{Framed, Frames};
@@ -23,6 +23,19 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    /// Notes beside no cache, whose file nobody else may be using.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`: a program that uses it is alive. Others: it cannot be read.
+    pub(crate) fn alone(path: &Path) -> io::Result<(Self, Vec<String>)> {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => file?.try_lock_shared()?,
+        }
+        Self::open(path.to_owned(), None)
+    }
+
     /// The notes, to be begun anew, and the lines that there are, up to the first damage.
     pub(super) fn open(path: PathBuf, seal: Option<Arc<Seal>>) -> io::Result<(Self, Vec<String>)> {
         let left = match fs::read(&path) {
@@ -65,6 +78,8 @@ impl Notes {
             .write(true)
             .mode(0o600)
             .open(&new)?;
+        // It is ours as long as we live.
+        file.try_lock()?;
         file.write_all(&all)?;
         fs::rename(&new, &self.path)?;
         self.file = Some(file);
@@ -78,34 +93,26 @@ impl Notes {
     /// It is not there, and the notes are to be begun.
     pub(crate) fn add(&mut self, line: &str) -> io::Result<()> {
         let framed = self.framed(line)?;
-        self.change(|file| file.write_all(&framed))
+        let Some(mut file) = self.file.take() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        file.write_all(&framed)?;
+        self.file = Some(file);
+        Ok(())
     }
 
-    /// Empties it.
+    /// Nothing counts any more: the file goes.
     ///
     /// # Errors
     ///
-    /// It is to be begun.
+    /// It is there still, and to be begun.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
-        let head = self.frames.begin()?;
-        self.change(|file| {
-            file.set_len(0)?;
-            file.rewind()?;
-            file.write_all(&head)
-        })
+        self.file = None;
+        fs::remove_file(&self.path)
     }
 
     fn framed(&mut self, line: &str) -> io::Result<Vec<u8>> {
         self.frames.frame(|out| out.extend_from_slice(line.as_bytes()))
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-        let Some(mut file) = self.file.take() else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        change(&mut file)?;
-        self.file = Some(file);
-        Ok(())
     }
 }
 
@@ -139,7 +146,7 @@ mod tests {
         Arc::new(Seal::new(&CacheKey::random().unwrap(), [1; 16]).unwrap())
     }
 
-    fn lines(path: &std::path::Path, seal: Option<&Arc<Seal>>) -> Vec<String> {
+    fn lines(path: &Path, seal: Option<&Arc<Seal>>) -> Vec<String> {
         Notes::open(path.to_owned(), seal.cloned()).unwrap().1
     }
 
@@ -158,16 +165,22 @@ mod tests {
             fs::write(&path, &whole[..whole.len() - 1]).unwrap();
             assert_eq!(lines(&path, seal.as_ref()), ["one"]);
             notes.clear().unwrap();
-            let empty = fs::metadata(&path).unwrap().len();
-            notes.add("three").unwrap();
+            assert!(!path.exists() && notes.is_to_begin());
+            notes.begin(["three".to_owned()]).unwrap();
             assert_eq!(lines(&path, seal.as_ref()), ["three"]);
-            notes.clear().unwrap();
-            assert_eq!(
-                fs::metadata(&path).unwrap().len(),
-                empty,
-                "it does not grow for ever"
-            );
         }
+    }
+
+    #[test]
+    fn notes_of_a_program_that_is_alive_are_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hidden");
+        let (mut notes, _) = Notes::alone(&path).unwrap();
+        notes.begin(["one".to_owned()]).unwrap();
+        let refused = Notes::alone(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(notes);
+        assert_eq!(Notes::alone(&path).unwrap().1, ["one"]);
     }
 
     /// Nobody without the key can read them, leave some out, or put others there.

@@ -85,6 +85,12 @@ impl RangeSet {
                 .is_some_and(|(_, &end)| end >= range.end)
     }
 
+    /// The range that ends at `end`, or goes on beyond it.
+    pub(crate) fn up_to(&self, end: u64) -> Option<Range<u64>> {
+        let (&start, &last) = self.ranges.range(..end).next_back()?;
+        (last >= end).then_some(start..last)
+    }
+
     /// The parts of the set inside `range`, in rising order.
     pub(crate) fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let first = self

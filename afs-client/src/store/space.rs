@@ -31,7 +31,7 @@ impl Shared {
         let limit = match place.space() {
             Ok((free, all)) => {
                 let reserve = (all / FREE_SHARE).min(MAX_FREE);
-                ours.min((self.books.lock().used + free).saturating_sub(reserve))
+                ours.min((self.used() + free).saturating_sub(reserve))
             }
             Err(_) => ours,
         };
@@ -58,7 +58,7 @@ impl Shared {
 
     /// Others have filled the file system: gives something back, so that there is room for what comes next.
     pub(super) fn shrink(self: &Arc<Self>) {
-        let used = self.books.lock().used;
+        let used = self.used();
         let limit = used.saturating_sub((used / 16).max(CHUNK));
         self.limit.store(limit.max(MIN_BYTES), Ordering::Relaxed);
         drop(self.reserve(0));

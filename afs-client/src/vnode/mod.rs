@@ -42,6 +42,10 @@ pub(crate) struct Vnode {
     data: OnceLock<Arc<CacheFile>>,
     /// Held by whoever changes what the server has of the data.
     pub(crate) storing: tokio::sync::Mutex<()>,
+    /// What is being written is stored before somebody asks for it, or that has failed since somebody did.
+    pub(crate) stored_early: AtomicBool,
+    /// Something was stored that the server was not asked to write to its disk.
+    pub(crate) unsynced: AtomicBool,
     /// The version of the data that the kernel may hold pages of.
     pub(crate) shown: Mutex<Option<DataVersion>>,
     /// Handles that are open.
@@ -110,6 +114,8 @@ impl Vnode {
             cache,
             data: OnceLock::new(),
             storing: tokio::sync::Mutex::default(),
+            stored_early: AtomicBool::new(false),
+            unsynced: AtomicBool::new(false),
             shown: Mutex::default(),
             opens: AtomicU64::new(0),
             retained: AtomicBool::new(false),

@@ -72,6 +72,31 @@ impl Volume {
         }
     }
 
+    /// A volume that no server has.
+    #[cfg(test)]
+    pub(crate) fn example() -> Arc<Self> {
+        let name = crate::cell::CellName::new("lab.example").unwrap();
+        let cell = Cell {
+            id: crate::types::CellId(1),
+            name,
+            servers: Vec::new(),
+            reach: Vec::new(),
+        };
+        let places = Places {
+            used: Vec::new(),
+            reserve: Vec::new(),
+            is_released: true,
+        };
+        let name = "work".to_owned();
+        Arc::new(Self::new(
+            Arc::new(cell),
+            VolumeId(1),
+            name,
+            VolumeKind::ReadWrite,
+            places,
+        ))
+    }
+
     /// Has it asked again, in a while, who has a read-only copy.
     pub(crate) fn doubt_sites(&self) {
         self.sites_doubted

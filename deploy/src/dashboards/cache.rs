@@ -104,6 +104,77 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
             ],
         },
         Row {
+            title: "Written, and not where it belongs",
+            panels: &[
+                Panel {
+                    title: "Left by an earlier program",
+                    description: "Files. waiting: for their server, or for a token of who wrote them. set-aside: they could not be stored in their place; afs status says where they are.",
+                    look: Stacked,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (state) (afs_unstored_files{@})",
+                        legend: "{{state}}",
+                    }],
+                },
+                Panel {
+                    title: "Files not stored yet",
+                    description: "Of this program. close and fsync store them.",
+                    look: Lines,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (instance) (afs_dirty_files{@})",
+                        legend: "{{instance}}",
+                    }],
+                },
+                Panel {
+                    title: "The oldest of them",
+                    description: "For how long it has had what no server has.",
+                    look: Lines,
+                    unit: Unit::Seconds,
+                    queries: &[Query {
+                        query: r"max by (instance) ((time() - afs_oldest_dirty_timestamp_seconds{@}) * (afs_oldest_dirty_timestamp_seconds{@} > bool 0))",
+                        legend: "{{instance}}",
+                    }],
+                },
+                Panel {
+                    title: "Changed by others at the same time",
+                    description: "Files that were written here while somebody else wrote them. Use locks, or do not share them.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (instance) (rate(afs_write_conflicts_total{@}[$__rate_interval]))",
+                        legend: "{{instance}}",
+                    }],
+                },
+                Panel {
+                    title: "Past the cache",
+                    description: "full: its file system has no room. failed: it cannot be used otherwise. Nobody sees an error; it is slower.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (reason) (rate(afs_cache_bypasses_total{@}[$__rate_interval]))",
+                        legend: "{{reason}}",
+                    }],
+                },
+                Panel {
+                    title: "Locks",
+                    description: "Held by programs now, and lost: a file server has forgotten them, and others may have taken them.",
+                    look: Lines,
+                    unit: Unit::Count,
+                    queries: &[
+                        Query {
+                            query: r"sum(afs_locks{@})",
+                            legend: "held",
+                        },
+                        Query {
+                            query: r"sum(increase(afs_locks_lost_total{@}[$__rate_interval]))",
+                            legend: "lost",
+                        },
+                    ],
+                },
+            ],
+        },
+        Row {
             title: "Callbacks",
             panels: &[
                 Panel {
@@ -128,7 +199,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Promises",
-                    description: "On the 16384 objects used last. expiring: asked for anew when somebody looks after that.",
+                    description: "Of file servers, on objects that are known. expiring: asked for anew when somebody looks after that.",
                     look: Stacked,
                     unit: Unit::Count,
                     queries: &[Query {

@@ -37,7 +37,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     look: Number,
                     unit: Unit::Count,
                     queries: &[Query {
-                        query: r"sum(increase(afs_rx_reaps_lost_total{@}[$__range])) or vector(0)",
+                        query: r"sum(increase(afs_rx_reaps_lost_total{@}[$__range]))",
                         legend: "lost reaps",
                     }],
                 },
@@ -235,7 +235,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     look: Lines,
                     unit: Unit::Rate,
                     queries: &[Query {
-                        query: r"sum by (side, result) (rate(afs_rx_security_handshakes_total{@}[$__rate_interval])) or vector(0)",
+                        query: r"sum by (side, result) (rate(afs_rx_security_handshakes_total{@}[$__rate_interval]))",
                         legend: "{{side}} {{result}}",
                     }],
                 },
@@ -267,6 +267,26 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     queries: &[Query {
                         query: r"sum by (state) (afs_rx_peers{@})",
                         legend: "{{state}}",
+                    }],
+                },
+                Panel {
+                    title: "Size of datagrams changed",
+                    description: "search: a larger one was proved to arrive. black_hole: large ones had vanished without a word, so smaller ones are sent.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (reason) (rate(afs_rx_path_changes_total{@}[$__rate_interval]))",
+                        legend: "{{reason}}",
+                    }],
+                },
+                Panel {
+                    title: "Asked for a newer service",
+                    description: "upgraded: the server has it. kept: it has not, and goes on with the old one.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (service, outcome) (rate(afs_rx_service_upgrades_total{@}[$__rate_interval]))",
+                        legend: "{{service}} {{outcome}}",
                     }],
                 },
                 Panel {

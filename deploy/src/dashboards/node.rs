@@ -34,6 +34,16 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     }],
                 },
                 Panel {
+                    title: "Files opened",
+                    description: "By who reads their data: served, this program; lent, the kernel by itself, which no other figure here shows; stale, nobody, it was told to look again.",
+                    look: Stacked,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (kind) (rate(afs_fuse_opens_total{@}[$__rate_interval]))",
+                        legend: "{{kind}}",
+                    }],
+                },
+                Panel {
                     title: "Notices to the kernel",
                     description: "To forget an object or a name. error: it had forgotten already, which is as good.",
                     look: Stacked,
@@ -117,13 +127,17 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Memory",
-                    description: "Resident, and what the control group may take; 0: it has no limit.",
+                    description: "Resident; address space, most of which is no memory; and what the control group may take, 0: it has no limit.",
                     look: Lines,
                     unit: Unit::Bytes,
                     queries: &[
                         Query {
                             query: r"sum by (instance) (process_resident_memory_bytes{@})",
                             legend: "{{instance}}",
+                        },
+                        Query {
+                            query: r"sum by (instance) (process_virtual_memory_bytes{@})",
+                            legend: "{{instance}} address space",
                         },
                         Query {
                             query: r"max(afs_memory_limit_bytes{@})",
@@ -167,7 +181,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     look: Stacked,
                     unit: Unit::Rate,
                     queries: &[Query {
-                        query: r"sum by (reason) (rate(afs_rx_network_errors_total{@}[$__rate_interval])) or vector(0)",
+                        query: r"sum by (reason) (rate(afs_rx_network_errors_total{@}[$__rate_interval]))",
                         legend: "{{reason}}",
                     }],
                 },

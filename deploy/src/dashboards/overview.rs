@@ -48,7 +48,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     look: Number,
                     unit: Unit::Count,
                     queries: &[Query {
-                        query: r#"sum(afs_servers{@cell,state="up"})"#,
+                        query: r#"sum(afs_servers{@cell,service="fs",state="up"})"#,
                         legend: "up",
                     }],
                 },
@@ -58,7 +58,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     look: Number,
                     unit: Unit::Count,
                     queries: &[Query {
-                        query: r#"sum(afs_servers{@cell,state="down"})"#,
+                        query: r#"sum(afs_servers{@cell,service="fs",state="down"})"#,
                         legend: "down",
                     }],
                 },
@@ -185,12 +185,22 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Servers",
-                    description: "File servers of the volumes in use.",
+                    description: "File servers (fs) of the volumes in use, and location servers (vl) of the cells.",
                     look: Stacked,
                     unit: Unit::Count,
                     queries: &[Query {
                         query: r"sum by (cell, service, state) (afs_servers{@cell})",
                         legend: "{{cell}} {{service}} {{state}}",
+                    }],
+                },
+                Panel {
+                    title: "Left alone",
+                    description: "File servers that others are preferred to: failing, too many calls to them fail; nonsense, what they say makes no sense; release, they have another one.",
+                    look: Stacked,
+                    unit: Unit::Count,
+                    queries: &[Query {
+                        query: r"sum by (cell, reason) (afs_servers_avoided{@cell})",
+                        legend: "{{cell}} {{reason}}",
                     }],
                 },
             ],

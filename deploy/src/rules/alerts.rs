@@ -361,6 +361,32 @@ pub const ALERTS: &[Alert] = &[
         ),
     },
     Alert {
+        name: "AfsUnstoredFiles",
+        query: "sum by (instance, state) (afs_unstored_files) > 0",
+        lasting: "15m",
+        severity: Severity::Critical,
+        summary: "What was written is not in its place: it waits for a server or a token, or was set aside",
+        fires: (
+            &[
+                (r#"afs_unstored_files{instance="a",state="waiting"}"#, "0x5 2x40"),
+                (r#"afs_unstored_files{instance="a",state="set-aside"}"#, "0x45"),
+            ],
+            30,
+        ),
+        labels: &[("instance", "a"), ("state", "waiting")],
+        quiet: (
+            &[
+                // A process that follows one that died stores it at once.
+                (
+                    r#"afs_unstored_files{instance="a",state="waiting"}"#,
+                    "0x5 2x10 0x40",
+                ),
+                (r#"afs_unstored_files{instance="a",state="set-aside"}"#, "0x55"),
+            ],
+            30,
+        ),
+    },
+    Alert {
         name: "AfsTokenEndsSoon",
         query: "min by (instance, cell) (afs_token_expiry_timestamp_seconds) - time() < 1800",
         lasting: "5m",
@@ -585,6 +611,29 @@ pub const ALERTS: &[Alert] = &[
         fires: (&[(r#"up{job="afs",instance="a"}"#, "0x40")], 30),
         labels: &[],
         quiet: (&[(r#"up{job="afs",instance="a"}"#, "1x40")], 30),
+    },
+    Alert {
+        name: "AfsTargetDown",
+        query: r#"up{job="afs"} == 0"#,
+        lasting: "2m",
+        severity: Severity::Critical,
+        summary: "Prometheus does not reach one of the afs processes that it is to watch",
+        fires: (
+            &[
+                (r#"up{job="afs",instance="a"}"#, "1x5 0x40"),
+                (r#"up{job="afs",instance="b"}"#, "1x45"),
+            ],
+            10,
+        ),
+        labels: &[("instance", "a"), ("job", "afs")],
+        quiet: (
+            &[
+                // One scrape that fails is no end of it, and others are not ours.
+                (r#"up{job="afs",instance="a"}"#, "1x5 0 1x40"),
+                (r#"up{job="node",instance="a"}"#, "0x45"),
+            ],
+            10,
+        ),
     },
     Alert {
         name: "AfsVersionSkew",

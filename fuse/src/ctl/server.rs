@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::proto::MESSAGE_MAX;
 use super::{Held, Reply, Request, own_directories, passing};
 use crate::identity::Identities;
+use crate::report::unstored::Told;
 use crate::report::{Reports, Served};
 use crate::telemetry::trace;
 
@@ -201,7 +202,9 @@ impl Policy {
                 let may_see = |owner| {
                     (owner == who && self.refusal(who, asker.user, &LIST).is_none()) || asker.user == ROOT
                 };
-                return reported(&reports.status(held(fs, may_see)));
+                let all = asker.user == ROOT || asker.user == self.served.owner;
+                let told = if all { Told::All } else { Told::Of(asker.user) };
+                return reported(&reports.status(held(fs, may_see), told));
             }
             Request::Why(path) => {
                 let all = asker.user == ROOT;

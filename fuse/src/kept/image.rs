@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use afs_client::auth::Identity;
+use afs_client::lock::LeftLocks;
 use afs_client::types::{CellId, Fid};
 use zeroize::Zeroizing;
 
@@ -33,6 +34,8 @@ pub struct Image {
     pub tokens: Vec<(Identity, Zeroizing<Vec<u8>>)>,
     /// Files that were removed while they were open, in words of the file system.
     pub hidden: HashSet<String>,
+    /// The files on which programs hold locks.
+    pub locks: HashMap<Fid, LeftLocks>,
     /// Changes whose requests were not answered yet.
     pub changes: HashMap<u64, Change>,
 }
@@ -99,6 +102,8 @@ impl Image {
             Record::Tokens(tokens) => self.tokens = tokens,
             Record::Hidden(words, true) => drop(self.hidden.insert(words)),
             Record::Hidden(words, false) => drop(self.hidden.remove(&words)),
+            Record::Locks(fid, left) if left.held.is_empty() => drop(self.locks.remove(&fid)),
+            Record::Locks(fid, left) => drop(self.locks.insert(fid, left)),
             Record::Begun(unique, seen) => {
                 let outcome = None;
                 self.changes.insert(unique, Change { seen, outcome });
@@ -159,6 +164,10 @@ impl Image {
             .hidden
             .iter()
             .map(|words| Record::Hidden(words.clone(), true));
+        let locks = self
+            .locks
+            .iter()
+            .map(|(fid, left)| Record::Locks(*fid, left.clone()));
         let changes = self.changes.iter().flat_map(|(unique, change)| {
             let done = change.outcome.map(|outcome| Record::Done(*unique, outcome));
             [Some(Record::Begun(*unique, change.seen)), done]
@@ -174,6 +183,7 @@ impl Image {
             .chain(dirty)
             .chain(tokens)
             .chain(hidden)
+            .chain(locks)
             .chain(changes)
     }
 }
@@ -184,7 +194,7 @@ fn signed(times: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::fid_of;
+    use super::super::record::tests::{fid_of, locks_of};
     use super::*;
 
     #[test]
@@ -222,6 +232,9 @@ mod tests {
             Record::Lent { handle: 8, node: 5 },
             Record::Retired(5),
             Record::Dirty(fid_of(1)),
+            Record::Locks(fid_of(1), locks_of(Some(8))),
+            Record::Locks(fid_of(2), locks_of(Some(9))),
+            Record::Locks(fid_of(2), locks_of(None)),
             Record::Begun(2, Some(fid_of(3))),
             Record::Begun(4, None),
             Record::Done(4, Outcome::Made),
@@ -233,6 +246,6 @@ mod tests {
         let mut again = Image::default();
         image.records().for_each(|record| again.apply(record));
         assert_eq!(again, image);
-        assert_eq!(image.changes.len(), 2);
+        assert_eq!((image.changes.len(), image.locks.len()), (2, 1));
     }
 }

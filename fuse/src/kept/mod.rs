@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use afs_client::auth::{Holding, Identity, Token};
 use afs_client::fs::{AfsFs, HandleId, OpenFlags};
+use afs_client::lock::LeftLocks;
 use afs_client::types::{CellId, Fid};
 use parking_lot::Mutex;
 
@@ -168,6 +169,11 @@ impl Kept {
     /// A file that was removed while it was open is hidden, or gone.
     pub fn hides(&self, words: &str, is_hidden: bool) {
         self.write(&Record::Hidden(words.to_owned(), is_hidden));
+    }
+
+    /// What programs hold on a file from now on.
+    pub fn locked(&self, fid: Fid, left: LeftLocks) {
+        self.write(&Record::Locks(self.stored(fid), left));
     }
 
     /// A server has all that was written to some files.

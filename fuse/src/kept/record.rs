@@ -1,7 +1,8 @@
 //! What is written down of a mount, one step at a time.
 
 use afs_client::auth::Identity;
-use afs_client::fs::OpenFlags;
+use afs_client::fs::{HandleId, OpenFlags};
+use afs_client::lock::{LeftLocks, LockAsked, LockKind, LockOwner, Span};
 use afs_client::types::{CellId, Fid, Uniquifier, VnodeId, VolumeId};
 use afs_client::xdr::{Decoder, Encode, XdrError, put_counted};
 use zeroize::Zeroizing;
@@ -54,6 +55,8 @@ pub enum Record {
     Tokens(Vec<(Identity, Zeroizing<Vec<u8>>)>),
     /// A file that was removed while it was open has a hidden name, in words of the file system; or it has gone.
     Hidden(String, bool),
+    /// The locks that programs hold on a file from here on.
+    Locks(Fid, LeftLocks),
     /// A change is about to be made, for this request. What its name led to, if that was asked.
     Begun(u64, Option<Fid>),
     /// What came of it.
@@ -171,6 +174,16 @@ impl Record {
                 u32::from(*is_hidden).encode(out);
                 put_counted(out, words.as_bytes());
             }
+            Self::Locks(fid, left) => {
+                LOCKS.encode(out);
+                put_fid(out, *fid);
+                put_identity(out, left.who);
+                u32::from(left.lost).encode(out);
+                for (handle, asked) in &left.held {
+                    handle.0.encode(out);
+                    put_lock(out, asked);
+                }
+            }
             Self::Begun(unique, seen) => {
                 BEGUN.encode(out);
                 unique.encode(out);
@@ -254,6 +267,14 @@ impl Record {
                 let is_hidden = from.word()? != 0;
                 Self::Hidden(text(from)?, is_hidden)
             }
+            LOCKS => {
+                let (file, who, lost) = (fid(from)?, identity(from)?, from.word()? != 0);
+                let mut held = Vec::new();
+                while !from.rest().is_empty() {
+                    held.push((HandleId(long(from)?), lock(from)?));
+                }
+                Self::Locks(file, LeftLocks { who, held, lost })
+            }
             BEGUN => {
                 let unique = long(from)?;
                 let seen = (from.word()? != 0).then(|| fid(from)).transpose()?;
@@ -328,6 +349,30 @@ fn identity(from: &mut Decoder<'_>) -> Result<Identity, XdrError> {
     })
 }
 
+fn put_lock(out: &mut Vec<u8>, asked: &LockAsked) {
+    asked.owner.0.encode(out);
+    asked.span.first.encode(out);
+    asked.span.last.encode(out);
+    u32::from(asked.kind == LockKind::Exclusive).encode(out);
+    asked.pid.encode(out);
+}
+
+fn lock(from: &mut Decoder<'_>) -> Result<LockAsked, XdrError> {
+    Ok(LockAsked {
+        owner: LockOwner(long(from)?),
+        span: Span {
+            first: long(from)?,
+            last: long(from)?,
+        },
+        kind: match from.word()? {
+            0 => LockKind::Shared,
+            1 => LockKind::Exclusive,
+            other => return Err(XdrError::BadValue(other)),
+        },
+        pid: from.word()?,
+    })
+}
+
 fn outcome(from: &mut Decoder<'_>) -> Result<Outcome, XdrError> {
     Ok(match from.word()? {
         FAILED => Outcome::Failed(from.word()?.cast_signed()),
@@ -364,6 +409,7 @@ const TOKENS: u32 = 14;
 const HIDDEN: u32 = 15;
 const LENT: u32 = 16;
 const RETIRED: u32 = 17;
+const LOCKS: u32 = 18;
 const FAILED: u32 = 0;
 const MADE: u32 = 1;
 const FOUND: u32 = 2;
@@ -379,6 +425,24 @@ pub(super) mod tests {
             volume: VolumeId(2),
             vnode: VnodeId(vnode),
             unique: Uniquifier(4),
+        }
+    }
+
+    /// What is held through a handle, if it is.
+    pub(in crate::kept) fn locks_of(handle: Option<u64>) -> LeftLocks {
+        let held = handle.map(|handle| {
+            let asked = LockAsked {
+                owner: LockOwner(1 << 60),
+                span: Span { first: 3, last: 9 },
+                kind: LockKind::Exclusive,
+                pid: 77,
+            };
+            (HandleId(handle), asked)
+        });
+        LeftLocks {
+            who: Identity::User(7),
+            held: held.into_iter().collect(),
+            lost: handle.is_none(),
         }
     }
 
@@ -417,6 +481,8 @@ pub(super) mod tests {
             Record::Clean(fid_of(3)),
             Record::Tokens(vec![(Identity::User(7), Zeroizing::new(vec![1, 2, 3]))]),
             Record::Hidden("a.example 1 2 3".to_owned(), true),
+            Record::Locks(fid_of(3), locks_of(Some(7))),
+            Record::Locks(fid_of(3), locks_of(None)),
             Record::Begun(8, None),
             Record::Begun(8, Some(fid_of(5))),
             Record::Done(8, Outcome::Failed(-5)),

@@ -8,6 +8,7 @@ pub mod pages;
 pub mod series;
 pub mod status;
 pub mod text;
+pub mod unstored;
 pub mod why;
 
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Reports;
 use super::text::{bytes, seconds};
+use super::unstored::{Told, UnstoredStatus};
 use crate::ctl::Held;
 use crate::mount_table::Device;
 use crate::telemetry::page::{MetricsPage, Shown};
@@ -40,6 +41,9 @@ pub struct Status {
     pub cache: CacheStatus,
     /// What only we have.
     pub dirty: DirtyStatus,
+    /// What was written and is not in its place; versions before this one say nothing of it.
+    #[serde(default)]
+    pub unstored: UnstoredStatus,
     /// What is traced.
     pub traces: Traced,
     /// Tokens of whoever asks; all of them for root.
@@ -173,8 +177,8 @@ pub struct DirtyStatus {
 pub(super) struct RoundTrips(HashMap<SocketAddrV4, Duration>);
 
 impl Reports {
-    /// How the mount is; `tokens` are those that may be told.
-    pub fn status(&self, tokens: Vec<Held>) -> Status {
+    /// How the mount is; `tokens` are those that may be told, and `told` are the files.
+    pub fn status(&self, tokens: Vec<Held>, told: Told) -> Status {
         let (served, fs) = (&self.served, &self.fs);
         let state = fs.state();
         let trips = RoundTrips::now(self);
@@ -244,6 +248,7 @@ impl Reports {
                 files: state.cache.dirty_files,
                 oldest_seconds: state.cache.dirty_for.map(|age| age.as_secs_f64()),
             },
+            unstored: self.unstored(state.unstored, told),
             traces: trace::traced(),
             tokens,
         }
@@ -351,7 +356,10 @@ impl fmt::Display for Status {
             bytes(cache.limit),
             cache.objects
         )?;
-        writeln!(f, "  dirty        {}", self.dirty)?;
+        let is_all = self.dirty.bytes == 0 && self.unstored.files() == 0;
+        let all = if is_all { ": all is on the servers" } else { "" };
+        writeln!(f, "  dirty        {}{all}", self.dirty)?;
+        write!(f, "{}", self.unstored)?;
         if self.traces.exports {
             writeln!(f, "  traces       {}", self.traces)?;
         }
@@ -452,7 +460,7 @@ impl fmt::Display for Traced {
 impl fmt::Display for DirtyStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bytes {
-            0 => f.write_str("nothing: all is on the servers"),
+            0 => f.write_str("nothing"),
             count => {
                 let oldest = self
                     .oldest_seconds

@@ -232,7 +232,7 @@ families! {
     callback_path_last_seen: Gauge, "afs_callback_path_last_seen_timestamp_seconds", [], Stable,
         "When a server last called us, in seconds since the epoch; 0 if none has.";
     callbacks: Gauge, "afs_callbacks", ["state"], Stable,
-        "Promises of file servers on the 16384 objects used last; expiring: they end within a minute.";
+        "Promises of file servers that stand; expiring: they end within a minute. Of more than 16384 objects an estimate from so many.";
     servers: Gauge, "afs_servers", ["cell", "service", "state"], Stable,
         "Servers of the volumes in use, by whether they answer.";
     promising: Gauge, "afs_callback_servers", ["cell"], Experimental,

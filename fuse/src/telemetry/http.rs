@@ -1,8 +1,9 @@
 //! The pages over HTTP: /metrics, the probes /healthz and /readyz, and /debug/....
 //!
 //! The machine: /healthz says that the process lives, /readyz that its mount can be used: the kernel gets answers through
-//! it, and some server of the home cell answers. A page of debugging is a table, or JSON for who asks for that with
-//! `?format=json` or an `Accept` header. Whoever reaches the address may read all of it.
+//! it, and some server of the home cell answers; while none is known, as after a take-over, the cell is asked where they are.
+//! A page of debugging is a table, or JSON for who asks for that with `?format=json` or an `Accept` header. Whoever reaches the
+//! address may read all of it. Pages are made on threads that may wait: none of the data's way.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use afs_client::fs::AfsFs;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -35,6 +37,8 @@ pub struct Pages {
     ended: Arc<AtomicBool>,
     /// Held while the kernel is asked through the mount.
     asking: Arc<tokio::sync::Mutex<()>>,
+    /// Held while the home cell is asked where its servers are.
+    finding: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Pages {
@@ -45,6 +49,7 @@ impl Pages {
             reports: Arc::default(),
             ended: Arc::default(),
             asking: Arc::default(),
+            finding: Arc::default(),
         }
     }
 
@@ -96,8 +101,11 @@ fn alive<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/healthz", get(|| async { "ok\n" }))
 }
 
-async fn show_metrics(State(pages): State<Pages>) -> impl IntoResponse {
-    exposed(pages.metrics.render())
+async fn show_metrics(State(pages): State<Pages>) -> Response {
+    match tokio::task::spawn_blocking(move || pages.metrics.render()).await {
+        Ok(rendered) => exposed(rendered).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 fn exposed(rendered: Result<String, prometheus::Error>) -> impl IntoResponse {
@@ -127,19 +135,49 @@ impl Pages {
         let Some(reports) = self.reports.get() else {
             return Some("the mount is not there yet".to_owned());
         };
-        // One that this process does not see it cannot ask; it is served all the same.
-        if reports.served.device.is_some()
-            && let Some(why) = self.unanswered(reports.served.at.clone()).await
-        {
-            return Some(why);
+        let kernel = async {
+            // One that this process does not see it cannot ask; it is served all the same.
+            if reports.served.device.is_some() {
+                self.unanswered(reports.served.at.clone()).await
+            } else {
+                None
+            }
+        };
+        let (kernel, home) = tokio::join!(kernel, self.unreached(&reports.fs));
+        kernel.or(home)
+    }
+
+    /// Why nothing of the home cell can be had.
+    async fn unreached(&self, fs: &AfsFs) -> Option<String> {
+        let home = fs.home();
+        let of_home = || -> Vec<bool> {
+            let servers = fs.state().servers.into_iter();
+            servers
+                .filter(|server| *server.cell == *home.as_str())
+                .map(|server| server.up)
+                .collect()
+        };
+        if of_home().is_empty() {
+            let asked = async {
+                let turn = Arc::clone(&self.finding).lock_owned().await;
+                let fs = fs.clone();
+                // It goes on when this probe has ended: the first of its servers may be the one that does not answer.
+                tokio::spawn(async move {
+                    let found = fs.check_home().await;
+                    drop(turn);
+                    found
+                })
+                .await
+            };
+            match tokio::time::timeout(PATIENCE, asked).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => return Some(format!("cell {home}: {error}")),
+                Ok(Err(_)) | Err(_) => return Some(format!("no location server of cell {home} answers")),
+            }
         }
-        let (home, servers) = (reports.fs.home(), reports.fs.state().servers);
-        let of_home: Vec<_> = servers
-            .iter()
-            .filter(|server| *server.cell == *home.as_str())
-            .collect();
-        let some_up = of_home.is_empty() || of_home.iter().any(|server| server.up);
-        (!some_up).then(|| format!("none of {} file servers of cell {home} answers", of_home.len()))
+        let servers = of_home();
+        let none_up = !servers.is_empty() && !servers.contains(&true);
+        none_up.then(|| format!("none of {} file servers of cell {home} answers", servers.len()))
     }
 
     /// Why the kernel gets no answer through the mount.
@@ -164,13 +202,12 @@ impl Pages {
 }
 
 /// A page of debugging.
-fn debug<R: Row + 'static>(page: fn(&Reports) -> Page<R>) -> axum::routing::MethodRouter<Pages> {
+fn debug<R: Row + Send + 'static>(page: fn(&Reports) -> Page<R>) -> axum::routing::MethodRouter<Pages> {
     get(
         move |State(pages): State<Pages>, RawQuery(query): RawQuery, headers: HeaderMap| async move {
-            let Some(reports) = pages.reports.get() else {
+            let Some(reports) = pages.reports.get().cloned() else {
                 return (StatusCode::SERVICE_UNAVAILABLE, "the mount is not there yet\n").into_response();
             };
-            let page = page(reports);
             let as_json = match query.as_deref() {
                 None | Some("") => headers
                     .get(header::ACCEPT)
@@ -182,6 +219,10 @@ fn debug<R: Row + 'static>(page: fn(&Reports) -> Page<R>) -> axum::routing::Meth
                     let why = format!("{other:?} is not known here: write ?format=json or ?format=text\n");
                     return (StatusCode::BAD_REQUEST, why).into_response();
                 }
+            };
+            let page = match tokio::task::spawn_blocking(move || page(&reports)).await {
+                Ok(page) => page,
+                Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
             };
             if !as_json {
                 return page.table().into_response();
@@ -201,10 +242,16 @@ const PATIENCE: Duration = Duration::from_millis(900);
 
 #[cfg(test)]
 mod tests {
+    use afs_client::cell::{CellName, Cells, CellsConfig};
+    use afs_client::fs::{CacheConfig, Config};
+    use rxrpc::events::NullSink;
+    use rxrpc::net::EndpointConfig;
+    use testcell::embedded::{Cell, Settings};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::report::Served;
 
     async fn page(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -235,5 +282,51 @@ mod tests {
         let taken = serve(address, of_mount(pages)).await.unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         task.abort();
+    }
+
+    /// A mount that was taken over knows no server: that says nothing about whether there is one.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_mount_that_knows_no_server_is_ready_when_its_cell_has_answered() {
+        let here = std::net::Ipv4Addr::from_bits(0x7f61_0000 + std::process::id() % 0x1_0000);
+        let folder = tempfile::tempdir().unwrap();
+        let servers = folder.path().join("CellServDB");
+        std::fs::write(&servers, format!(">lab.example\n{here}\n")).unwrap();
+        let cells = Cells::load(&CellsConfig {
+            home: Some(CellName::new("lab.example").unwrap()),
+            cellservdb: Some(servers),
+        });
+        let endpoint = EndpointConfig {
+            bind: std::net::SocketAddrV4::new(here, 0),
+            ..EndpointConfig::default()
+        };
+        let cache = CacheConfig::Memory { max_bytes: 1 << 20 };
+        let config = Config {
+            deadline: Duration::from_secs(3),
+            ..Config::new(Arc::new(cells.unwrap()), endpoint, cache)
+        };
+        let fs = AfsFs::start(config, Arc::new(NullSink)).await.unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let pages = Pages::new(Arc::clone(&metrics));
+        let served = Served {
+            device: None,
+            ..Served::new(folder.path(), false, true, None)
+        };
+        pages.show(Reports::new(served, &fs, &metrics));
+        let unready = pages.unready().await.unwrap();
+        assert!(unready.contains("lab.example"), "{unready}");
+
+        let cell = Cell::start(Settings::new("lab.example", here)).await.unwrap();
+        cell.furnish().await.unwrap();
+        let mut unready = pages.unready().await;
+        for _ in 0..20 {
+            if unready.is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            unready = pages.unready().await;
+        }
+        assert_eq!(unready, None);
+        fs.shutdown().await;
+        cell.shutdown().await;
     }
 }

@@ -27,6 +27,7 @@ use tracing_subscriber::{EnvFilter, Layer, filter};
 
 use super::export::{Queue, dropped};
 use super::op::{Op, result_name};
+use crate::environment;
 
 /// Keeps the exporter alive; [`Tracing::flush`] sends what is left.
 #[derive(Default)]
@@ -49,10 +50,17 @@ pub struct Traced {
 
 /// Sets logs and, if asked for, spans up. To be called inside the runtime, which the exporter needs.
 pub fn start() -> Tracing {
-    let filter = env::var("AFS_LOG")
-        .or_else(|_| env::var("RUST_LOG"))
+    // That of AFS_LOG was looked at by who mounts or serves.
+    let ours = env::var("AFS_LOG")
         .ok()
-        .and_then(|directives| EnvFilter::try_new(directives).ok())
+        .and_then(|text| environment::filter(&text).ok());
+    let usual = || {
+        env::var("RUST_LOG")
+            .ok()
+            .and_then(|text| EnvFilter::try_new(text).ok())
+    };
+    let filter = ours
+        .or_else(usual)
         .unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER));
     let terminal = std::io::stderr().is_terminal();
     let is_span = |metadata: &tracing::Metadata<'_>| metadata.target().starts_with(SPAN_TARGET);

@@ -127,6 +127,46 @@ fn a_removed_file_lives_until_it_is_closed() {
 }
 
 #[test]
+fn an_open_file_outlives_its_replacement_and_stays_if_that_fails() {
+    let cell = shared();
+    let mount = cell.mount(1).unwrap();
+    let other = cell.mount(2).unwrap();
+    let work = mount.work("replaced").unwrap();
+    fs::create_dir(work.join("sub")).unwrap();
+    for (name, text) in [("target", "old"), ("new", "new"), ("sub/two", "two")] {
+        fs::write(work.join(name), text).unwrap();
+    }
+    fs::hard_link(work.join("sub/two"), work.join("sub/names")).unwrap();
+    let mut open = File::options()
+        .read(true)
+        .write(true)
+        .open(work.join("target"))
+        .unwrap();
+    // What has two names does not leave its directory.
+    let refused = fs::rename(work.join("sub/two"), work.join("target")).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::CrossesDevices);
+    open.write_all(b"OLD").unwrap();
+    open.sync_all().unwrap();
+    let seen = other.path("work/replaced");
+    assert_eq!(fs::read_to_string(seen.join("target")).unwrap(), "OLD");
+    assert_eq!(fs::read_dir(&seen).unwrap().count(), 3, "nothing beside them");
+
+    fs::rename(work.join("new"), work.join("target")).unwrap();
+    let mut text = String::new();
+    open.rewind().unwrap();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "OLD", "it is there for who has it open");
+    assert_eq!(fs::read_to_string(seen.join("target")).unwrap(), "new");
+    drop(open);
+    let rest = || fs::read_dir(&seen).unwrap().count() == 2;
+    assert!(
+        testcell::eventually(Duration::from_secs(5), rest),
+        "nothing is left behind"
+    );
+    fs::remove_dir_all(&work).unwrap();
+}
+
+#[test]
 fn a_folder_of_a_thousand_names() {
     let cell = shared();
     let mount = cell.mount(1).unwrap();

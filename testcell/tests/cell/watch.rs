@@ -51,6 +51,8 @@ fn status_tells_how_the_mount_is() {
     assert!(open("idle") + open("active") > 0, "{status}");
     assert!(status["cache"]["used"].as_u64().unwrap() > 0);
     assert_eq!(status["dirty"]["bytes"], 0);
+    assert_eq!(status["unstored"]["waiting"], 0);
+    assert_eq!(status["unstored"]["files"], Value::Array(Vec::new()));
     assert_eq!(status["metrics"]["error"], Value::Null);
     // An idle mount costs little to be looked at.
     let scraped = mount.page("/metrics").unwrap();

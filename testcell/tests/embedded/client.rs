@@ -20,6 +20,13 @@ use testcell::embedded::{Cell, Settings};
 
 /// The name of every cell here: they differ in their addresses.
 pub(crate) const CELL: &str = "lab.example";
+/// Open for reading and writing.
+pub(crate) const FLAGS: OpenFlags = OpenFlags {
+    read: true,
+    write: true,
+    truncate: false,
+    append: false,
+};
 /// Nothing may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -114,6 +121,24 @@ impl Client {
     pub(crate) async fn on_disk_within(cell: &Cell, dir: &Path, deadline: Duration) -> Self {
         let cache = in_dir(dir, Encryption::Off);
         Self::with_cache(cell, deadline, cache, Arc::new(NullSink)).await
+    }
+
+    /// A client with its cache in memory that writes down in a file what it has hidden.
+    pub(crate) async fn noting(cell: &Cell, notes: &Path) -> Self {
+        let config = Config {
+            notes: Some(notes.to_owned()),
+            ..config(cell, Duration::from_secs(10), in_memory())
+        };
+        Self::start(config, Arc::new(NullSink)).await
+    }
+
+    /// A client with its cache in a directory whose `close` does not wait for servers.
+    pub(crate) async fn behind(cell: &Cell, dir: &Path) -> Self {
+        let config = Config {
+            store_behind: true,
+            ..config(cell, Duration::from_secs(10), in_dir(dir, Encryption::Off))
+        };
+        Self::start(config, Arc::new(NullSink)).await
     }
 
     async fn with_cache(cell: &Cell, deadline: Duration, cache: CacheConfig, sink: Arc<dyn Sink>) -> Self {
@@ -231,20 +256,15 @@ fn config(cell: &Cell, deadline: Duration, cache: CacheConfig) -> Config {
         home: Some(CellName::new(CELL).unwrap()),
         cellservdb: Some(db),
     });
+    let endpoint = EndpointConfig {
+        bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        ..EndpointConfig::default()
+    };
+    let as_mounted = Config::new(Arc::new(cells.unwrap()), endpoint, cache);
     Config {
-        cells: Arc::new(cells.unwrap()),
-        endpoint: EndpointConfig {
-            bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-            ..EndpointConfig::default()
-        },
-        cache,
-        read_only: false,
         deadline,
-        max_vnodes: if is_kept { 50_000 } else { 1000 },
-        tokens: afs_client::auth::TokenRules::default(),
-        locks: afs_client::lock::LockScope::default(),
-        sysnames: afs_client::sysname::SysNames::default(),
-        fakestat: Fakestat::default(),
+        max_vnodes: if is_kept { as_mounted.max_vnodes } else { 1000 },
+        ..as_mounted
     }
 }
 

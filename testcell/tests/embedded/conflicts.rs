@@ -31,7 +31,7 @@ pub(crate) async fn begin(client: &Client, path: &str, at: u64, data: &[u8]) -> 
 
 /// What was set aside: the data and what is said of it.
 pub(crate) fn asides(client: &Client) -> Vec<(Vec<u8>, String)> {
-    let asides = client.fs.state().kept.set_aside;
+    let asides = client.fs.kept_files().set_aside;
     let read = |path: &Path| std::fs::read(path.join("data")).unwrap();
     asides
         .into_iter()
@@ -69,7 +69,7 @@ fn a_file_changed_by_somebody_else_is_not_overwritten() {
         ] {
             assert!(about.contains(part), "{about}");
         }
-        assert_eq!(one.fs.state().kept.conflicts, 1);
+        assert_eq!(one.fs.state().unstored.conflicts, 1);
         // It was said once, and what is here is theirs.
         one.fs.flush(handle).await.unwrap();
         assert_eq!(one.fs.read(handle, 0, 100).await.unwrap(), "two was here");
@@ -164,7 +164,7 @@ fn a_store_with_unknown_outcome_is_no_conflict() {
         cache.fs.release(handle).await;
         held(&cell, b"in ONE BEGinning").await;
         assert_eq!(asides(&cache), []);
-        assert_eq!(cache.fs.state().kept.conflicts, 0);
+        assert_eq!(cache.fs.state().unstored.conflicts, 0);
         cache.shutdown().await;
         cell.shutdown().await;
     });

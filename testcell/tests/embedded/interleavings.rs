@@ -348,7 +348,7 @@ impl Play {
     async fn change(&self, who: usize) -> Came {
         let fs = &self.stage.clients[who].fs;
         let to = self.numbers.fetch_add(1, Ordering::SeqCst);
-        let conflicts = fs.state().kept.conflicts;
+        let conflicts = fs.state().unstored.conflicts;
         let flags = OpenFlags {
             read: true,
             write: true,
@@ -378,7 +378,7 @@ impl Play {
         fs.release(handle).await;
         let is_doubtful = self.is_doubtful.load(Ordering::SeqCst);
         let is_deaf = heard != (false, self.unheard.load(Ordering::SeqCst));
-        let has_conflict = fs.state().kept.conflicts > conflicts;
+        let has_conflict = fs.state().unstored.conflicts > conflicts;
         match (before, stored) {
             // A call that went down with its server is sent again: whose the versions in between were nobody can tell.
             (Ok(_), Ok(())) if is_doubtful => Came::Overwrote(to, 0),

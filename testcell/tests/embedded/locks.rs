@@ -1,14 +1,16 @@
 //! Locks that a server holds for a client, and what becomes of them.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use afs_client::fs::{HandleId, OpenFlags};
+use afs_client::fs::HandleId;
 use afs_client::lock::{LockAsked, LockKind, LockOwner, Span};
+use afs_client::types::Fid;
 use rustix::io::Errno;
 use testcell::embedded::Cell;
 use testcell::embedded::faults::Memory;
 
-use super::client::{Client, cell, errno, run};
+use super::client::{Client, FLAGS, cell, errno, run};
 
 const FILE: &str = "lab.example/work/file";
 
@@ -22,13 +24,8 @@ fn asked(owner: u64, kind: LockKind) -> LockAsked {
 }
 
 async fn open(client: &Client) -> HandleId {
-    let flags = OpenFlags {
-        read: true,
-        write: true,
-        ..OpenFlags::default()
-    };
     let fid = client.fid(FILE).await.unwrap();
-    client.fs.open(fid, flags).await.unwrap().handle
+    client.fs.open(fid, FLAGS).await.unwrap().handle
 }
 
 const SET_LOCK: u32 = 156;
@@ -126,6 +123,58 @@ fn a_lock_that_the_server_has_lost_is_an_error_until_it_is_given_back() {
             .await
             .unwrap();
         client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
+/// What an earlier process held, the next one holds; what its server has forgotten meanwhile is lost as ever.
+#[test]
+fn locks_are_taken_over_and_lost_if_the_server_has_lost_them() {
+    run(async {
+        let cell = cell(1).await;
+        let (first, other) = (Client::new(&cell).await, Client::new(&cell).await);
+        let left = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&left);
+        first
+            .fs
+            .witness_locks(move |fid, held| *told.lock().unwrap() = Some((fid, held)));
+        first.write(FILE, b"x").await.unwrap();
+        let handle = open(&first).await;
+        let exclusive = asked(1, LockKind::Exclusive);
+        first.fs.lock(handle, exclusive).await.unwrap();
+        first.fs.leave_locks().await;
+        first.shutdown().await;
+
+        let (fid, held) = left.lock().unwrap().take().unwrap();
+        assert_eq!(held.held, [(handle, exclusive)]);
+        let take_over = async || {
+            let next = Client::new(&cell).await;
+            let name = first.fs.cell_name(fid.cell).unwrap();
+            let number = next.fs.enter_volume(&name, fid.volume).await.unwrap();
+            let fid = Fid { cell: number, ..fid };
+            next.fs.adopt_handle(handle, fid, FLAGS).unwrap();
+            next.fs.adopt_locks(fid, held.clone()).unwrap();
+            next
+        };
+        let second = take_over().await;
+        let theirs = open(&other).await;
+        let again = Errno::AGAIN.raw_os_error();
+        assert_eq!(errno(other.fs.lock(theirs, exclusive).await), again);
+        let (local, of_another) = (open(&second).await, asked(2, LockKind::Shared));
+        assert_eq!(errno(second.fs.lock(local, of_another).await), again);
+        assert_eq!(second.fs.read(handle, 0, 1).await.unwrap(), "x");
+
+        cell.restart(1, Memory::Lost).await.unwrap();
+        let third = take_over().await;
+        while third.fs.lock_counts().1 == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(errno(third.fs.read(handle, 0, 1).await), Errno::IO.raw_os_error());
+        third.fs.unlock(handle, LockOwner(1), Span::WHOLE).await.unwrap();
+        assert_eq!(third.fs.read(handle, 0, 1).await.unwrap(), "x");
+        for client in [second, third, other] {
+            client.shutdown().await;
+        }
         cell.shutdown().await;
     });
 }

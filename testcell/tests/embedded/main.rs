@@ -24,6 +24,7 @@ mod relay;
 mod restart;
 mod rxkad;
 mod spans;
+mod storing;
 mod storms;
 #[path = "../common/transcript.rs"]
 mod transcript;

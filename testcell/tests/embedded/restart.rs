@@ -161,7 +161,7 @@ async fn arrives(cell: &Cell, expected: &[u8]) {
 }
 
 async fn nothing_waits(client: &Client) {
-    while !client.fs.state().kept.waiting.is_empty() {
+    while !client.fs.kept_files().waiting.is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -186,7 +186,7 @@ fn what_was_not_stored_is_stored_after_a_crash() {
         cell.write("work", "note", b"later").await.unwrap();
         let third = Client::on_disk(&cell, dir.path(), Arc::new(NullSink)).await;
         assert_eq!(third.read(NOTE).await.unwrap(), "later");
-        assert_eq!(third.fs.state().kept, afs_client::fs::KeptState::default());
+        assert_eq!(third.fs.kept_files(), afs_client::fs::KeptState::default());
         third.shutdown().await;
         cell.shutdown().await;
     });
@@ -314,7 +314,7 @@ fn what_was_not_stored_waits_for_the_token_of_its_author() {
         begin(&alice, diary, 0, b"DEAR").await;
         let dir = crashed(dir.path());
         let second = Client::on_disk(&cell, dir.path(), Arc::new(NullSink)).await;
-        let [waiting] = second.fs.state().kept.waiting.try_into().unwrap();
+        let [waiting] = second.fs.kept_files().waiting.try_into().unwrap();
         assert!(
             waiting.owner.starts_with("user 1001 (alice@"),
             "{}",
@@ -322,7 +322,7 @@ fn what_was_not_stored_waits_for_the_token_of_its_author() {
         );
         identities::login(&second, 1001, "bob");
         second.fs.store_all().await;
-        assert_eq!(second.fs.state().kept.waiting.len(), 1);
+        assert_eq!(second.fs.kept_files().waiting.len(), 1);
         identities::login(&second, 1001, "alice");
         second.fs.store_all().await;
         nothing_waits(&second).await;

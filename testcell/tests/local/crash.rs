@@ -10,7 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use testcell::{Mount, MountOptions, Random, eventually, local_for};
+use serde_json::Value;
+use testcell::{Mount, MountOptions, Random, afs_program, eventually, local_for, run};
 
 use crate::shared;
 
@@ -139,7 +140,7 @@ fn options(cache: &Path) -> MountOptions {
         .fold(MountOptions::default(), |options, word| options.argument(word))
 }
 
-fn unstored(mount: &Mount<'_>, state: &str) -> f64 {
+fn unstored_of(mount: &Mount<'_>, state: &str) -> f64 {
     mount
         .metrics()
         .unwrap()
@@ -187,7 +188,7 @@ fn nothing_that_was_written_is_lost_to_kill_9() {
 
         let mount = cell.mount_with(1, options).unwrap();
         recovered += u64::from(mount.said().contains("not stored yet"));
-        let is_done = || unstored(&mount, "waiting") == 0.0;
+        let is_done = || unstored_of(&mount, "waiting") == 0.0;
         if !eventually(Duration::from_secs(2), is_done) {
             // The server waits for the rest of a store of the client that died, and has nobody at the file meanwhile.
             cell.kill_server(1).unwrap();
@@ -199,7 +200,7 @@ fn nothing_that_was_written_is_lost_to_kill_9() {
             mount.said()
         );
         assert_eq!(
-            unstored(&mount, "set-aside"),
+            unstored_of(&mount, "set-aside"),
             0.0,
             "kill {kill}\n{}",
             mount.said()
@@ -221,6 +222,89 @@ fn nothing_that_was_written_is_lost_to_kill_9() {
     );
     let mount = cell.mount(1).unwrap();
     fs::remove_dir_all(mount.path("work/killed")).unwrap();
+}
+
+/// What an earlier program has left waits as long as its server does not take it, and is set aside if somebody else has changed
+/// the file meanwhile: `afs status` says so, and does not say that all is on the servers.
+#[test]
+fn what_is_not_in_its_place_is_told() {
+    let cell = shared();
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder.path().join("cache"));
+    let mount = cell.mount_with(1, &options).unwrap();
+    let work = mount.work("untold").unwrap();
+    for name in ["mine", "ours"] {
+        fs::write(work.join(name), "before").unwrap();
+    }
+    let open: Vec<_> = ["mine", "ours"]
+        .map(|name| OpenOptions::new().write(true).open(work.join(name)).unwrap())
+        .into_iter()
+        .inspect(|file| file.write_all_at(b"behind", 0).unwrap())
+        .collect();
+    mount.kill().unwrap();
+    mount.detach();
+    drop((open, mount));
+    let other = cell.mount(2).unwrap();
+    fs::write(other.path("work/untold/ours"), "theirs").unwrap();
+    drop(other);
+    cell.fail("on 1-6 fs StoreData64: abort VBUSY").unwrap();
+
+    let mount = cell.mount_with(1, &options).unwrap();
+    let status = |json: &[&str]| {
+        let mut command = cell.client_command(1, afs_program().unwrap());
+        command.arg("status").args(json).arg(mount.point());
+        run(Duration::from_secs(20), &mut command)
+            .unwrap()
+            .ok()
+            .unwrap()
+            .text()
+    };
+    let told = || serde_json::from_str::<Value>(&status(&["--json"])).unwrap()["unstored"].take();
+    // Which is the first is by chance: what was changed may be set aside already.
+    let unstored = told();
+    let files = unstored["files"].as_array().unwrap();
+    assert_eq!(files.len(), 2, "{unstored}");
+    let waiting: Vec<_> = files.iter().filter(|file| file["state"] == "waiting").collect();
+    assert!(!waiting.is_empty(), "{unstored}");
+    assert_eq!(unstored["waiting"], waiting.len(), "{unstored}");
+    for file in waiting {
+        assert_eq!(file["cell"], "lab.example", "{file}");
+        assert!(file["owner"].as_str().unwrap().starts_with("user "), "{file}");
+    }
+    let words = status(&[]);
+    for part in [
+        "of an earlier program wait to be stored",
+        "waits for its server or a token: by user ",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert!(!words.contains("all is on the servers"), "{words}");
+
+    let settled = eventually(Duration::from_secs(50), || {
+        let unstored = told();
+        unstored["waiting"] == 0 && unstored["set_aside"] == 1
+    });
+    assert!(settled, "{}", mount.said());
+    let unstored = told();
+    assert_eq!(
+        (&unstored["set_aside"], &unstored["conflicts"]),
+        (&1.into(), &1.into())
+    );
+    let aside = &unstored["files"][0];
+    assert_eq!(aside["state"], "set-aside");
+    let folder = Path::new(aside["folder"].as_str().unwrap());
+    assert!(fs::read(folder.join("data")).unwrap().starts_with(b"behind"));
+    let words = status(&[]);
+    assert!(
+        words.contains("SET ASIDE in ") && !words.contains("all is on the servers"),
+        "{words}"
+    );
+    assert_eq!(fs::read(mount.path("work/untold/mine")).unwrap(), b"behind");
+    assert_eq!(fs::read(mount.path("work/untold/ours")).unwrap(), b"theirs");
+    // Whoever has looked at it removes it.
+    fs::remove_dir_all(folder).unwrap();
+    assert!(status(&[]).contains("dirty        nothing: all is on the servers"));
+    assert_eq!(unstored_of(&mount, "set-aside"), 0.0);
 }
 
 /// What the server holds of the folder.

@@ -20,6 +20,7 @@ mod coherence;
 mod contract;
 mod crash;
 mod demo;
+mod environment;
 #[path = "../cell/exerciser.rs"]
 mod exerciser;
 mod fstab;

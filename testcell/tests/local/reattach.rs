@@ -87,9 +87,11 @@ struct Writer {
 impl Writer {
     fn start(path: &Path) -> io::Result<Self> {
         const PROGRAM: &str = "
-import os, sys
+import fcntl, os, sys
 file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY, 0o644)
-does = {'write': lambda: os.write(file, b'some '), 'fsync': lambda: os.fsync(file), 'close': lambda: os.close(file)}
+does = {'write': lambda: os.write(file, b'some '), 'fsync': lambda: os.fsync(file), 'close': lambda: os.close(file),
+        'lock': lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB), 'unlock': lambda: fcntl.flock(file, fcntl.LOCK_UN),
+        'lock part': lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 5)}
 for word in sys.stdin:
     try:
         does[word.strip()]()
@@ -203,6 +205,38 @@ fn a_removed_file_goes_with_its_last_close_whoever_serves_it() {
     assert_eq!(hidden(), Some(1), "it is open still");
     assert_eq!(open.does("close").unwrap(), 0);
     assert!(eventually(Duration::from_secs(5), || hidden() == Some(0)));
+}
+
+#[test]
+fn locks_outlive_the_process() {
+    const AGAIN: i32 = rustix::io::Errno::AGAIN.raw_os_error();
+    let cell = local();
+    let kept = cell.keep(1, &[]).unwrap();
+    let other = cell.mount(2).unwrap();
+    let folder = kept.work("locked").unwrap();
+    let start = |path: &Path| Writer::start(path).unwrap();
+    let [mut holder, mut here] = [0; 2].map(|_| start(&folder.join("file")));
+    let [mut of_part, mut wants_part] = [0; 2].map(|_| start(&folder.join("parts")));
+    let mut far = start(&other.path("work/locked/file"));
+    assert_eq!(holder.does("lock").unwrap(), 0);
+    assert_eq!(of_part.does("lock part").unwrap(), 0);
+    let mut stand = || {
+        assert_eq!(here.does("lock").unwrap(), AGAIN);
+        assert_eq!(far.does("lock").unwrap(), AGAIN);
+        assert_eq!(wants_part.does("lock part").unwrap(), AGAIN);
+    };
+    stand();
+    kept.kill_server().unwrap();
+    kept.serve().unwrap();
+    stand();
+    // The one that is told to go leaves them too.
+    kept.serve().unwrap();
+    stand();
+    assert_eq!(holder.does("unlock").unwrap(), 0);
+    assert_eq!(far.does("lock").unwrap(), 0);
+    assert_eq!(wants_part.does("lock part").unwrap(), AGAIN);
+    assert_eq!(of_part.does("close").unwrap(), 0);
+    assert_eq!(wants_part.does("lock part").unwrap(), 0);
 }
 
 #[test]

@@ -15,9 +15,10 @@ use afs_client::fs::AfsFs;
 use parking_lot::RwLock;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
-use rxrpc::proto::{DropReason, Resend};
+use rxrpc::proto::{DropReason, Resend, Side};
 
 use super::families::Families;
+use super::labels::side_name;
 use super::op::{Op, OpMetrics};
 use super::process;
 use super::wire::Wire;
@@ -117,6 +118,21 @@ impl Metrics {
         }
         for errno in ["EACCES", "EDQUOT", "EIO", "ENOSPC", "ETIMEDOUT", "other"] {
             families.store_errors.with_label_values(&[errno]);
+        }
+        for reason in ["black_hole", "search"] {
+            families.path_changes.with_label_values(&[reason]);
+        }
+        for outcome in ["kept", "upgraded"] {
+            families.upgrades.with_label_values(&["fs", outcome]);
+        }
+        for error in ["host_unreachable", "refused"] {
+            families.network_errors.with_label_values(&[error]);
+        }
+        for (side, result) in [("client", "ok"), ("client", "failed"), ("service", "ok")] {
+            families.handshakes.with_label_values(&[side, "rxkad", result]);
+        }
+        for side in [Side::Client, Side::Service] {
+            families.reap_lost.with_label_values(&[side_name(side)]);
         }
         Ok(Self {
             ops: OpMetrics::new(families.fuse_requests.clone(), families.fuse_duration.clone()),

@@ -114,14 +114,14 @@ impl Metrics {
         ] {
             gauge.with_label_values(NO_LABELS).set(whole(value));
         }
-        let (waiting, aside) = (&state.kept.waiting, &state.kept.set_aside);
+        let unstored = state.unstored;
         set_each(
             &families.unstored,
-            [("waiting", waiting.len()), ("set-aside", aside.len())],
+            [("waiting", unstored.waiting), ("set-aside", unstored.set_aside)],
         );
         raise(
             &families.write_conflicts.with_label_values(NO_LABELS),
-            state.kept.conflicts,
+            unstored.conflicts,
         );
         let [full, failed] = state.cache.bypassed;
         for (reason, count) in [("full", full), ("failed", failed)] {

@@ -34,6 +34,7 @@ mod locks;
 mod lost;
 #[path = "../cell/misuse.rs"]
 mod misuse;
+mod mount_points;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;

@@ -69,13 +69,11 @@ impl Shared {
         }
     }
 
-    /// A name was moved there: of a directory that is what is above it now.
-    fn moved(&self, fs: &AfsFs, to: Fid, above: INodeNo, name: &[u8]) {
-        if let Some(Ok(Lookup::Found(entry))) = fs.lookup_cached(to, name)
-            && entry.attr.kind == Kind::Directory
-            && let Some(id) = self.inodes.known(entry.fid)
-        {
-            self.inodes.walked(id, above.0);
+    /// The node of a directory that the kernel knows, by its name.
+    fn directory_at(&self, fs: &AfsFs, dir: Fid, name: &[u8]) -> Option<u64> {
+        match fs.lookup_cached(dir, name)? {
+            Ok(Lookup::Found(entry)) if entry.attr.kind == Kind::Directory => self.inodes.known(entry.fid),
+            _ => None,
         }
     }
 
@@ -252,7 +250,8 @@ impl Adapter {
             return asked.fail(Errno::EINVAL);
         }
         let change = Change::rename((from_dir, from.1), (to_dir, to.1));
-        let (above, shown) = (to.0, to.1.to_vec());
+        let above = to.0.0;
+        let moved = self.shared.directory_at(asked.fs(), from_dir, from.1);
         let (fs, from, to) = (asked.fs().clone(), from.1.to_vec(), to.1.to_vec());
         // The kernel keeps the moved entry under its new name without asking.
         let work = async move {
@@ -263,7 +262,9 @@ impl Adapter {
             }
         };
         self.shared.change(asked, change, work, move |shared, asked, ()| {
-            shared.moved(asked.fs(), to_dir, above, &shown);
+            if let Some(moved) = moved {
+                shared.inodes.walked(moved, above);
+            }
             asked.ok(ReplyEmpty::ok);
         });
     }

@@ -91,6 +91,11 @@ impl LocalCell {
         })
     }
 
+    /// Makes a mount point in a volume, as an administrator would.
+    pub fn mount_volume(&self, volume: &str, path: &str, target: &str) -> Result<()> {
+        Ok(self.runtime.block_on(self.cell.mount(volume, path, target))?)
+    }
+
     /// Has file server I die, with all that it knows of its clients, and start again.
     pub fn kill_server(&self, i: u8) -> Result<()> {
         Ok(self.runtime.block_on(self.cell.restart(i.into(), Memory::Lost))?)

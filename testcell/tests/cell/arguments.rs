@@ -226,6 +226,11 @@ const REMOVALS: &[Case] = &[
         |at| rename(at, "file", "other", RenameFlags::EXCHANGE),
         Err(Errno::INVAL),
     ),
+    always(
+        "rename that leaves something else",
+        |at| rename(at, "file", "new", RenameFlags::WHITEOUT),
+        Err(Errno::INVAL),
+    ),
     case("link to a directory", |at| {
         linkat(CWD, at.join("dir"), CWD, at.join("new"), AtFlags::empty())
     }),
@@ -524,6 +529,21 @@ const ATTRIBUTES: &[Case] = &[
         |at| removexattr(at.join("file"), "user.x"),
         Err(Errno::OPNOTSUPP),
     ),
+    always(
+        "a list of rights of 64 KiB",
+        |at| rights(at, &vec![b'1'; 1 << 16]),
+        Err(Errno::INVAL),
+    ),
+    always(
+        "a list of rights with a NUL in it",
+        |at| rights(at, b"1\n0\n\0\n"),
+        Err(Errno::INVAL),
+    ),
+    always(
+        "a list of rights of nothing",
+        |at| rights(at, b""),
+        Err(Errno::INVAL),
+    ),
     case("a time with too many nanoseconds", |at| {
         times(at, 0, 1_000_000_000)
     }),
@@ -555,6 +575,10 @@ const ATTRIBUTES: &[Case] = &[
         )
     }),
 ];
+
+fn rights(folder: &Path, text: &[u8]) -> Said {
+    setxattr(folder.join("dir"), "afs.acl", text, XattrFlags::empty())
+}
 
 fn times(folder: &Path, tv_sec: i64, tv_nsec: i64) -> Said {
     let last_access = Timespec {

@@ -1,7 +1,7 @@
 //! Locks among programs of one machine and of two.
 
 use std::fs::{File, TryLockError};
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -107,51 +107,44 @@ fn who_waits_for_a_lock_gets_it_or_can_be_interrupted() {
     std::fs::remove_file(&path).unwrap();
 }
 
-/// Locks so many bytes of a file from a start, 0 for all there will be, if nobody else has them, and holds them until its
-/// input ends.
-const HOLD: &str = "
+/// Locks each of the spans of a file, so many bytes from a start, 0 for all there will be; holds the last of them until its
+/// input ends, if that is told, and gives the others back.
+const LOCK: &str = "
 import fcntl, sys
 file = open(sys.argv[1], 'r+b')
-start, length = map(int, sys.argv[2:])
-try:
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
-except BlockingIOError:
-    print('no')
-    sys.exit()
-print('yes', flush=True)
-sys.stdin.read()
+for span in sys.argv[2:]:
+    start, length = map(int, span.split(','))
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+        print('yes', flush=True)
+        sys.stdin.read()
+        fcntl.lockf(file, fcntl.LOCK_UN, length, start)
+    except BlockingIOError:
+        print('no')
 ";
 
-/// Who holds bytes of a file; `None` if somebody else does.
-fn hold(path: &Path, (start, length): (u64, u64)) -> Option<Child> {
-    let mut program = Command::new("python3")
-        .args(["-c", HOLD])
-        .arg(path)
-        .args([start.to_string(), length.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    let mut says = BufReader::new(program.stdout.take().unwrap());
-    says.read_line(&mut said).unwrap();
-    match said.as_str() {
-        "yes\n" => Some(program),
-        "no\n" => {
-            program.wait().unwrap();
-            None
-        }
-        other => panic!("{other:?}"),
+fn locker(path: &Path, spans: &[(u64, u64)], input: Stdio) -> Child {
+    let mut program = Command::new("python3");
+    program.args(["-c", LOCK]).arg(path);
+    for (start, length) in spans {
+        program.arg(format!("{start},{length}"));
     }
+    program.stdin(input).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-/// It is held, and then not any more.
-fn can_hold(path: &Path, span: (u64, u64)) -> bool {
-    let Some(held) = hold(path, span) else {
-        return false;
-    };
-    assert!(held.wait_with_output().unwrap().status.success());
-    true
+/// Somebody who holds bytes of a file until it is waited for.
+fn hold(path: &Path, span: (u64, u64)) -> Child {
+    let mut program = locker(path, &[span], Stdio::piped());
+    let mut said = [0; 4];
+    program.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"yes\n");
+    program
+}
+
+/// Which spans can be had.
+fn free(path: &Path, spans: &[(u64, u64)]) -> String {
+    let said = locker(path, spans, Stdio::null()).wait_with_output().unwrap();
+    String::from_utf8(said.stdout).unwrap().replace('\n', " ")
 }
 
 const WHOLE: (u64, u64) = (0, 0);
@@ -160,27 +153,25 @@ const WHOLE: (u64, u64) = (0, 0);
 fn who_hears_of_a_lock_is_said_by_the_mount() {
     let cell = shared();
     for (scope, part_there, whole_there) in [
-        ("whole", true, false),
-        ("strict", false, false),
-        ("local", true, true),
+        ("whole", "yes yes yes ", "yes yes no "),
+        ("strict", "no no no ", "no no no "),
+        ("local", "yes yes yes ", "yes yes yes "),
     ] {
         let options = MountOptions::default().argument("--locks").argument(scope);
         let [one, two] = [1, 2].map(|client| cell.mount_with(client, &options).unwrap());
         let (here, there) = (one.path("work/parts"), two.path("work/parts"));
         std::fs::write(&here, "0123456789 123456789").unwrap();
-        let part = hold(&here, (0, 10)).unwrap();
-        assert!(!can_hold(&here, (5, 10)), "{scope}: it is held here");
-        assert!(can_hold(&here, (10, 10)), "{scope}: another part");
-        for span in [(5, 10), (10, 10), WHOLE] {
-            assert_eq!(can_hold(&there, span), part_there, "{scope}: {span:?} elsewhere");
-        }
+        let spans = [(5, 10), (10, 10), WHOLE];
+        let part = hold(&here, (0, 10));
+        assert_eq!(free(&here, &spans), "no yes no ", "{scope}: a part");
+        assert_eq!(free(&there, &spans), part_there, "{scope}: a part, elsewhere");
         part.wait_with_output().unwrap();
-        let whole = hold(&here, WHOLE).unwrap();
-        assert!(!can_hold(&here, (5, 10)), "{scope}: it is held here");
-        assert_eq!(can_hold(&there, WHOLE), whole_there, "{scope}: elsewhere");
+        let whole = hold(&here, WHOLE);
+        assert_eq!(free(&here, &spans), "no no no ", "{scope}: the whole");
+        assert_eq!(free(&there, &spans), whole_there, "{scope}: the whole, elsewhere");
         whole.wait_with_output().unwrap();
         assert!(
-            eventually(SOON, || can_hold(&there, WHOLE)),
+            eventually(SOON, || free(&there, &spans) == "yes yes yes "),
             "{scope}: given back"
         );
         std::fs::remove_file(&here).unwrap();

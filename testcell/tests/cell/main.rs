@@ -15,12 +15,14 @@ mod bulk;
 mod capture;
 mod coherence;
 mod command_line;
+mod exerciser;
 mod git;
 mod hostile;
 mod identity;
 mod kerberos;
 mod localauth;
 mod locks;
+mod misuse;
 mod names;
 mod network;
 #[path = "../common/peer.rs"]
@@ -45,3 +47,6 @@ mod tools;
 #[path = "../common/transcript.rs"]
 mod transcript;
 mod watch;
+
+/// Of each program of the exerciser.
+const EXERCISER_STEPS: u32 = 80;

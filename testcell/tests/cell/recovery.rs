@@ -1,9 +1,11 @@
 //! Servers die and come back.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use testcell::{MountOptions, eventually};
 
 use crate::shared;
@@ -32,6 +34,20 @@ fn a_killed_file_server_is_found_again() {
     fs::remove_dir_all(&work).unwrap();
 }
 
+/// Writes a file, says so, and what close says when its input has ended.
+const WRITER: &str = "
+import os, sys
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+os.write(file, b'new')
+print('written', flush=True)
+sys.stdin.read()
+try:
+    os.close(file)
+    print('closed')
+except OSError as error:
+    print(error.errno)
+";
+
 #[test]
 fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
     let cell = shared();
@@ -46,21 +62,27 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
     let before = looked_at();
     // A server that hears of a client for the first time has it forget all promises, if late.
     assert_eq!(fs::read_to_string(work.join("known")).unwrap(), "known");
-    let mut open = File::create(work.join("open")).unwrap();
-    open.write_all(b"new").unwrap();
+    // A process of its own: what this one has open would be stored when it starts a program to stop the server.
+    let mut writer = Command::new("python3")
+        .args(["-c", WRITER])
+        .arg(work.join("open"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(writer.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "written");
     cell.stop_server(1).unwrap();
     let start = Instant::now();
-    let closed = nix::unistd::close(open);
+    drop(writer.stdin.take());
+    let timed_out = Errno::TIMEDOUT.raw_os_error().to_string();
+    assert_eq!(said.next().unwrap().unwrap(), timed_out, "it cannot be stored");
     let took = start.elapsed();
-    assert_eq!(
-        closed,
-        Err(nix::errno::Errno::ETIMEDOUT),
-        "what was written cannot be stored"
-    );
     assert!(
         took < Duration::from_secs(12),
         "close took {took:?} with a deadline of 6 s"
     );
+    writer.wait().unwrap();
     let start = Instant::now();
     let failed = fs::write(work.join("new"), "x").unwrap_err();
     let took = start.elapsed();

@@ -1,5 +1,6 @@
 //! Signals to programs that wait for a server that says nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -63,9 +64,7 @@ impl Waiter {
             .spawn()
             .unwrap();
         let says = BufReader::new(program.stdout.take().unwrap());
-        let mut waiter = Self { what, program, says };
-        assert_eq!(waiter.line(), "ready\n", "{what}");
-        waiter
+        Self { what, program, says }
     }
 
     fn line(&mut self) -> String {
@@ -113,10 +112,14 @@ fn who_waits_for_a_silent_server_ends_within_a_second() {
                 fs::write(there.join(name), "old").unwrap();
             }
             waiters.push((signal, how, Waiter::new(&work.join(&name), what, how)));
-            // What is not open is not known any more.
-            fs::write(there.join("cold"), "other").unwrap();
-            fs::write(there.join("beside"), "new").unwrap();
         }
+    }
+    for (_, how, waiter) in &mut waiters {
+        assert_eq!(waiter.line(), "ready\n", "{}", waiter.what);
+        // What is not open is not known any more.
+        let there = two.path("work/waiting").join(format!("{how}-{}", waiter.what));
+        fs::write(there.join("cold"), "other").unwrap();
+        fs::write(there.join("beside"), "new").unwrap();
     }
     cell.stop_server(1).unwrap();
     for (_, _, waiter) in &mut waiters {
@@ -124,36 +127,47 @@ fn who_waits_for_a_silent_server_ends_within_a_second() {
     }
     // By then all of them wait.
     std::thread::sleep(Duration::from_secs(1));
-    let (mut wrong, mut ended) = (Vec::new(), Vec::new());
+    let (says, hears) = mpsc::channel();
+    let (mut waiting, mut wrong, mut programs) = (BTreeSet::new(), Vec::new(), Vec::new());
     for (signal, how, mut waiter) in waiters {
+        let name = format!("{how} {}", waiter.what);
         if waiter.has_ended() {
-            wrong.push(format!("{} {how}: it does not wait", waiter.what));
-            continue;
+            wrong.push(format!("{name}: it does not wait"));
         }
-        let sent = Instant::now();
+        let (sent, says) = (Instant::now(), says.clone());
         waiter.send(signal);
+        waiting.insert(name.clone());
         // Who handles the signal goes on, and may wait again at its end.
-        let (says, hears) = mpsc::channel();
-        let (what, mut lines) = (waiter.what, waiter.says);
+        let mut lines = waiter.says;
         std::thread::spawn(move || {
             let mut line = String::new();
             let _ = lines.read_line(&mut line);
-            says.send(line)
+            says.send((name, line, sent.elapsed()))
         });
-        let said = hears.recv_timeout(SOON);
-        println!("{what} {how}: {:?}", sent.elapsed());
-        let expected = match how {
-            "handler" => format!("-1 {}\n", Errno::INTR.raw_os_error()),
-            _ => String::new(),
+        programs.push(waiter.program);
+    }
+    while let Some((name, said, took)) = (!waiting.is_empty())
+        .then(|| hears.recv_timeout(SOON).ok())
+        .flatten()
+    {
+        println!("{name}: {took:?}");
+        let interrupted = format!("-1 {}\n", Errno::INTR.raw_os_error());
+        let expected = if name.starts_with("handler") {
+            &interrupted
+        } else {
+            ""
         };
-        if said.as_ref() != Ok(&expected) {
-            wrong.push(format!("{what} {how}: {said:?}"));
+        if said != *expected || took > SOON {
+            wrong.push(format!("{name}: {said:?} after {took:?}"));
         }
-        waiter.program.kill().unwrap();
-        ended.push(waiter.program);
+        waiting.remove(&name);
+    }
+    wrong.extend(waiting.iter().map(|name| format!("{name}: it waits")));
+    for program in &mut programs {
+        program.kill().unwrap();
     }
     cell.start_server(1).unwrap();
-    for mut program in ended {
+    for mut program in programs {
         program.wait().unwrap();
     }
     assert!(wrong.is_empty(), "{wrong:?}");

@@ -33,6 +33,7 @@ fn mount_and_umount_know_it() {
         "mount -t fuse.afs afs-fuse \"$AT/afs\" -o \"_netdev,ro,$options\"
          cat \"$AT/afs/lab.example/ro/hello\"
          findmnt -n -o FSTYPE,SOURCE \"$AT/afs\"
+         echo \"options $(grep \" $AT/afs \" /proc/self/mounts | cut -d' ' -f4)\"
          touch \"$AT/afs/.lab.example/work/new\" 2>&1 || true
          umount \"$AT/afs\"
          ls \"$AT/afs\"",
@@ -40,6 +41,11 @@ fn mount_and_umount_know_it() {
     let said = said.ok().unwrap().text();
     assert!(said.starts_with("hello, world\nfuse.afs"), "{said}");
     assert!(said.contains("Read-only file system"), "{said}");
+    let options = said.lines().find_map(|line| line.strip_prefix("options "));
+    let options: Vec<_> = options.unwrap().split(',').collect();
+    for option in ["ro", "nosuid", "nodev"] {
+        assert!(options.contains(&option), "{option} in {options:?}");
+    }
 }
 
 #[test]

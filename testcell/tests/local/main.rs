@@ -21,8 +21,10 @@ mod contract;
 mod crash;
 mod demo;
 mod environment;
+#[path = "../cell/exerciser.rs"]
 mod exerciser;
 mod fstab;
+mod full;
 #[path = "../cell/git.rs"]
 mod git;
 #[path = "../cell/identity.rs"]
@@ -30,6 +32,9 @@ mod identity;
 #[path = "../cell/locks.rs"]
 mod locks;
 mod lost;
+#[path = "../cell/misuse.rs"]
+mod misuse;
+mod mount_points;
 #[path = "../cell/names.rs"]
 mod names;
 mod namespace;
@@ -55,3 +60,6 @@ mod stop;
 mod traces;
 #[path = "../cell/watch.rs"]
 mod watch;
+
+/// Of each program of the exerciser.
+const EXERCISER_STEPS: u32 = 600;

@@ -9,7 +9,19 @@ use std::time::Duration;
 use testcell::{afs_program, run};
 
 /// The tests that lines of docs/semantics.md name, but for those that wait for servers.
-const CONTRACT: [&str; 4] = ["access::", "arguments::", "names::", "semantics::"];
+const CONTRACT: [&str; 11] = [
+    "access::",
+    "arguments::",
+    "coherence::",
+    "git::",
+    "locks::",
+    "misuse::",
+    "names::",
+    "places::",
+    "rights::",
+    "semantics::",
+    "sharing::",
+];
 
 /// All of them pass.
 fn passes(contract: &mut Command) {

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use testcell::{MountOptions, local};
+use testcell::MountOptions;
+
+use crate::{EXERCISER_STEPS, shared};
 
 /// Does STEPS things to the file PATH, which SEED decides on, and compares all that it reads with what it wrote.
 const PROGRAM: &str = "
@@ -61,6 +63,59 @@ def map_write():
         map.flush()
     put(start, data)
 
+def map_private():
+    if good:
+        start, end = span(len(good))
+        with mmap.mmap(file, 0, access=mmap.ACCESS_COPY) as map:
+            map[start:end] = chance.randbytes(end - start)
+
+def map_alone():
+    # The mapping outlives what it was made of, and nothing is synchronised.
+    if good:
+        start, end = span(len(good))
+        data = chance.randbytes(end - start)
+        other = os.open(path, os.O_RDWR)
+        map = mmap.mmap(other, 0)
+        os.close(other)
+        map[start:end] = data
+        map.close()
+        put(start, data)
+
+def direct():
+    # As such reads and writes are to be, from page to page into a page, and as they are not to be.
+    start, end = span(LONGEST)
+    if chance.random() < 0.5:
+        start, end = start & ~4095, (start & ~4095) + 4096 * chance.randrange(1, 9)
+    buffer = mmap.mmap(-1, end - start)
+    other = os.open(path, os.O_RDWR | os.O_DIRECT)
+    if chance.random() < 0.5:
+        count = os.preadv(other, [buffer], start)
+        assert count == max(0, min(end, len(good)) - start), 'direct: %d bytes' % count
+        same('direct', start, buffer[:count])
+    else:
+        buffer[:] = data = chance.randbytes(end - start)
+        assert os.pwritev(other, [buffer], start) == len(data)
+        put(start, data)
+    os.close(other)
+
+def append():
+    data = chance.randbytes(chance.randrange(1, 1 << 14))
+    other = os.open(path, os.O_WRONLY | os.O_APPEND)
+    assert os.write(other, data) == len(data)
+    os.close(other)
+    put(len(good), data)
+
+def empty():
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+    good.clear()
+
+def run():
+    code = chance.randrange(100)
+    with open(path + '.run', 'w', opener=lambda name, flags: os.open(name, flags, 0o755)) as script:
+        script.write('#!/bin/sh\\nexit %d\\n' % code)
+    assert os.spawnl(os.P_WAIT, path + '.run', 'run') == code
+    os.remove(path + '.run')
+
 def copy():
     if good:
         start, end = span(len(good))
@@ -87,7 +142,8 @@ def beside():
     open(path + '.beside', 'w').close()
     os.remove(path + '.beside')
 
-does = [read, write, map_read, map_write] * 5 + [cut, copy] * 2 + [sync, forget, again, beside]
+does = [read, write, map_read, map_write] * 5 + [cut, copy, direct, append, map_alone] * 2
+does += [sync, forget, again, beside, map_private, empty, run]
 try:
     for step in range(steps):
         what = chance.choice(does)
@@ -117,8 +173,11 @@ fn exercise(folder: &Path, seed: u32, steps: u32) -> Child {
 #[test]
 fn files_are_what_was_done_to_them() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (first, steps) = (number("EXERCISER_SEED", 1), number("EXERCISER_STEPS", 600));
-    let cell = local();
+    let (first, steps) = (
+        number("EXERCISER_SEED", 1),
+        number("EXERCISER_STEPS", EXERCISER_STEPS),
+    );
+    let cell = shared();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let caches = [

@@ -41,7 +41,7 @@ bench:
 	missed=; \
 	for name in bulk small memory wan fcrypt; do $(CARGO) bench -q -p rxrpc --bench $$name || missed="$$missed $$name"; done; \
 	for name in calls levels; do $(CARGO) bench -q -p testcell --bench $$name || missed="$$missed $$name"; done; \
-	$(CARGO) bench -q -p fuse --bench vnodes || missed="$$missed vnodes"; \
+	for name in metrics vnodes; do $(CARGO) bench -q -p fuse --bench $$name || missed="$$missed $$name"; done; \
 	RESTART_FILES=10000 $(CARGO) test -q --release -p testcell --test embedded a_restart_fetches -- --nocapture || missed="$$missed restart"; \
 	testcell/bench || missed="$$missed testcell"; \
 	testcell/bench-cache || missed="$$missed cache"; \

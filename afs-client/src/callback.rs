@@ -8,7 +8,6 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
-use rxrpc::events::SPAN_TARGET;
 use rxrpc::proto::AbortCode;
 
 use crate::cell::Cell;
@@ -240,6 +239,10 @@ impl Core {
                 volume.doubt_sites();
                 self.released.notify_one();
                 self.invalidate_all_of(|vnode| Arc::ptr_eq(&vnode.volume, &volume));
+                trace::undone(format_args!("volume {}", volume.id), || {
+                    let is_of = |fid: &Fid, _| (fid.cell, fid.volume) == (volume.cell.id, volume.id);
+                    self.history.spans_where(is_of)
+                });
                 continue;
             }
             let fid = Fid {
@@ -252,13 +255,7 @@ impl Core {
                 known = true;
                 vnode.breaks.bump();
                 self.invalidate(Invalidation::Node(fid));
-                let span = tracing::Span::current();
-                if !span.is_none() {
-                    tracing::info!(target: SPAN_TARGET, %fid, "invalidated");
-                    for request in self.history.spans(fid) {
-                        span.follows_from(request);
-                    }
-                }
+                trace::undone(fid, || self.history.spans(fid));
             }
         }
         if !known {
@@ -285,21 +282,26 @@ impl Core {
         };
         let now = clock::now();
         // Before the counter moves: afterwards nobody can tell whose promises they were.
-        let lost: Vec<_> = self
-            .vnodes
-            .all()
-            .into_iter()
-            .filter(|vnode| {
-                vnode
-                    .promised_by(now, &self.all)
-                    .is_some_and(|by| Arc::ptr_eq(&by, &server))
-            })
-            .collect();
+        let mut lost = Vec::new();
+        self.vnodes.each(|vnode| {
+            let by = vnode.promised_by(now, &self.all);
+            if by.is_some_and(|by| Arc::ptr_eq(&by, &server)) {
+                lost.push(vnode.fid);
+            }
+        });
+        let span = trace::promises_forgotten(peer);
+        span.record("afs.objects", lost.len());
+        span.in_scope(|| {
+            trace::undone(format_args!("all promises of {peer}"), || {
+                let addresses = server.addresses();
+                self.history.spans_where(|_, at| addresses.contains(&at))
+            });
+        });
         server.drop_promises();
         // It may have restarted.
         self.locks.doubted.notify_one();
-        for vnode in lost {
-            self.invalidate(Invalidation::Node(vnode.fid));
+        for fid in lost {
+            self.invalidate(Invalidation::Node(fid));
         }
         self.broken.count(Broken::Server);
     }

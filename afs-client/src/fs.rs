@@ -65,8 +65,8 @@ use crate::volume::Volumes;
 pub use crate::store::{Aside, CacheError, CacheKey, CacheKeyError, Encryption, Loan, fuzz_records, reveal};
 pub use inspect::{Inspection, Known};
 pub use state::{
-    CacheState, CountState, KeptState, LeftAloneState, PromiseState, ServerState, State, UnstoredState,
-    VolumeState, Waiting,
+    CacheState, CountState, DirectoriesState, KeptState, LeftAloneState, PromiseState, ServerState, State,
+    UnstoredState, VolumeState, Waiting,
 };
 pub use types::{
     Attr, CacheConfig, Config, Entry, Fakestat, HandleId, Invalidation, Kind, ListEntry, Listing, Lookup,

@@ -4,7 +4,7 @@
 //! up. The last few of each object are kept, for the objects that were asked about most recently; of an object with more,
 //! those go first that were quick and well. A hit in the cache leaves no record and takes no lock here.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
@@ -110,6 +110,17 @@ impl History {
         let entries = objects.peek(&fid).into_iter().flatten();
         let running = entries.filter(|entry| entry.ended.get().is_none());
         running.filter_map(|entry| entry.span.clone()).collect()
+    }
+
+    /// The spans of what is under way about objects and at servers, each once.
+    pub(crate) fn spans_where(&self, which: impl Fn(&Fid, SocketAddrV4) -> bool) -> Vec<tracing::Id> {
+        let objects = self.objects.lock();
+        let entries = objects
+            .iter()
+            .flat_map(|(fid, tries)| tries.iter().map(move |entry| (fid, entry)));
+        let running = entries.filter(|(fid, entry)| entry.ended.get().is_none() && which(fid, entry.server));
+        let spans: HashSet<_> = running.filter_map(|(_, entry)| entry.span.clone()).collect();
+        spans.into_iter().collect()
     }
 
     /// What is kept of an object, the oldest first: what was done in the name of `who`, or for all.

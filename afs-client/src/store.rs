@@ -285,6 +285,11 @@ impl DataCache {
         bypassed.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
+    /// How often something in it was not as it had been written, or could not be read.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.0.shared.trouble.damaged.load(Ordering::Relaxed)
+    }
+
     /// Writes down what there is, and gives the directory up. Nothing of it is used any more afterwards.
     pub(crate) fn close(&self) {
         self.0.close();

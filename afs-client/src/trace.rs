@@ -4,6 +4,9 @@
 //! such a span none is made, so requests that are not traced pay for one look at the current span in each call. AFS has no
 //! place for the number of a trace: epoch, connection id and call number find the same call in packets and at the server.
 
+use std::fmt::Display;
+use std::net::SocketAddrV4;
+
 use rxrpc::events::{Acquire, SPAN_TARGET};
 use rxrpc::net::{ClientCall, Target};
 use tracing::Span;
@@ -85,6 +88,31 @@ pub(crate) fn callback_break(objects: usize) -> Span {
         otel.kind = "consumer",
         afs.objects = objects,
     )
+}
+
+/// A server has said that it remembers no promise: a trace of its own.
+pub(crate) fn promises_forgotten(peer: SocketAddrV4) -> Span {
+    tracing::info_span!(
+        target: SPAN_TARGET,
+        parent: None,
+        "callback.init_state",
+        otel.kind = "consumer",
+        server.address = %peer.ip(),
+        server.port = peer.port(),
+        afs.objects = Empty,
+    )
+}
+
+/// What the current trace is about counts no more, and so do the promises that these requests may get.
+pub(crate) fn undone(what: impl Display, requests: impl FnOnce() -> Vec<tracing::Id>) {
+    let span = Span::current();
+    if span.is_none() {
+        return;
+    }
+    tracing::info!(target: SPAN_TARGET, %what, "invalidated");
+    for request in requests() {
+        span.follows_from(request);
+    }
 }
 
 const fn service(target: &Target) -> &'static str {

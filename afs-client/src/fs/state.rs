@@ -30,6 +30,8 @@ pub struct State {
     pub volumes: usize,
     /// Files, directories and links that are known.
     pub vnodes: usize,
+    /// Directories in memory.
+    pub directories: DirectoriesState,
     /// The cache of file data.
     pub cache: CacheState,
     /// Its counts.
@@ -166,6 +168,19 @@ pub struct CacheState {
     pub dirty_for: Option<Duration>,
     /// How often data went past the cache because its file system was full, and because that failed otherwise.
     pub bypassed: [u64; 2],
+    /// How often something in its directory was not as it had been written, or could not be read, and was fetched again.
+    pub damaged: u64,
+}
+
+/// Directories in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoriesState {
+    /// How many.
+    pub count: usize,
+    /// Bytes that they take.
+    pub bytes: usize,
+    /// The most that they may.
+    pub limit: usize,
 }
 
 impl AfsFs {
@@ -397,11 +412,13 @@ impl Core {
             location_servers: self.cells.known().into_iter().flat_map(locations).collect(),
             volumes: self.volumes.len(),
             vnodes: self.vnodes.len(),
+            directories: self.vnodes.directories(),
             cache: CacheState {
                 used: self.cache.used_bytes(),
                 limit: self.cache.max_bytes(),
                 dirty: self.cache.dirty_bytes(),
                 bypassed: self.cache.bypassed(),
+                damaged: self.cache.damaged(),
                 dirty_files,
                 dirty_for: dirty_since.map(|since| now.saturating_duration_since(since)),
             },

@@ -96,9 +96,28 @@ impl Caller {
     /// # Errors
     ///
     /// `ESTALE`: somebody else has changed the file since; what was written here is set aside, if there is a place for that,
-    /// and theirs stays. Others: those of the way and of the server; the data is dirty as before.
+    /// and theirs stays. `ETIMEDOUT`: also if that came of a store that was waited for. Others: those of the way and of the
+    /// server; the data is dirty as before.
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
-        let _one = vnode.storing.lock().await;
+        let asked = clock::now();
+        let mut silent_at = vnode.storing.lock().await;
+        if silent_at.is_some_and(|at| at >= asked) {
+            return Err(Error::new(
+                Errno::TIMEDOUT,
+                "the store before this one had no answer",
+            ));
+        }
+        let stored = self.store_alone(vnode, sync).await;
+        if let Err(error) = &stored
+            && error.errno() == Errno::TIMEDOUT.raw_os_error()
+        {
+            *silent_at = Some(clock::now());
+        }
+        stored
+    }
+
+    /// The same, while nobody else stores the file.
+    async fn store_alone(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
         if !vnode.is_modified() {
             return if sync {
                 self.sync_stored(vnode).await

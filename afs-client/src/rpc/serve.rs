@@ -1,11 +1,15 @@
 //! Answering procedures.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
+use lru::LruCache;
+use parking_lot::Mutex;
 use rxrpc::net::{Service, ServiceCall};
 use rxrpc::proto::{AbortCode, abort_codes};
 
@@ -22,11 +26,23 @@ pub struct Callbacks {
 }
 
 /// How often each procedure of the callback service was asked for, and when one was last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RequestCounts {
     counts: [AtomicU64; PROCEDURES.len()],
     /// In seconds since the epoch.
     last: AtomicU64,
+    /// The same of each address that has asked, the latest ones.
+    heard: Mutex<LruCache<Ipv4Addr, u64>>,
+}
+
+impl Default for RequestCounts {
+    fn default() -> Self {
+        Self {
+            counts: Default::default(),
+            last: AtomicU64::new(0),
+            heard: Mutex::new(LruCache::new(HEARD)),
+        }
+    }
 }
 
 impl RequestCounts {
@@ -44,11 +60,20 @@ impl RequestCounts {
         self.last.load(Ordering::Relaxed)
     }
 
+    /// The same, of who has these addresses.
+    #[must_use]
+    pub fn last_of(&self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> u64 {
+        let heard = self.heard.lock();
+        let times = addresses.into_iter().filter_map(|address| heard.peek(&address));
+        times.max().copied().unwrap_or(0)
+    }
+
     /// Counts a request for the procedure with this number; gives its name, if there is such a procedure.
-    fn count(&self, opcode: u32) -> Option<&'static str> {
+    fn count(&self, peer: SocketAddrV4, opcode: u32) -> Option<&'static str> {
         let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
-        self.last
-            .store(now.map_or(0, |since| since.as_secs()), Ordering::Relaxed);
+        let now = now.map_or(0, |since| since.as_secs());
+        self.last.store(now, Ordering::Relaxed);
+        self.heard.lock().put(*peer.ip(), now);
         let mut known = PROCEDURES.iter().zip(&self.counts);
         let ((_, name), count) = known.find(|((number, _), _)| *number == opcode)?;
         count.fetch_add(1, Ordering::Relaxed);
@@ -73,11 +98,14 @@ async fn answer(
     counts: &RequestCounts,
     call: &mut ServiceCall,
 ) -> Result<(), AbortCode> {
+    let peer = call.peer();
     let mut request = Request::new(call);
     let opcode = request.opcode().await?;
-    request.call.set_name(counts.count(opcode).unwrap_or_default());
+    request
+        .call
+        .set_name(counts.count(peer, opcode).unwrap_or_default());
     let arguments = request.arguments(REQUEST_MAX).await?;
-    let reply = server.dispatch(call.peer(), opcode, &arguments)?;
+    let reply = server.dispatch(peer, opcode, &arguments)?;
     reply_with(call, [reply.into()]).await
 }
 
@@ -180,3 +208,6 @@ pub async fn reply_with(
 const LOST: AbortCode = abort_codes::RX_CALL_DEAD;
 /// The longest request of the service is a break of 50 files.
 const REQUEST_MAX: usize = 16 * 1024;
+
+/// Addresses of which it is known when they last asked.
+const HEARD: NonZeroUsize = NonZeroUsize::new(1024).unwrap();

@@ -13,6 +13,8 @@ pub(super) struct Trouble {
     pub(super) said: [AtomicBool; 2],
     /// How often something went past the cache because it was full, and because it failed.
     pub(super) bypassed: [AtomicU64; 2],
+    /// How often something was not as it had been written, or could not be read.
+    pub(super) damaged: AtomicU64,
 }
 
 impl Shared {

@@ -113,7 +113,9 @@ fn a_changed_byte_costs_its_chunk() {
     let file = open(&cache);
     file.set_server(server.served());
     assert!(file.read(0..1000, &mut Vec::new()).unwrap());
+    assert_eq!(cache.damaged(), 0);
     assert!(!file.read(1_100_000..1_100_010, &mut Vec::new()).unwrap());
+    assert_eq!(cache.damaged(), 1);
     assert!(file.read(2_500_000..2_500_010, &mut Vec::new()).unwrap());
     assert_eq!(read(&file, &server, 0..u64::MAX / 4), server.data);
 }

@@ -40,8 +40,8 @@ pub(crate) struct Vnode {
     cache: DataCache,
     /// Its data, since somebody asked for it: most objects are only looked at.
     data: OnceLock<Arc<CacheFile>>,
-    /// Held by whoever changes what the server has of the data.
-    pub(crate) storing: tokio::sync::Mutex<()>,
+    /// Held by whoever changes what the server has of the data: when that had no answer last.
+    pub(crate) storing: tokio::sync::Mutex<Option<Instant>>,
     /// What is being written is stored before somebody asks for it, or that has failed since somebody did.
     pub(crate) stored_early: AtomicBool,
     /// Something was stored that the server was not asked to write to its disk.

@@ -5,6 +5,7 @@
 
 use lru::LruCache;
 
+use crate::fs::DirectoriesState;
 use crate::types::Fid;
 
 /// The directories in memory.
@@ -22,6 +23,15 @@ impl Shelf {
             by_fid: LruCache::unbounded(),
             bytes: 0,
             limit,
+        }
+    }
+
+    /// How many there are, and what they take.
+    pub(super) fn state(&self) -> DirectoriesState {
+        DirectoriesState {
+            count: self.by_fid.len(),
+            bytes: self.bytes,
+            limit: self.limit,
         }
     }
 

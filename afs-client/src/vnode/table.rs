@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Vnode;
 use super::shelf::Shelf;
+use crate::fs::DirectoriesState;
 use crate::types::Fid;
 
 /// All vnodes, the least recently used ones first. Beyond the limit those that nothing needs are dropped.
@@ -130,6 +131,11 @@ impl Vnodes {
                 vnode.drop_directory();
             }
         }
+    }
+
+    /// The directories in memory.
+    pub(crate) fn directories(&self) -> DirectoriesState {
+        self.directories.lock().state()
     }
 
     /// All of them. Some may be there twice if others leave the table meanwhile.

@@ -33,7 +33,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Room",
-                    description: "What file data takes, what it may take, and what of it no server has.",
+                    description: "What file data and directories in memory take, what they may take, and what of it no server has.",
                     look: Lines,
                     unit: Unit::Bytes,
                     queries: &[
@@ -93,7 +93,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 },
                 Panel {
                     title: "Known",
-                    description: "status: files, directories and links. volume: volumes entered.",
+                    description: "status: files, directories and links. directory: directories in memory. volume: volumes entered.",
                     look: Lines,
                     unit: Unit::Count,
                     queries: &[Query {
@@ -157,6 +157,16 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     }],
                 },
                 Panel {
+                    title: "Damaged",
+                    description: "What was in the cache directory was not as it had been written, or could not be read: it is fetched again. More than a few after a crash: look at the disk.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (instance) (rate(afs_cache_damaged_total{@}[$__rate_interval]))",
+                        legend: "{{instance}}",
+                    }],
+                },
+                Panel {
                     title: "Locks",
                     description: "Held by programs now, and lost: a file server has forgotten them, and others may have taken them.",
                     look: Lines,
@@ -183,8 +193,8 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     look: Number,
                     unit: Unit::Seconds,
                     queries: &[Query {
-                        query: r"time() - max(afs_callback_path_last_seen_timestamp_seconds{@} > 0)",
-                        legend: "ago",
+                        query: r"time() - max by (cell) (afs_callback_path_last_seen_timestamp_seconds{@cell} > 0)",
+                        legend: "{{cell}}",
                     }],
                 },
                 Panel {

@@ -176,6 +176,16 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     }],
                 },
                 Panel {
+                    title: "No room in the socket",
+                    description: "Datagrams that Linux threw away because we did not take them in time, or net.core.rmem_max is small.",
+                    look: Lines,
+                    unit: Unit::Rate,
+                    queries: &[Query {
+                        query: r"sum by (instance) (rate(afs_rx_socket_drops_total{@}[$__rate_interval]))",
+                        legend: "{{instance}}",
+                    }],
+                },
+                Panel {
                     title: "Given back by the network",
                     description: "ICMP errors for what we sent.",
                     look: Stacked,

@@ -257,20 +257,21 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "AfsCallbackPathSilent",
-        query: "time() - max by (instance) (afs_callback_path_last_seen_timestamp_seconds) > 3600 and sum by (instance) (afs_callback_servers) > 0 and sum by (instance) (rate(afs_fuse_requests_total[15m])) > 0",
+        query: "time() - max by (instance, cell) (afs_callback_path_last_seen_timestamp_seconds) > 3600 and sum by (instance, cell) (afs_callback_servers) > 0 and on (instance) sum by (instance) (rate(afs_fuse_requests_total[15m])) > 0 and on (instance) time() - process_start_time_seconds > 3600",
         lasting: "10m",
         severity: Severity::Warning,
-        summary: "Servers hold promises, and none has called for an hour: changes of others may not be seen",
+        summary: "Servers of a cell hold promises, and none has called for an hour: changes of others may not be seen",
         fires: (
             &[
                 (
-                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="a"}"#,
+                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="a",cell="lab.example"}"#,
                     "0x120",
                 ),
                 (
                     r#"afs_callback_servers{instance="a",cell="lab.example"}"#,
                     "1x120",
                 ),
+                (r#"process_start_time_seconds{instance="a"}"#, "60x120"),
                 (
                     r#"afs_fuse_requests_total{instance="a",op="read",result="ok"}"#,
                     "0+10x120",
@@ -278,30 +279,46 @@ pub const ALERTS: &[Alert] = &[
             ],
             100,
         ),
-        labels: &[("instance", "a")],
+        labels: &[("instance", "a"), ("cell", FS)],
         quiet: (
             &[
                 (
-                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="a"}"#,
+                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="a",cell="lab.example"}"#,
                     "0+60x120",
                 ),
                 (
                     r#"afs_callback_servers{instance="a",cell="lab.example"}"#,
                     "1x120",
                 ),
+                (r#"process_start_time_seconds{instance="a"}"#, "60x120"),
                 (
                     r#"afs_fuse_requests_total{instance="a",op="read",result="ok"}"#,
                     "0+10x120",
                 ),
+                // It has just begun.
+                (
+                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="c",cell="lab.example"}"#,
+                    "0x120",
+                ),
+                (
+                    r#"afs_callback_servers{instance="c",cell="lab.example"}"#,
+                    "1x120",
+                ),
+                (
+                    r#"afs_fuse_requests_total{instance="c",op="read",result="ok"}"#,
+                    "0+10x120",
+                ),
+                (r#"process_start_time_seconds{instance="c"}"#, "3000x120"),
                 // No promises.
                 (
-                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="b"}"#,
+                    r#"afs_callback_path_last_seen_timestamp_seconds{instance="b",cell="lab.example"}"#,
                     "0x120",
                 ),
                 (
                     r#"afs_callback_servers{instance="b",cell="lab.example"}"#,
                     "0x120",
                 ),
+                (r#"process_start_time_seconds{instance="b"}"#, "60x120"),
                 (
                     r#"afs_fuse_requests_total{instance="b",op="read",result="ok"}"#,
                     "0+10x120",

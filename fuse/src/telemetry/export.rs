@@ -5,7 +5,6 @@
 //! requests, the spans of a request are held until its root ends, which decides for all of them.
 
 use std::collections::{HashMap, VecDeque};
-use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -37,6 +36,42 @@ pub(super) struct Queue {
     held: Mutex<Held>,
 }
 
+/// How much waits, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Spans that wait to be sent.
+    queue: usize,
+    /// Spans that are sent together.
+    batch: usize,
+    /// Until so many are not waited for any longer.
+    delay: Duration,
+    /// A batch that the exporter has not sent then is lost.
+    patience: Duration,
+}
+
+impl Limits {
+    /// Those that the variables ask for, for an exporter that takes so long at the most.
+    pub(super) fn read(
+        set: impl Fn(&str) -> Option<String>,
+        export: Duration,
+        complaints: &mut Vec<String>,
+    ) -> Self {
+        let mut number = |name: &str, default: usize| match set(name) {
+            None => default,
+            Some(text) => text.parse().ok().filter(|number| *number > 0).unwrap_or_else(|| {
+                complaints.push(format!("{name}={text} is no number from 1"));
+                default
+            }),
+        };
+        Self {
+            queue: number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE).min(QUEUE_MAX),
+            batch: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH),
+            delay: Duration::from_millis(number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MS) as u64),
+            patience: export + Duration::from_secs(1),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Message {
     Span(Box<SpanData>),
@@ -55,16 +90,14 @@ struct Held {
 
 impl Queue {
     /// A queue that a task empties. Needs a tokio runtime.
-    pub(super) fn start(mut exporter: impl SpanExporter + 'static, resource: &Resource) -> Self {
+    pub(super) fn start(
+        mut exporter: impl SpanExporter + 'static,
+        resource: &Resource,
+        limits: Limits,
+    ) -> Self {
         exporter.set_resource(resource);
-        let setting = |name: &str, default: usize| {
-            let set = env::var(name).ok().and_then(|text| text.parse().ok());
-            set.filter(|number| *number > 0).unwrap_or(default)
-        };
-        let (spans, queue) = channel(setting("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE));
-        let most = setting("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH);
-        let delay = u64::try_from(setting("OTEL_BSP_SCHEDULE_DELAY", DELAY_MS)).unwrap_or(1000);
-        tokio::spawn(send(queue, exporter, most, Duration::from_millis(delay)));
+        let (spans, queue) = channel(limits.queue);
+        tokio::spawn(send(queue, exporter, limits));
         Self {
             spans,
             held: Mutex::default(),
@@ -146,9 +179,9 @@ impl Held {
     }
 }
 
-async fn send(mut queue: Receiver<Message>, exporter: impl SpanExporter, most: usize, delay: Duration) {
+async fn send(mut queue: Receiver<Message>, exporter: impl SpanExporter, limits: Limits) {
     let mut batch = Vec::new();
-    let mut ticks = tokio::time::interval(delay);
+    let mut ticks = tokio::time::interval(limits.delay);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let flushed = tokio::select! {
@@ -156,7 +189,7 @@ async fn send(mut queue: Receiver<Message>, exporter: impl SpanExporter, most: u
                 None => return,
                 Some(Message::Span(span)) => {
                     batch.push(*span);
-                    if batch.len() < most {
+                    if batch.len() < limits.batch {
                         continue;
                     }
                     None
@@ -168,7 +201,7 @@ async fn send(mut queue: Receiver<Message>, exporter: impl SpanExporter, most: u
         if !batch.is_empty() {
             let spans = std::mem::take(&mut batch);
             let count = spans.len();
-            let sent = tokio::time::timeout(PATIENCE, exporter.export(spans)).await;
+            let sent = tokio::time::timeout(limits.patience, exporter.export(spans)).await;
             if !matches!(sent, Ok(Ok(()))) {
                 lose(count);
                 tracing::debug!(?sent, count, "spans were not taken");
@@ -188,5 +221,90 @@ const DELAY_MS: usize = 1000;
 /// Spans held for requests that have not ended.
 const HELD: usize = 8192;
 const DECIDED: usize = 256;
-/// More than the exporter's own limit.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// More would be no queue, but a leak.
+const QUEUE_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+    use std::time::SystemTime;
+
+    use opentelemetry::trace::{SpanContext, SpanKind, TraceFlags, TraceState};
+    use opentelemetry::{InstrumentationScope, KeyValue};
+
+    use super::*;
+
+    /// A collector that takes spans and never says so.
+    #[derive(Debug)]
+    struct Hanging;
+
+    impl SpanExporter for Hanging {
+        fn export(&self, _: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
+            future::pending()
+        }
+    }
+
+    /// A span of a trace, below its root or the root itself, that took so long.
+    fn span(trace: u8, is_root: bool, millis: u64) -> SpanData {
+        let (trace, id) = (TraceId::from_bytes([trace; 16]), SpanId::from_bytes([7; 8]));
+        SpanData {
+            span_context: SpanContext::new(trace, id, TraceFlags::SAMPLED, false, TraceState::default()),
+            parent_span_id: if is_root { SpanId::INVALID } else { id },
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "fuse read".into(),
+            start_time: SystemTime::UNIX_EPOCH,
+            end_time: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
+            attributes: vec![KeyValue::new("afs.drawn", !is_root)],
+            dropped_attributes_count: 0,
+            events: Default::default(),
+            links: Default::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
+        }
+    }
+
+    /// With a queue of four and a collector that hangs, whoever ends a span goes on at once, and what is lost is counted.
+    #[tokio::test]
+    async fn a_full_queue_and_a_collector_that_hangs_cost_a_count() {
+        let limits = Limits {
+            queue: 4,
+            batch: 1,
+            delay: Duration::from_secs(3600),
+            patience: Duration::from_millis(50),
+        };
+        let queue = Queue::start(Hanging, &Resource::builder_empty().build(), limits);
+        let before = dropped();
+        // The task that sends has no turn before something is awaited here: nothing but these calls can have ended.
+        (0..10).for_each(|_| queue.on_end(span(1, true, 1)));
+        assert_eq!(dropped() - before, 6);
+        // Each of the others is given up in its turn.
+        while dropped() - before < 10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        queue.on_end(span(1, true, 1));
+        assert_eq!(dropped() - before, 10);
+    }
+
+    #[test]
+    fn slow_requests_and_failed_ones_are_kept_whole() {
+        let slow = Duration::from_millis(500);
+        let mut held = Held::default();
+        for (trace, took, failed, kept) in [(1, 600, false, 3), (2, 400, false, 0), (3, 1, true, 3)] {
+            let mut root = span(trace, true, took);
+            if failed {
+                root.status = Status::error("");
+            }
+            // Two below it end before their root does, and one after it.
+            assert!(held.take(span(trace, false, 1), slow).is_empty());
+            assert!(held.take(span(trace, false, 700), slow).is_empty());
+            assert_eq!(held.take(root, slow).len(), kept, "{took} ms");
+            assert_eq!(
+                held.take(span(trace, false, 1), slow).len(),
+                kept.min(1),
+                "{took} ms"
+            );
+        }
+        assert_eq!((held.count, held.traces.len()), (0, 0));
+    }
+}

@@ -191,6 +191,8 @@ families! {
         "Packets that might be under way to the peer at the end of a call, as congestion control saw it.";
     dropped: Counter, "afs_rx_dropped_packets_total", ["reason"], Stable,
         "Received packets thrown away, by the rule they broke.";
+    socket_drops: Counter, "afs_rx_socket_drops_total", [], Stable,
+        "Datagrams that Linux threw away because there was no room for them in the queue of our socket.";
     network_errors: Counter, "afs_rx_network_errors_total", ["reason"], Stable,
         "Datagrams that the network gave back (ICMP), by what it said.";
     keep_alives: Counter, "afs_rx_keep_alives_total", [], Experimental,
@@ -229,8 +231,8 @@ families! {
         "Time from the queueing of an invalidation until the kernel applied it.";
     given_up: Counter, "afs_callback_giveups_total", ["result"], Stable,
         "Promises given back to their servers because the objects had left the cache.";
-    callback_path_last_seen: Gauge, "afs_callback_path_last_seen_timestamp_seconds", [], Stable,
-        "When a server last called us, in seconds since the epoch; 0 if none has.";
+    callback_path_last_seen: Gauge, "afs_callback_path_last_seen_timestamp_seconds", ["cell"], Stable,
+        "When a file server of the cell last called us, in seconds since the epoch; 0 if none has.";
     callbacks: Gauge, "afs_callbacks", ["state"], Stable,
         "Promises of file servers that stand; expiring: they end within a minute. Of more than 16384 objects an estimate from so many.";
     servers: Gauge, "afs_servers", ["cell", "service", "state"], Stable,
@@ -267,6 +269,8 @@ families! {
         "Files that were written here while somebody else changed them.";
     cache_bypasses: Counter, "afs_cache_bypasses_total", ["reason"], Stable,
         "Times that data went past the cache because its file system was full, or failed.";
+    cache_damaged: Counter, "afs_cache_damaged_total", [], Stable,
+        "Times that something in the cache directory was not as it had been written, or could not be read, and was fetched again.";
     fuse_requests: Counter, "afs_fuse_requests_total", ["op", "result"], Stable,
         "FUSE requests answered, by result.";
     fuse_duration: Histogram(LATENCIES), "afs_fuse_request_duration_seconds", ["op"], Stable,

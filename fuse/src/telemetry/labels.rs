@@ -36,14 +36,21 @@ pub(super) const fn packet_slot(packet_type: PacketType) -> (usize, &'static str
 }
 
 pub(crate) const fn service_name(side: Side, service: ServiceId) -> &'static str {
+    service_slot(side, service).1
+}
+
+pub(super) const fn service_slot(side: Side, service: ServiceId) -> (usize, &'static str) {
     match (side, service.0) {
-        (Side::Client, 1) => "fs",
-        (Side::Service, 1) => "cb",
-        (_, 52) => "vl",
-        (_, 73) => "pr",
-        _ => "other",
+        (Side::Client, 1) => (0, "fs"),
+        (Side::Service, 1) => (1, "cb"),
+        (_, 52) => (2, "vl"),
+        (_, 73) => (3, "pr"),
+        _ => (4, "other"),
     }
 }
+
+/// How many slots there are of services.
+pub(super) const SERVICES: usize = 5;
 
 pub(crate) const fn security_name(security: SecurityIndex) -> &'static str {
     match security.0 {

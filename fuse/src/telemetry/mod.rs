@@ -12,5 +12,6 @@ pub mod metrics;
 pub mod op;
 pub mod page;
 pub mod process;
+mod service;
 pub mod trace;
 mod wire;

@@ -1,6 +1,7 @@
 //! The standard figures of the process, read from /proc when asked.
 
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::Path;
 
 use super::families::Families;
@@ -52,6 +53,25 @@ pub(super) fn refresh(families: &Families) {
         .max_fds
         .with_label_values(empty)
         .set(signed(limit.unwrap_or(u64::MAX)));
+}
+
+/// Datagrams that were thrown away because the queue of our socket at this address was full. None: it cannot be seen.
+pub(super) fn socket_drops(ours: SocketAddrV4) -> Option<u64> {
+    let table = fs::read_to_string("/proc/self/net/udp").ok()?;
+    drops_of(&table, ours)
+}
+
+/// The last column of the line for this address (proc_net_udp(5)).
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "Linux prints the word that the address is in memory"
+)]
+fn drops_of(table: &str, ours: SocketAddrV4) -> Option<u64> {
+    let ip = u32::from_ne_bytes(ours.ip().octets());
+    let ours = format!("{ip:08X}:{:04X}", ours.port());
+    let mut lines = table.lines();
+    let line = lines.find(|line| line.split_ascii_whitespace().nth(1) == Some(ours.as_str()))?;
+    line.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
 /// The least that the control group of this process, or one around it, may take. None: no limit that can be seen from here.
@@ -150,6 +170,23 @@ mod tests {
         );
         assert_eq!(limit_file("3:cpuset:/"), None);
         assert_eq!(limit_file(""), None);
+    }
+
+    /// Ten datagrams into a queue with room for one, at which nobody looks.
+    #[test]
+    fn what_the_queue_of_a_socket_has_no_room_for_is_told() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
+        let std::net::SocketAddr::V4(ours) = socket.local_addr().unwrap() else {
+            panic!("an address of IPv4");
+        };
+        assert_eq!(socket_drops(ours), Some(0));
+        for _ in 0..10 {
+            socket.send_to(&[0; 1400], ours).unwrap();
+        }
+        assert!(socket_drops(ours).unwrap() >= 5);
+        let nobody = SocketAddrV4::new(*ours.ip(), 1);
+        assert_eq!(socket_drops(nobody), None);
     }
 
     #[test]

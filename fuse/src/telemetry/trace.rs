@@ -25,7 +25,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, filter};
 
-use super::export::{Queue, dropped};
+use super::export::{Limits, Queue, dropped};
 use super::op::{Op, result_name};
 use crate::environment;
 
@@ -72,9 +72,9 @@ pub fn start() -> Tracing {
         .with_ansi(terminal)
         .with_target(false)
         .with_filter(filter.and(others));
-    let mut complaint = None;
-    let provider = exporter().unwrap_or_else(|error| {
-        complaint = Some(error);
+    let mut complaints = Vec::new();
+    let provider = exporter(&mut complaints).unwrap_or_else(|error| {
+        complaints.push(format!("no spans will be exported: {error}"));
         None
     });
     let spans = provider.as_ref().map(|provider| {
@@ -90,8 +90,8 @@ pub fn start() -> Tracing {
         .with(messages)
         .with(spans)
         .try_init();
-    if let Some(error) = complaint {
-        tracing::warn!(%error, "no spans will be exported");
+    for complaint in complaints {
+        tracing::warn!("{complaint}");
     }
     EXPORTS.store(provider.is_some(), Ordering::Relaxed);
     Tracing { provider }
@@ -222,7 +222,10 @@ impl ShouldSample for Drawn {
     }
 }
 
-fn exporter() -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
+/// What the variables of OpenTelemetry ask for. What cannot be understood counts as not set, and is complained of.
+fn exporter(
+    complaints: &mut Vec<String>,
+) -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let asked = [
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -234,28 +237,59 @@ fn exporter() -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterB
     if !asked || disabled {
         return Ok(None);
     }
+    let limit = export_limit(set, complaints);
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
-        .with_timeout(EXPORT_LIMIT)
+        .with_timeout(limit)
         .build()?;
-    let ratio = match set("OTEL_TRACES_SAMPLER").as_deref() {
-        Some("always_off" | "parentbased_always_off") => 0.0,
-        Some("always_on" | "parentbased_always_on") => 1.0,
-        _ => set("OTEL_TRACES_SAMPLER_ARG")
-            .and_then(|text| text.parse::<f64>().ok())
-            .unwrap_or(1.0),
-    };
-    trace(Some(millionths(ratio)), None);
+    trace(Some(millionths(sampled(set, complaints))), None);
     let resource = Resource::builder()
         .with_service_name(set("OTEL_SERVICE_NAME").unwrap_or_else(|| "afs".to_owned()))
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
+    let limits = Limits::read(set, limit, complaints);
     let provider = SdkTracerProvider::builder()
-        .with_span_processor(Queue::start(exporter, &resource))
+        .with_span_processor(Queue::start(exporter, &resource, limits))
         .with_sampler(Drawn)
         .with_resource(resource)
         .build();
     Ok(Some(provider))
+}
+
+/// The share of the requests that is traced at first.
+fn sampled(set: impl Fn(&str) -> Option<String>, complaints: &mut Vec<String>) -> f64 {
+    match set("OTEL_TRACES_SAMPLER").as_deref() {
+        Some("always_off" | "parentbased_always_off") => return 0.0,
+        Some("always_on" | "parentbased_always_on") => return 1.0,
+        None | Some("traceidratio" | "parentbased_traceidratio") => {}
+        Some(other) => complaints.push(format!(
+            "OTEL_TRACES_SAMPLER={other} is not known here: requests are drawn by OTEL_TRACES_SAMPLER_ARG"
+        )),
+    }
+    let Some(text) = set("OTEL_TRACES_SAMPLER_ARG") else {
+        return 1.0;
+    };
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
+        _ => {
+            complaints.push(format!(
+                "OTEL_TRACES_SAMPLER_ARG={text} is no share from 0 to 1: all requests are traced"
+            ));
+            1.0
+        }
+    }
+}
+
+/// How long a collector may take for a batch.
+fn export_limit(set: impl Fn(&str) -> Option<String>, complaints: &mut Vec<String>) -> Duration {
+    for name in ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"] {
+        let Some(text) = set(name) else { continue };
+        match text.parse() {
+            Ok(millis) if millis > 0 => return Duration::from_millis(millis),
+            _ => complaints.push(format!("{name}={text} is no number of milliseconds")),
+        }
+    }
+    EXPORT_LIMIT
 }
 
 /// A share in millionths.
@@ -275,7 +309,7 @@ static RATIO: AtomicU32 = AtomicU32::new(0);
 /// Requests that take longer are kept; 0: none for that.
 static SLOW_MS: AtomicU32 = AtomicU32::new(0);
 const MILLION: u32 = 1_000_000;
-/// A collector that takes longer for a batch does not get it.
+/// A collector that takes longer for a batch does not get it, if nothing else is said.
 const EXPORT_LIMIT: Duration = Duration::from_secs(5);
 const DEFAULT_FILTER: &str = "info,fuser=warn,h2=warn,hyper=warn,tonic=warn,tower=warn,opentelemetry=warn";
 
@@ -296,5 +330,36 @@ mod tests {
         }
         let drawn = (0..100_000).filter(|_| draw() < millionths(0.1)).count();
         assert!((9_000..11_000).contains(&drawn), "{drawn}");
+    }
+
+    #[test]
+    fn what_the_variables_say_counts_or_is_complained_of() {
+        fn asked(variables: &[(&str, &str)]) -> (u32, u128, usize) {
+            let set = |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            let mut complaints = Vec::new();
+            let ratio = sampled(set, &mut complaints);
+            let limit = export_limit(set, &mut complaints);
+            (millionths(ratio), limit.as_millis(), complaints.len())
+        }
+        let arg = "OTEL_TRACES_SAMPLER_ARG";
+        let (limit, of_traces) = ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT");
+        assert_eq!(asked(&[]), (MILLION, 5000, 0));
+        assert_eq!(asked(&[("OTEL_TRACES_SAMPLER", "always_off")]), (0, 5000, 0));
+        assert_eq!(
+            asked(&[("OTEL_TRACES_SAMPLER", "traceidratio"), (arg, "0.25")]),
+            (250_000, 5000, 0)
+        );
+        assert_eq!(
+            asked(&[("OTEL_TRACES_SAMPLER", "jaeger_remote")]),
+            (MILLION, 5000, 1)
+        );
+        assert_eq!(asked(&[(arg, "1%")]), (MILLION, 5000, 1));
+        assert_eq!(asked(&[(arg, "7")]), (MILLION, 5000, 1));
+        assert_eq!(asked(&[(limit, "20000")]), (MILLION, 20_000, 0));
+        assert_eq!(asked(&[(limit, "20000"), (of_traces, "300")]), (MILLION, 300, 0));
+        assert_eq!(asked(&[(limit, "10s")]), (MILLION, 5000, 1));
     }
 }

@@ -78,6 +78,34 @@ fn status_tells_how_the_mount_is() {
     }
 }
 
+/// By cell, from the break on that another client's write has caused. Figures of the cache and of the socket are there, too.
+#[test]
+fn a_cell_that_has_called_says_when() {
+    let cell = shared();
+    let mount = cell.mount(1).unwrap();
+    let file = mount.path("work/called");
+    fs::write(&file, "mine").unwrap();
+    let other = cell.mount(2).unwrap();
+    fs::write(other.path("work/called"), "theirs").unwrap();
+    let metrics = mount.metrics().unwrap();
+    let of_cell = &[("cell", "lab.example")];
+    let called = metrics.sum("afs_callback_path_last_seen_timestamp_seconds", of_cell);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    assert!((now - 60.0..=now).contains(&called), "{called}, and it is {now}");
+    for family in [
+        "afs_cache_size_bytes",
+        "afs_cache_entries",
+        "afs_cache_limit_bytes",
+    ] {
+        assert!(metrics.sum(family, &[("cache", "directory")]) > 0.0, "{family}");
+    }
+    let page = mount.page("/metrics").unwrap();
+    assert!(
+        page.contains("\nafs_rx_socket_drops_total "),
+        "the socket is found in /proc"
+    );
+}
+
 #[test]
 fn probes_and_pages_tell_what_there_is() {
     let cell = shared();

@@ -110,6 +110,34 @@ fn fsync_has_the_server_write_what_close_has_stored() {
     });
 }
 
+/// Who has waited for the store of another, which had no answer, does not begin to wait anew.
+#[test]
+fn those_who_wait_for_one_store_end_with_it() {
+    run(async {
+        let cell = cell(1).await;
+        let deadline = Duration::from_secs(2);
+        let client = Client::with_deadline(&cell, deadline).await;
+        let handle = made(&client, "lab.example/work", b"file").await;
+        fill(&client, handle, 5000).await;
+        cell.freeze(1, true).unwrap();
+        let began = std::time::Instant::now();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let fs = client.fs.clone();
+            waiting.spawn(async move { errno(fs.fsync(handle).await) });
+        }
+        let said = waiting.join_all().await;
+        assert_eq!(said, [Errno::TIMEDOUT.raw_os_error(); 8]);
+        let (limit, took) = (4 * deadline, began.elapsed());
+        assert!(took < limit, "one after the other: {took:?}");
+        cell.freeze(1, false).unwrap();
+        client.fs.fsync(handle).await.unwrap();
+        client.fs.release(handle).await;
+        client.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
 /// What waits for a server that does not answer fills what may be dirty; a file of another server is written all the same.
 #[test]
 fn a_writer_does_not_wait_for_the_server_of_another() {

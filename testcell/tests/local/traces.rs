@@ -79,8 +79,11 @@ fn a_request_its_call_and_its_connection_are_one_trace() {
     let options = options.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
     let mount = cell.mount_with(1, &options).unwrap();
     std::fs::read(mount.path("ro/hello")).unwrap();
-    let arrived =
-        || !collector.named("RXAFS/FetchData64").is_empty() && !collector.named("fuse read").is_empty();
+    let arrived = || {
+        ["RXAFS/FetchData64", "fuse read", "vldb.resolve", "cache.wait"]
+            .iter()
+            .all(|name| !collector.named(name).is_empty())
+    };
     assert!(eventually(LIMIT, arrived), "{:?}", collector.spans());
     let spans = collector.spans();
     let calls: Vec<_> = spans
@@ -113,6 +116,18 @@ fn a_request_its_call_and_its_connection_are_one_trace() {
         root && acquire
     });
     assert!(whole, "no whole trace in {spans:#?}");
+    // What the request itself waited for stands below it.
+    for name in ["vldb.resolve", "cache.wait"] {
+        let is_child = |span: &Span| {
+            let mut roots = spans.iter().filter(|root| root.parent_span_id.is_empty());
+            !span.parent_span_id.is_empty()
+                && roots.any(|root| root.trace_id == span.trace_id && root.name.starts_with("fuse "))
+        };
+        assert!(
+            spans.iter().any(|span| span.name == name && is_child(span)),
+            "{name}: {spans:#?}"
+        );
+    }
     // Off again, while it runs.
     let trace = |words: &[&str]| {
         let mut command = cell.client_command(1, afs_program().unwrap());
@@ -171,6 +186,62 @@ fn a_break_points_to_the_requests_that_it_undoes() {
         collector.named("callback.break")
     );
     assert!(collector.named("callback.break")[0].parent_span_id.is_empty());
+}
+
+/// A release breaks a whole volume, and a server that has restarted has forgotten all that it has promised: either is a trace of
+/// its own, with links to what was under way about it.
+#[test]
+fn volumes_and_servers_that_break_point_to_what_they_undo() {
+    let (collector, address, _runtime) = Collector::start();
+    let cell = local();
+    let options =
+        MountOptions::default().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"));
+    let options = options.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let mount = cell.mount_with(1, &options).unwrap();
+    let links_to_request = |name: &str, what: &str| {
+        let spans = collector.spans();
+        let is_request = |id: &[u8]| {
+            let mut of_trace = spans.iter().filter(|span| span.trace_id == id);
+            of_trace.any(|span| span.name.starts_with("fuse "))
+        };
+        spans.iter().filter(|span| span.name == name).any(|span| {
+            let said = span.events.iter().filter(|event| event.name == "invalidated");
+            let mut about = said.flat_map(|event| &event.attributes);
+            span.parent_span_id.is_empty()
+                && about.any(|attribute| {
+                    attribute.key == "what" && format!("{:?}", attribute.value).contains(what)
+                })
+                && span.links.iter().any(|link| is_request(&link.trace_id))
+        })
+    };
+    // There is a promise for the volume before.
+    std::fs::metadata(mount.path("ro/hello")).unwrap();
+    cell.fail("on 1 fs FetchData64: delay 1500ms").unwrap();
+    std::thread::scope(|scope| {
+        let reads = scope.spawn(|| std::fs::read(mount.path("ro/hello")));
+        std::thread::sleep(Duration::from_millis(500));
+        cell.release_with("ro.data", "released", b"new").unwrap();
+        reads.join().unwrap().unwrap();
+    });
+    let linked = || links_to_request("callback.break", "volume ");
+    assert!(
+        eventually(LIMIT, linked),
+        "{:#?}",
+        collector.named("callback.break")
+    );
+
+    cell.kill_server(1).unwrap();
+    let work = mount.path("work");
+    let linked = || {
+        // The first call to it after that has it say so.
+        let _ = std::fs::write(work.join("anew"), "x");
+        links_to_request("callback.init_state", "all promises of ")
+    };
+    assert!(
+        eventually(LIMIT, linked),
+        "{:#?}",
+        collector.named("callback.init_state")
+    );
 }
 
 #[test]

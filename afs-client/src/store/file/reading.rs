@@ -128,7 +128,10 @@ impl CacheFile {
     pub(super) fn verify(&self, range: &Range<u64>) {
         let mut freed = 0;
         for chunk in chunks(range) {
-            freed += self.state.write().verify(chunk);
+            if let Some(lost) = self.state.write().verify(chunk) {
+                self.shared.trouble.damaged.fetch_add(1, Ordering::Relaxed);
+                freed += lost;
+            }
         }
         self.shared.freed(freed);
         self.mark();
@@ -146,6 +149,7 @@ impl CacheFile {
             }
         }
         tracing::warn!(%error, "a cache file cannot be read: its data is fetched again");
+        self.shared.trouble.damaged.fetch_add(1, Ordering::Relaxed);
         let all = range.start - range.start % CHUNK..range.end.next_multiple_of(CHUNK);
         let freed = state.change(|content| content.evict(all));
         drop(state);

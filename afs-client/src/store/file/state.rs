@@ -178,17 +178,15 @@ impl State {
         }
     }
 
-    /// Looks at a chunk that was found in the cache directory; gives the bytes freed.
-    pub(super) fn verify(&mut self, chunk: u64) -> u64 {
-        let Some(expected) = self.unverified.remove(&chunk) else {
-            return 0;
-        };
+    /// Looks at a chunk that was found in the cache directory. If it is not as it was written: gives the bytes freed.
+    pub(super) fn verify(&mut self, chunk: u64) -> Option<u64> {
+        let expected = self.unverified.remove(&chunk)?;
         if self.sum(chunk).is_ok_and(|sum| sum == expected) {
             self.sums.insert(chunk, expected);
-            return 0;
+            return None;
         }
         tracing::debug!(chunk, "a chunk is not as it was written: it is fetched again");
-        self.change(|content| content.evict(chunk_range(chunk)))
+        Some(self.change(|content| content.evict(chunk_range(chunk))))
     }
 
     /// What the index is to hold.

@@ -139,7 +139,7 @@ impl CacheFile {
         let mut freed = state.leave_lent();
         if len < before {
             let cut = len - len % CHUNK..before;
-            freed += chunks(&cut).map(|chunk| state.verify(chunk)).sum::<u64>();
+            freed += chunks(&cut).filter_map(|chunk| state.verify(chunk)).sum::<u64>();
             state.forget_sums(&cut);
         }
         self.note(&state, &Step::Truncate(len));

@@ -1,5 +1,6 @@
 //! The events of the transport, counted.
 
+use prometheus::IntGauge;
 use rxrpc::events::{CallResult, Event};
 use rxrpc::proto::Side;
 
@@ -7,6 +8,7 @@ use super::{Metrics, count};
 use crate::telemetry::labels::{
     acquire_name, close_name, code_name, network_error, security_name, service_name, side_name,
 };
+use crate::telemetry::service::Services;
 
 impl rxrpc::events::Sink for Metrics {
     fn event(&self, event: &Event<'_>) {
@@ -26,10 +28,10 @@ impl rxrpc::events::Sink for Metrics {
                 security,
                 outcome,
             } => self.with_cell(scope, |cell| {
-                let service = service_name(*side, *service);
                 if *side == Side::Client {
-                    self.families.rpc_in_flight.with_label_values(&[service]).inc();
+                    self.services.in_flight.count(*side, *service, IntGauge::inc);
                 }
+                let service = service_name(*side, *service);
                 self.families
                     .acquires
                     .with_label_values(&[cell, service, security_name(*security), acquire_name(*outcome)])
@@ -43,19 +45,18 @@ impl rxrpc::events::Sink for Metrics {
                 age,
                 calls,
             } => self.with_cell(scope, |cell| {
-                let service = service_name(*side, *service);
+                let name = service_name(*side, *service);
                 self.families
                     .closed
-                    .with_label_values(&[cell, service, close_name(*reason)])
+                    .with_label_values(&[cell, name, close_name(*reason)])
                     .inc();
-                self.families
-                    .lifetime
-                    .with_label_values(&[service])
-                    .observe(age.as_secs_f64());
-                self.families
-                    .calls_carried
-                    .with_label_values(&[service])
-                    .observe(count(*calls));
+                let Services {
+                    lifetime,
+                    calls_carried,
+                    ..
+                } = &self.services;
+                lifetime.count(*side, *service, |all| all.observe(age.as_secs_f64()));
+                calls_carried.count(*side, *service, |all| all.observe(count(*calls)));
             }),
             Event::ReapLost { side } => {
                 self.families
@@ -64,16 +65,16 @@ impl rxrpc::events::Sink for Metrics {
                     .inc();
             }
             Event::ChannelAwaited { service } => {
-                let service = service_name(Side::Client, *service);
-                self.families.calls_waiting.with_label_values(&[service]).inc();
+                self.services.waiting.count(Side::Client, *service, IntGauge::inc);
             }
             Event::ChannelWaited { service, waited } => {
-                let service = service_name(Side::Client, *service);
-                self.families.calls_waiting.with_label_values(&[service]).dec();
-                self.families
-                    .channel_wait
-                    .with_label_values(&[service])
-                    .observe(waited.as_secs_f64());
+                let Services {
+                    waiting,
+                    channel_wait,
+                    ..
+                } = &self.services;
+                waiting.count(Side::Client, *service, IntGauge::dec);
+                channel_wait.count(Side::Client, *service, |all| all.observe(waited.as_secs_f64()));
             }
             Event::CallEnded {
                 side,
@@ -84,21 +85,21 @@ impl rxrpc::events::Sink for Metrics {
                 duration,
                 window,
             } => {
-                let service = service_name(*side, *service);
                 if *side == Side::Client {
-                    self.families.rpc_in_flight.with_label_values(&[service]).dec();
+                    self.services.in_flight.count(*side, *service, IntGauge::dec);
                 }
+                if let Some(window) = window {
+                    let window = f64::from(*window);
+                    self.services
+                        .window
+                        .count(*side, *service, |all| all.observe(window));
+                }
+                let service = service_name(*side, *service);
                 if !name.is_empty() {
                     self.families
                         .rpc_duration
                         .with_label_values(&[service, name])
                         .observe(duration.as_secs_f64());
-                }
-                if let Some(window) = window {
-                    self.families
-                        .window
-                        .with_label_values(&[service])
-                        .observe(f64::from(*window));
                 }
                 if let CallResult::Aborted(code) = result {
                     let code = code_name(*code);
@@ -164,11 +165,11 @@ impl rxrpc::events::Sink for Metrics {
                 reason,
                 packets,
             } => self.wire.count_acks(*sent, *reason, *packets),
-            Event::RoundTrip { side, service, rtt } => self
-                .families
-                .rtt
-                .with_label_values(&[service_name(*side, *service)])
-                .observe(rtt.as_secs_f64()),
+            Event::RoundTrip { side, service, rtt } => {
+                self.services
+                    .rtt
+                    .count(*side, *service, |all| all.observe(rtt.as_secs_f64()));
+            }
             _ => {}
         }
     }

@@ -21,6 +21,7 @@ use super::families::Families;
 use super::labels::side_name;
 use super::op::{Op, OpMetrics};
 use super::process;
+use super::service::Services;
 use super::wire::Wire;
 use crate::report::series::{Sample, Series};
 
@@ -30,6 +31,7 @@ pub struct Metrics {
     families: Families,
     ops: OpMetrics,
     wire: Wire,
+    services: Services,
     keep_alives: IntCounter,
     in_flight: IntGauge,
     inodes: IntGauge,
@@ -137,6 +139,7 @@ impl Metrics {
         Ok(Self {
             ops: OpMetrics::new(families.fuse_requests.clone(), families.fuse_duration.clone()),
             wire: Wire::new(&families),
+            services: Services::new(&families),
             keep_alives: families.keep_alives.with_label_values(NO_LABELS),
             in_flight: families.fuse_in_flight.with_label_values(NO_LABELS),
             inodes: families.fuse_inodes.with_label_values(NO_LABELS),

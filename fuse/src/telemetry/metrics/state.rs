@@ -9,7 +9,7 @@ use afs_client::fs::{AfsFs, CountState, State};
 use prometheus::IntGaugeVec;
 use rxrpc::security::rxkad;
 
-use super::{Metrics, NO_LABELS, raise, whole};
+use super::{Metrics, NO_LABELS, process, raise, whole};
 use crate::telemetry::labels::{security_name, service_name};
 use crate::telemetry::op::result_name;
 
@@ -31,12 +31,20 @@ impl Metrics {
         for (what, count) in fs.breaks().iter() {
             raise(&families.breaks.with_label_values(&[what]), count);
         }
-        families
-            .callback_path_last_seen
-            .with_label_values(NO_LABELS)
-            .set(whole(fs.requests().last()));
+        if let Some(drops) = process::socket_drops(fs.local_addr()) {
+            raise(&families.socket_drops.with_label_values(NO_LABELS), drops);
+        }
         let state = fs.state();
         self.show(&state);
+        families.callback_path_last_seen.reset();
+        for server in &state.servers {
+            let addresses = server.addresses.iter().map(|(address, _)| *address.ip());
+            let last = whole(fs.requests().last_of(addresses));
+            self.with_cell(&server.cell, |cell| {
+                let seen = families.callback_path_last_seen.with_label_values(&[cell]);
+                seen.set(seen.get().max(last));
+            });
+        }
         self.show_counts(&state.counts);
         self.show_tokens(fs);
         let (held, lost) = fs.lock_counts();
@@ -63,7 +71,7 @@ impl Metrics {
         set_each(&families.peers, [("used", peers.used), ("kept_open", peers.kept)]);
     }
 
-    fn show(&self, state: &State) {
+    pub(super) fn show(&self, state: &State) {
         let families = &self.families;
         families.servers.reset();
         families.promising.reset();
@@ -96,15 +104,18 @@ impl Metrics {
                 }
             });
         }
-        let data = &["data"];
-        families
-            .cache_size
-            .with_label_values(data)
-            .set(whole(state.cache.used));
-        families
-            .cache_limit
-            .with_label_values(data)
-            .set(whole(state.cache.limit));
+        let directories = state.directories;
+        for (cache, size, limit) in [
+            ("data", state.cache.used, state.cache.limit),
+            ("directory", directories.bytes as u64, directories.limit as u64),
+        ] {
+            families.cache_size.with_label_values(&[cache]).set(whole(size));
+            families.cache_limit.with_label_values(&[cache]).set(whole(limit));
+        }
+        raise(
+            &families.cache_damaged.with_label_values(NO_LABELS),
+            state.cache.damaged,
+        );
         let oldest = state.cache.dirty_for.map(|age| SystemTime::now() - age);
         let oldest = oldest.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         for (gauge, value) in [
@@ -129,12 +140,16 @@ impl Metrics {
         }
         set_each(
             &families.cache_entries,
-            [("status", state.vnodes), ("volume", state.volumes)],
+            [
+                ("status", state.vnodes),
+                ("volume", state.volumes),
+                ("directory", directories.count),
+            ],
         );
     }
 
     /// Takes over what the file system has counted by closed sets.
-    fn show_counts(&self, counts: &CountState) {
+    pub(super) fn show_counts(&self, counts: &CountState) {
         let families = &self.families;
         for (family, labels, counted) in [
             (&families.retries, &["fs"][..], &counts.retries),

@@ -2,6 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use afs_client::events::{Eviction, Flow, GivenUp, Kind, Located, Misfit, Retry, Scope};
+use afs_client::fs::{
+    CacheState, CountState, DirectoriesState, LeftAloneState, ServerState, State, UnstoredState,
+};
+use afs_client::server::ServerId;
 use rxrpc::events::{Acquire, CallResult, CloseReason, Event, Sink};
 use rxrpc::proto::{AbortCode, AckReason, Malformed, PacketType, Proof, SecurityIndex, ServiceId, Side};
 
@@ -154,15 +159,16 @@ fn cells_beyond_the_limit_share_a_label() {
 /// Everything that a mount with four cells can count, at once.
 #[test]
 fn a_loaded_mount_keeps_to_its_budget() {
-    use afs_client::rpc::{cb, fs, vl};
+    use afs_client::rpc::{cb, fs, pt, vl};
     let metrics = Metrics::new().unwrap();
     type Served = (Side, u16, &'static [(u32, &'static str)]);
-    let services: [Served; 3] = [
+    let services: [Served; 4] = [
         (Side::Client, 1, fs::PROCEDURES),
         (Side::Client, 52, vl::PROCEDURES),
+        (Side::Client, 73, pt::PROCEDURES),
         (Side::Service, 1, cb::PROCEDURES),
     ];
-    for cell in ["a.example", "b.example", "c.example", "d.example"] {
+    for cell in CELLS {
         let scope: Arc<str> = cell.into();
         for (side, service, procedures) in services {
             let service = ServiceId(service);
@@ -247,8 +253,120 @@ fn a_loaded_mount_keeps_to_its_budget() {
             metrics.fuse_done(*op, result, Duration::from_micros(80));
         }
     }
+    for sent in [true, false] {
+        for number in 0..=u8::MAX {
+            if let Some(packet_type) = PacketType::from_number(number) {
+                metrics.event(&Event::Packet {
+                    sent,
+                    packet_type,
+                    packets: 1,
+                    bytes: 60,
+                });
+            }
+            metrics.event(&Event::Acks {
+                sent,
+                reason: AckReason::from_number(number),
+                packets: 1,
+            });
+        }
+    }
+    metrics.show(&loaded());
+    metrics.show_counts(&loaded().counts);
+    for cell in CELLS {
+        let families = &metrics.families;
+        families.callback_path_last_seen.with_label_values(&[cell]);
+        for state in ["active", "idle"] {
+            for service in ["fs", "vl", "pr", "cb"] {
+                families.connections.with_label_values(&[cell, service, state]);
+            }
+        }
+        for state in ["valid", "expired"] {
+            families.tokens.with_label_values(&[cell, "rxkad", state]);
+        }
+        families.token_expiry.with_label_values(&[cell, "rxkad"]);
+        for result in ["ok", "failed"] {
+            families.token_renewals.with_label_values(&[cell, result]);
+        }
+    }
     let text = metrics.render().unwrap();
+    for family in [
+        "afs_servers",
+        "afs_servers_avoided",
+        "afs_rx_acks_total",
+        "afs_unstored_files",
+    ] {
+        assert!(text.contains(&format!("{family}{{")), "{family}");
+    }
     assert!(series(&text) < LOADED, "{} series", series(&text));
+}
+
+/// A file system with servers in each cell, of which some are down and some left alone, that has counted all there is to count.
+fn loaded() -> State {
+    let server = |cell: &str, misfit| ServerState {
+        cell: cell.into(),
+        id: ServerId::Address(Ipv4Addr::LOCALHOST),
+        peer: None,
+        addresses: Vec::new(),
+        up: misfit != Misfit::Nonsense,
+        down_for: None,
+        rtt: None,
+        promised: true,
+        failing: 0.5,
+        fails_often: true,
+        left_alone: Some(LeftAloneState {
+            volume: String::new(),
+            misfit,
+            why: "".into(),
+            left: Duration::ZERO,
+        }),
+    };
+    let servers = CELLS
+        .iter()
+        .flat_map(|cell| Misfit::ALL.iter().map(move |misfit| server(cell, *misfit)));
+    let location_servers = CELLS
+        .iter()
+        .flat_map(|cell| [true, false].map(|up| ((*cell).into(), up)));
+    State {
+        servers: servers.collect(),
+        location_servers: location_servers.collect(),
+        volumes: 100,
+        vnodes: 50_000,
+        directories: DirectoriesState {
+            count: 100,
+            bytes: 1 << 20,
+            limit: 1 << 27,
+        },
+        cache: CacheState {
+            used: 1 << 30,
+            limit: 1 << 30,
+            dirty: 1 << 20,
+            dirty_files: 3,
+            dirty_for: Some(Duration::from_secs(3)),
+            bypassed: [1, 1],
+            damaged: 1,
+        },
+        counts: CountState {
+            retries: each::<Retry>(),
+            failovers: each::<Retry>(),
+            misfits: each::<Misfit>(),
+            lookups: each::<Located>(),
+            breaks: each::<Scope>(),
+            given_up: each::<GivenUp>(),
+            flows: each::<Flow>(),
+            evictions: each::<Eviction>(),
+            store_errors: (1..=133).map(|errno| (errno, 1)).collect(),
+        },
+        unstored: UnstoredState {
+            waiting: 1,
+            set_aside: 1,
+            conflicts: 1,
+        },
+    }
+}
+
+/// One of each kind.
+fn each<K: Kind>() -> Vec<(&'static str, u64)> {
+    K::ALL.iter().map(|kind| (kind.name(), 1)).collect()
 }
 
 #[test]
@@ -293,5 +411,6 @@ fn the_exposition_is_whole_and_small() {
     assert!(series(&text) < IDLE, "{}", series(&text));
 }
 
+const CELLS: [&str; 4] = ["a.example", "b.example", "c.example", "d.example"];
 const IDLE: usize = 1500;
 const LOADED: usize = 3000;

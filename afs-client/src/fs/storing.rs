@@ -301,6 +301,11 @@ impl Caller {
             }
             return Ok(());
         }
+        if status.size == 0 && vnode.data().server_len() == 0 {
+            // It was empty and is. The salvager gives another version to what was made just before its server died.
+            vnode.data().rebase(status.served());
+            return Ok(());
+        }
         Err(self.conflict(vnode, status.version))
     }
 
@@ -378,6 +383,7 @@ impl Caller {
             }
             None => {
                 if vnode.opens.load(Ordering::Acquire) == 0 {
+                    tracing::error!(fid = %vnode.fid, reason, "what was written here is given up: it has no cache directory");
                     self.give_up(vnode);
                 }
                 reason.to_owned()

@@ -217,6 +217,11 @@ impl CacheFile {
         self.state.read().content.len()
     }
 
+    /// What changes are based on was so long on the server.
+    pub(crate) fn server_len(&self) -> u64 {
+        self.state.read().content.server_len()
+    }
+
     /// Is there anything that the server does not have?
     pub(crate) fn is_modified(&self) -> bool {
         self.state.read().content.is_modified()

@@ -100,5 +100,11 @@ fn without_any_server_operations_end_in_time_and_the_mount_stays_usable() {
             .is_ok()),
         "usable again"
     );
+    let other = cell.mount(2).unwrap();
+    let stored = || fs::read_to_string(other.path("work/silence/open")).is_ok_and(|text| text == "new");
+    assert!(
+        eventually(Duration::from_secs(40), stored),
+        "what was written is stored then"
+    );
     fs::remove_dir_all(&work).unwrap();
 }

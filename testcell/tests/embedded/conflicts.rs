@@ -43,6 +43,25 @@ async fn held(cell: &Cell, expected: &[u8]) {
     assert_eq!(cell.read("work", "note").unwrap(), expected);
 }
 
+/// A version more of an empty file takes nothing away from anybody.
+#[test]
+fn an_empty_file_that_has_another_version_is_written() {
+    run(async {
+        let cell = cell(1).await;
+        cell.write("work", "note", b"").await.unwrap();
+        let (one, two) = (Client::new(&cell).await, Client::new(&cell).await);
+        let handle = begin(&one, NOTE, 0, b"mine").await;
+        two.write(NOTE, b"").await.unwrap();
+        cell.write("work", "note", b"").await.unwrap();
+        one.fs.flush(handle).await.unwrap();
+        one.fs.release(handle).await;
+        assert_eq!(two.read(NOTE).await.unwrap(), "mine");
+        one.shutdown().await;
+        two.shutdown().await;
+        cell.shutdown().await;
+    });
+}
+
 /// Who closes last does not win: theirs stays, ours is set aside, and `close` says so.
 #[test]
 fn a_file_changed_by_somebody_else_is_not_overwritten() {

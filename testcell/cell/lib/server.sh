@@ -38,6 +38,11 @@ server_files() {
     } >"$s/hosts"
 }
 
+# partition_in_memory I: its size; nothing if the partition of server I lies on the disk.
+partition_in_memory() {
+    if [ "$1" = 2 ] && [ -n "$PARTITION" ]; then echo "$PARTITION"; else echo "$IN_MEMORY"; fi
+}
+
 # server_start I: RUN_FS 0 keeps the file server down until the protection server can answer it.
 server_start() {
     local i=$1 s=$DIR/s$1
@@ -59,7 +64,7 @@ server_start() {
             mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf
             cd /
             akeyconvert >/dev/null
-            exec bosserver -nofork' server "$s" "fs$i" "$([ "$i" != 2 ] || echo "$PARTITION")" \
+            exec bosserver -nofork' server "$s" "fs$i" "$(partition_in_memory "$i")" \
         </dev/null >"$s/start.log" 2>&1 {LOCK}>&- &
     record_pid "s$i" $!
 }

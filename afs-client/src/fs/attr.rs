@@ -73,6 +73,14 @@ impl Caller {
             }
             self.truncate(&vnode, size).await?;
         }
+        let mut set = set;
+        if let Some(modified) = set.mtime
+            && vnode.writer() == self.who
+            && self.store_modified(&vnode, to_seconds(modified)).await?
+        {
+            // It went with the data.
+            set.mtime = None;
+        }
         let mut status = StoreStatus::default();
         let mut put = |bit, value: Option<u32>| {
             status.mask |= if value.is_some() { bit } else { 0 };

@@ -99,6 +99,20 @@ impl Caller {
     /// and theirs stays. `ETIMEDOUT`: also if that came of a store that was waited for. Others: those of the way and of the
     /// server; the data is dirty as before.
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+        let when = When { sync, modified: None };
+        self.store_as(vnode, when).await.map(drop)
+    }
+
+    /// The same with this time of modification, in unix seconds; false if there was nothing to store.
+    pub(super) async fn store_modified(&self, vnode: &Arc<Vnode>, modified: u32) -> Result<bool, Error> {
+        let when = When {
+            sync: false,
+            modified: Some(modified),
+        };
+        self.store_as(vnode, when).await
+    }
+
+    async fn store_as(&self, vnode: &Arc<Vnode>, when: When) -> Result<bool, Error> {
         let asked = clock::now();
         let mut silent_at = vnode.storing.lock().await;
         if silent_at.is_some_and(|at| at >= asked) {
@@ -107,7 +121,7 @@ impl Caller {
                 "the store before this one had no answer",
             ));
         }
-        let stored = self.store_alone(vnode, sync).await;
+        let stored = self.store_alone(vnode, when).await;
         if let Err(error) = &stored
             && error.errno() == Errno::TIMEDOUT.raw_os_error()
         {
@@ -117,20 +131,19 @@ impl Caller {
     }
 
     /// The same, while nobody else stores the file.
-    async fn store_alone(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
+    async fn store_alone(&self, vnode: &Arc<Vnode>, When { sync, modified }: When) -> Result<bool, Error> {
         if !vnode.is_modified() {
-            return if sync {
-                self.sync_stored(vnode).await
-            } else {
-                Ok(())
-            };
+            if sync {
+                self.sync_stored(vnode).await?;
+            }
+            return Ok(false);
         }
         let author = vnode.data().author();
         let writer = self.as_identity(author.who);
         writer.may_store(vnode, &author)?;
         writer.check_base(vnode).await?;
         if !vnode.is_modified() {
-            return Ok(());
+            return Ok(false);
         }
         let before = vnode.data().version();
         let plan = vnode.data().begin_store();
@@ -138,7 +151,8 @@ impl Caller {
         let (mut base, mut alone, mut ours) = (before, true, true);
         let mut last = None;
         while let Some(part) = left.next() {
-            let request = store_request(vnode, part, to_seconds(clock::wall()), sync);
+            let modified = modified.unwrap_or_else(|| to_seconds(clock::wall()));
+            let request = store_request(vnode, part, modified, sync);
             let (status, sent) = match writer.store_part(vnode, part, &request).await {
                 Ok(done) => done,
                 Err(error) => {
@@ -168,7 +182,7 @@ impl Caller {
         }
         let Some(status) = last else {
             vnode.data().discard();
-            return Ok(());
+            return Ok(false);
         };
         vnode.unsynced.store(!sync, Ordering::Release);
         vnode.data().end_store(status.served(), alone);
@@ -188,7 +202,7 @@ impl Caller {
         if !alone {
             self.invalidate(Invalidation::Data(vnode.fid));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Has the server write to its disk what was stored before: a call that changes nothing, but for the version.
@@ -452,6 +466,15 @@ impl Caller {
         vnode.distrust();
         self.invalidate(Invalidation::Node(vnode.fid));
     }
+}
+
+/// What a server is to know of the time.
+#[derive(Clone, Copy, Debug)]
+struct When {
+    /// It writes to its disk before it answers.
+    sync: bool,
+    /// The time of modification, if it is not that of the store.
+    modified: Option<u32>,
 }
 
 /// One call of a store. With `sync` the server writes the file to its disk before it answers, whatever of it was stored when.

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use testcell::{LocalCell, local};
 
@@ -80,6 +81,20 @@ fn each_system_call_asks_the_server_as_little_as_can_be() {
     assert_eq!(made, none);
     let made = each(&cell, "chmod", |number| {
         fs::set_permissions(name(number), PermissionsExt::from_mode(0o600)).unwrap();
+    });
+    assert_eq!(made, one_each("StoreStatusOf"));
+    // As tar and rsync do it: the time goes with the data, and comes back from the server.
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let made = each(&cell, "write, futimens, close", |number| {
+        let mut file = File::options().write(true).open(name(number)).unwrap();
+        file.write_all(b"new").unwrap();
+        file.set_modified(long_ago).unwrap();
+    });
+    assert_eq!(made, one_each("StoreData64"));
+    assert_eq!(name(7).metadata().unwrap().modified().unwrap(), long_ago);
+    let made = each(&cell, "futimens", |number| {
+        let file = File::options().write(true).open(name(number)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     });
     assert_eq!(made, one_each("StoreStatusOf"));
     let renamed = |path: &Path| path.with_extension("renamed");

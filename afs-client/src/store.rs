@@ -337,9 +337,9 @@ impl DataCache {
         self.0.shared.evicted.load(Ordering::Relaxed)
     }
 
-    /// Beyond this a writer stores first.
-    pub(crate) fn dirty_limit(&self) -> u64 {
-        MAX_DIRTY.min(self.0.shared.max_bytes / 2)
+    /// Would so many bytes more be too many that only we have? Then a writer stores first.
+    pub(crate) fn is_too_dirty(&self, more: u64) -> bool {
+        self.dirty_bytes().saturating_add(more) > MAX_DIRTY.min(self.0.shared.max_bytes / 2)
     }
 }
 

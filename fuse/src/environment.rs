@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
+use std::sync::LazyLock;
 
 use clap::CommandFactory as _;
 use tracing_subscriber::EnvFilter;
@@ -15,15 +16,14 @@ use crate::failure::{Failure, Kind};
 use crate::fstab::nearest;
 
 /// The variables that `afs` reads.
-#[must_use]
-pub fn variables() -> BTreeSet<String> {
+static VARIABLES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let command = Cli::command();
     let named = command
         .get_subcommands()
         .flat_map(clap::Command::get_arguments)
         .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()));
     named.chain([LOG.to_owned()]).collect()
-}
+});
 
 /// What is wrong with a variable of this name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +38,11 @@ pub enum Strange {
 #[must_use]
 pub fn strange(name: &str, value: &str) -> Option<Strange> {
     let rest = name.strip_prefix(OURS)?;
-    let known = variables();
     let is_of_tests = OF_TESTS.iter().any(|begin| rest.starts_with(begin));
-    if known.contains(name) || is_of_tests || is_of_service(name, value) {
+    if VARIABLES.contains(name) || is_of_tests || is_of_service(name, value) {
         return None;
     }
-    let known = known.iter().filter_map(|known| known.strip_prefix(OURS));
+    let known = VARIABLES.iter().filter_map(|known| known.strip_prefix(OURS));
     Some(match nearest(rest, known) {
         Some(near) => Strange::Misspelt(format!("{OURS}{near}")),
         None => Strange::Unknown,
@@ -140,8 +139,8 @@ mod tests {
         for name in ["AFS_HOUSE", "AFS_ZZZ"] {
             assert_eq!(strange(name, "x"), Some(Strange::Unknown), "{name}");
         }
-        for name in variables() {
-            assert_eq!(strange(&name, "x"), None, "{name}");
+        for name in VARIABLES.iter() {
+            assert_eq!(strange(name, "x"), None, "{name}");
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use afs_client::auth::Identity;
@@ -21,7 +21,7 @@ use crate::daemon::Caller;
 use crate::failure::{Failure, Kind};
 use crate::identity::Rule;
 use crate::keeper::{Held, Message, Place, Ward};
-use crate::kept::Log;
+use crate::kept::{Kept, Log};
 use crate::mount::{FS_TYPE, check_fuse, check_mount_point, lexical, mounted_at, unmount};
 use crate::program::{Setup, Signal, Started, listen, on_runtime, unmount_in_order};
 use crate::read_ahead;
@@ -185,30 +185,12 @@ fn serve_on(
     } else {
         fs.remove_hidden();
     }
-    let keeps_hidden = Arc::downgrade(&shared);
-    fs.witness_hidden(move |words, is_hidden| {
-        if let Some(shared) = keeps_hidden.upgrade()
-            && let Some(kept) = shared.kept()
-        {
-            kept.hides(words, is_hidden);
-        }
-    });
-    let keeps_locks = Arc::downgrade(&shared);
-    fs.witness_locks(move |fid, left| {
-        if let Some(shared) = keeps_locks.upgrade()
-            && let Some(kept) = shared.kept()
-        {
-            kept.locked(fid, left);
-        }
-    });
-    let keeps_tokens = Arc::downgrade(&shared);
-    fs.witness_tokens(move |held| {
-        if let Some(shared) = keeps_tokens.upgrade()
-            && let Some(kept) = shared.kept()
-        {
-            kept.has_tokens(held);
-        }
-    });
+    let keeper = Arc::downgrade(&shared);
+    fs.witness_hidden(move |words, is_hidden| keep(&keeper, |kept| kept.hides(words, is_hidden)));
+    let keeper = Arc::downgrade(&shared);
+    fs.witness_locks(move |fid, left| keep(&keeper, |kept| kept.locked(fid, left)));
+    let keeper = Arc::downgrade(&shared);
+    fs.witness_tokens(move |held| keep(&keeper, |kept| kept.has_tokens(held)));
     log_in(runtime, &fs, options)?;
     let how = Options {
         read_only: place.read_only,
@@ -315,6 +297,15 @@ pub(crate) fn log_in(runtime: &Runtime, fs: &AfsFs, options: &Client) -> Result<
     let _runtime = runtime.enter();
     let set = fs.as_identity(Identity::Everybody).set_token(token, Some(source));
     set.map_err(|error| Failure::new(Kind::Cell, error.to_string()))
+}
+
+/// Writes something down for the next process, as long as this one serves.
+fn keep(shared: &Weak<Shared>, write: impl FnOnce(&Kept)) {
+    if let Some(shared) = shared.upgrade()
+        && let Some(kept) = shared.kept()
+    {
+        write(kept);
+    }
 }
 
 /// Leaves the mount to the next process.

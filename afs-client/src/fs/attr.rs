@@ -57,7 +57,7 @@ impl Caller {
         Ok((Core::attr(&vnode, &status), self.kept(&status, ttl)))
     }
 
-    pub(crate) async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
+    pub(crate) async fn setattr(&self, fid: Fid, mut set: SetAttr) -> Result<(Attr, Duration), Error> {
         if is_synthetic(fid) {
             return Err(Errno::ROFS.into());
         }
@@ -73,7 +73,6 @@ impl Caller {
             }
             self.truncate(&vnode, size).await?;
         }
-        let mut set = set;
         if let Some(modified) = set.mtime
             && vnode.writer() == self.who
             && self.store_modified(&vnode, to_seconds(modified)).await?

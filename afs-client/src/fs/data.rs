@@ -273,7 +273,7 @@ impl Caller {
         if let Err(error) = handle.check_writing().and_then(|()| check_length(end)) {
             return Some(Err(error));
         }
-        if self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit() {
+        if self.cache.is_too_dirty(data.len() as u64) {
             return None;
         }
         let vnode = &handle.vnode;
@@ -326,8 +326,7 @@ impl Caller {
             let _ = self.as_identity(handle.who).status(&handle.vnode).await;
         }
         let end = self.until();
-        let is_full =
-            || self.cache.dirty_bytes().saturating_add(data.len() as u64) > self.cache.dirty_limit();
+        let is_full = || self.cache.is_too_dirty(data.len() as u64);
         for _ in 0..ROUNDS {
             if is_full() {
                 self.store_patiently(&handle.vnode, false).await?;

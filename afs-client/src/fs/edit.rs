@@ -183,8 +183,7 @@ impl Caller {
         let (vnode, unique) = directory.lookup(name).ok_or(Errno::NOENT)?;
         let known = self.vnodes.get(dir.sibling(vnode, unique));
         if let Some(vnode) = &known
-            && vnode.opens.load(Ordering::Acquire) > 0
-            && vnode.status().is_some_and(|status| status.links <= 1)
+            && is_open_with_one_name(vnode)
         {
             return self.hide(&parent, name, vnode).await;
         }
@@ -201,34 +200,36 @@ impl Caller {
 
     /// Gives a file that is open here its hidden name.
     async fn hide(&self, dir: &Vnode, name: &[u8], vnode: &Vnode) -> Result<(), Error> {
-        let file = HiddenFile::new(&dir.volume.cell.name, vnode.fid);
-        let hiding = Hiding {
-            dir: (dir.fid.vnode, dir.fid.unique),
-            who: self.who,
-        };
-        self.hidden.add(&file, hiding);
-        if let Err(error) = self.rename(dir.fid, name, dir.fid, &file.name()).await {
-            // If it was hidden all the same, the name stays.
-            self.hidden.remove(&file);
-            return Err(error);
-        }
+        let give = async |hidden: &[u8]| self.rename(dir.fid, name, dir.fid, hidden).await;
+        self.give_hidden_name(dir.fid, vnode, give).await?;
         self.doom(dir.fid, vnode).await;
         Ok(())
     }
 
     /// Gives a file that is open here its hidden name beside the one that it has: a rename is about to take that.
     async fn hide_beside(&self, dir: Fid, vnode: &Vnode) -> Result<(), Error> {
+        let give = async |hidden: &[u8]| self.link(vnode.fid, dir, hidden).await.map(drop);
+        self.give_hidden_name(dir, vnode, give).await
+    }
+
+    /// Writes down that a file is about to be hidden, and has that done. If it was hidden though that failed, the name stays.
+    async fn give_hidden_name(
+        &self,
+        dir: Fid,
+        vnode: &Vnode,
+        give: impl AsyncFnOnce(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let file = HiddenFile::new(&vnode.volume.cell.name, vnode.fid);
         let hiding = Hiding {
             dir: (dir.vnode, dir.unique),
             who: self.who,
         };
         self.hidden.add(&file, hiding);
-        if let Err(error) = self.link(vnode.fid, dir, &file.name()).await {
+        let given = give(&file.name()).await;
+        if given.is_err() {
             self.hidden.remove(&file);
-            return Err(error);
         }
-        Ok(())
+        given
     }
 
     /// The rename has failed, as far as we have heard. Whether the file has its name still, the directory tells; if that
@@ -416,14 +417,8 @@ impl Caller {
             return Ok(());
         }
         let replaced = replaced.and_then(|(vnode, unique)| self.vnodes.get(to_dir.sibling(vnode, unique)));
-        let is_kept = |old: &Arc<Vnode>| {
-            old.opens.load(Ordering::Acquire) > 0
-                && old
-                    .status()
-                    .is_some_and(|status| status.kind == Kind::File && status.links <= 1)
-        };
         // A file that is open here has its hidden name before it loses the other, so that there is no moment without either.
-        let kept = replaced.clone().filter(is_kept);
+        let kept = replaced.clone().filter(|old| is_open_with_one_name(old));
         if let Some(old) = &kept {
             if from_status.access & to_status.access & DELETE == 0 {
                 return Err(Errno::ACCESS.into());
@@ -489,6 +484,12 @@ impl Caller {
         }
         Ok(())
     }
+}
+
+/// Would it lose its last name while somebody here has it open? (Of files only handles are counted.)
+fn is_open_with_one_name(vnode: &Vnode) -> bool {
+    let is_last = |status: Status| status.kind == Kind::File && status.links <= 1;
+    vnode.opens.load(Ordering::Acquire) > 0 && vnode.status().is_some_and(is_last)
 }
 
 fn added<'a>(name: &'a [u8], fid: Fid) -> impl FnOnce(&mut Directory) -> bool + 'a {

@@ -422,9 +422,7 @@ impl Caller {
 
     /// May `close` leave it to us? Nothing of it may be lost with the program, and there must be room for more.
     pub(super) fn stores_behind(&self, vnode: &Vnode) -> bool {
-        self.store_behind
-            && self.cache.dirty_bytes() <= self.cache.dirty_limit()
-            && vnode.data().is_journaled()
+        self.store_behind && !self.cache.is_too_dirty(0) && vnode.data().is_journaled()
     }
 
     /// Stores what `close` could not, or did not wait for. What a server has refused is given up if `close` has said so, and

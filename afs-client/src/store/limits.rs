@@ -72,7 +72,7 @@ fn work(cache: &DataCache, thread: u64, gate: &RwLock<()>) -> u64 {
         match below(8) {
             0 => {
                 let data = vec![7; 1 + below(300_000) as usize];
-                if cache.dirty_bytes() < cache.dirty_limit() {
+                if !cache.is_too_dirty(1) {
                     let _ = file.write(at, &data);
                     moved += data.len() as u64;
                 }

@@ -10,13 +10,10 @@ use rustix::fs::{Access, AtFlags, CWD, FlockOperation, XattrFlags, accessat, fcn
 use rustix::io::Errno;
 use testcell::{MountOptions, eventually};
 
+use crate::semantics::code;
 use crate::shared;
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn code<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<Errno> {
-    Errno::from_io_error(&result.unwrap_err())
-}
 
 /// The rights of everybody in a directory, as letters of `rwildka`.
 fn set_rights(dir: &Path, rights: &str) {
@@ -34,7 +31,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 /// What close(2) says.
-fn close(file: File) -> Option<Errno> {
+pub(crate) fn close(file: File) -> Option<Errno> {
     let closed = nix::unistd::close(file);
     closed.err().map(|error| Errno::from_raw_os_error(error as i32))
 }

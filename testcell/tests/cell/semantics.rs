@@ -19,7 +19,7 @@ use crate::shared;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn code<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<Errno> {
+pub(crate) fn code<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<Errno> {
     Errno::from_io_error(&result.unwrap_err())
 }
 

@@ -10,15 +10,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use testcell::{MountOptions, eventually, run};
 
+use crate::rights::close;
 use crate::shared;
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// What close(2) says.
-fn close(file: File) -> Option<Errno> {
-    let closed = nix::unistd::close(file);
-    closed.err().map(|error| Errno::from_raw_os_error(error as i32))
-}
 
 fn python(script: &str, path: &Path) {
     let mut command = Command::new("python3");

@@ -13,6 +13,8 @@ use testcell::embedded::faults::parse;
 use super::client::{Client, FLAGS, cell, errno, run};
 use super::restart::crashed as copied;
 
+const WORK: &str = "lab.example/work";
+
 /// A cell whose directory `work/dir` hides a file that a client has open, in `work`.
 async fn hiding() -> (Cell, Client, Fid, HandleId) {
     let cell = cell(1).await;
@@ -28,6 +30,19 @@ async fn hiding() -> (Cell, Client, Fid, HandleId) {
         .handle;
     client.fs.unlink(dir, b"file").await.unwrap();
     (cell, client, work, handle)
+}
+
+/// Waits until there is one name in `work`, as this client sees it: for four seconds.
+async fn one_is_left(client: &Client) {
+    let mut left = client.names(WORK).await.unwrap();
+    for _ in 0..200 {
+        if left.len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        left = client.names(WORK).await.unwrap();
+    }
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 /// `rm -r` of what was just read: the kernel tells of the close after the names are gone.
@@ -92,15 +107,7 @@ fn what_is_left_hidden_after_a_crash_is_removed() {
         let crashed = copied(dir.path());
         let second = Client::on_disk(&cell, crashed.path(), Arc::new(NullSink)).await;
         second.fs.remove_hidden();
-        let mut left = hidden().await;
-        for _ in 0..200 {
-            if left.len() == 1 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            left = hidden().await;
-        }
-        assert_eq!(left.len(), 1, "{left:?}");
+        one_is_left(&other).await;
         let theirs = other.fs.read(handles[1], 0, 9).await.unwrap();
         assert_eq!(theirs, "x", "they have it open still");
         other.fs.release(handles[1]).await;
@@ -177,8 +184,6 @@ fn what_is_taken_over_stays_hidden_until_it_is_closed() {
     });
 }
 
-const WORK: &str = "lab.example/work";
-
 /// A client that has `work/old` open, and `work/new` to put in its place; what it can do fails as the script says.
 async fn replacing(script: &str) -> (Cell, tempfile::TempDir, Client, Fid, HandleId) {
     let cell = cell(1).await;
@@ -241,15 +246,7 @@ fn a_crash_in_a_rename_leaves_an_open_target_in_its_place() {
         // The one that died before the rename: it removes the hidden name, and no other.
         let second = Client::on_disk(&cell, crashed.path(), Arc::new(NullSink)).await;
         second.fs.remove_hidden();
-        let mut left = other.names(WORK).await.unwrap();
-        for _ in 0..200 {
-            if left.len() == 1 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            left = other.names(WORK).await.unwrap();
-        }
-        assert_eq!(left.len(), 1, "{left:?}");
+        one_is_left(&other).await;
         client.fs.release(handle).await;
         for client in [client, second, other] {
             client.shutdown().await;

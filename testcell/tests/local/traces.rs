@@ -60,6 +60,13 @@ impl Collector {
     }
 }
 
+/// A mount whose spans soon go to a collector.
+fn traced_to(collector: SocketAddr) -> MountOptions {
+    let options =
+        MountOptions::default().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{collector}"));
+    options.environment("OTEL_BSP_SCHEDULE_DELAY", "100")
+}
+
 fn attribute(span: &Span, key: &str) -> Option<String> {
     use opentelemetry_proto::tonic::common::v1::any_value::Value;
     let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
@@ -74,9 +81,7 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
 fn a_request_its_call_and_its_connection_are_one_trace() {
     let (collector, address, _runtime) = Collector::start();
     let cell = local();
-    let options =
-        MountOptions::default().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"));
-    let options = options.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let options = traced_to(address);
     let mount = cell.mount_with(1, &options).unwrap();
     std::fs::read(mount.path("ro/hello")).unwrap();
     let arrived = || {
@@ -158,9 +163,7 @@ fn a_request_its_call_and_its_connection_are_one_trace() {
 fn a_break_points_to_the_requests_that_it_undoes() {
     let (collector, address, _runtime) = Collector::start();
     let cell = local();
-    let options =
-        MountOptions::default().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"));
-    let options = options.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let options = traced_to(address);
     let watched = cell.mount_with(1, &options).unwrap();
     let other = cell.mount(2).unwrap();
     let file = watched.work("traced").unwrap().join("file");
@@ -194,9 +197,7 @@ fn a_break_points_to_the_requests_that_it_undoes() {
 fn volumes_and_servers_that_break_point_to_what_they_undo() {
     let (collector, address, _runtime) = Collector::start();
     let cell = local();
-    let options =
-        MountOptions::default().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"));
-    let options = options.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let options = traced_to(address);
     let mount = cell.mount_with(1, &options).unwrap();
     let links_to_request = |name: &str, what: &str| {
         let spans = collector.spans();
@@ -248,9 +249,7 @@ fn volumes_and_servers_that_break_point_to_what_they_undo() {
 fn a_collector_that_is_down_costs_a_count() {
     let cell = local();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let options =
-        MountOptions::default().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{nobody}"));
-    let options = options.environment("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let options = traced_to(nobody);
     let mount = cell.mount_with(1, &options).unwrap();
     std::fs::read(mount.path("ro/hello")).unwrap();
     let lost = || {

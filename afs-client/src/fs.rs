@@ -512,6 +512,12 @@ impl AfsFs {
         self.0.store_and_tell(&vnode, true).await
     }
 
+    /// `fallocate()`: the file has at least `end` bytes, those that are new are zeros, and the server counts them against the
+    /// quota. If it refuses them (`EDQUOT`, `ENOSPC`), nothing has changed.
+    pub async fn allocate(&self, handle: HandleId, end: u64) -> Result<(), Error> {
+        self.0.allocate(handle, end).await
+    }
+
     /// The handle is gone. Stores what is still dirty; a file unlinked while open is removed at its last release.
     pub async fn release(&self, handle: HandleId) {
         self.0.release(handle).await;

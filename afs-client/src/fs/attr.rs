@@ -10,7 +10,7 @@ use super::Access;
 use super::core::{Caller, Core};
 use super::data::{ROUNDS, check_length};
 use super::synthetic::{FOREVER, is_cell, is_synthetic, target};
-use super::types::{Attr, Kind, OpenFlags, SetAttr, StatFs};
+use super::types::{Attr, HandleId, Kind, OpenFlags, SetAttr, StatFs};
 use crate::error::Error;
 use crate::events::Cached;
 use crate::op::Class;
@@ -129,6 +129,25 @@ impl Caller {
         if stored.is_err() && vnode.opens.load(std::sync::atomic::Ordering::Acquire) == 0 {
             // The caller knows; nobody else wants it any more.
             vnode.data().discard();
+        }
+        stored
+    }
+
+    /// Has the file at least `end` bytes, on the server too, which counts them against the quota. If it refuses them, nothing
+    /// has changed.
+    pub(crate) async fn allocate(&self, id: HandleId, end: u64) -> Result<(), Error> {
+        check_length(end)?;
+        let handle = self.handle(id)?;
+        let (vnode, writer) = (&handle.vnode, self.as_identity(handle.who));
+        writer.status(vnode).await?;
+        let before = vnode.data().len();
+        if end <= before {
+            return Ok(());
+        }
+        writer.cut(vnode, end).await?;
+        let stored = writer.store(vnode, false).await;
+        if stored.is_err() && vnode.data().len() == end {
+            writer.cut(vnode, before).await?;
         }
         stored
     }

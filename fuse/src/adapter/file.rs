@@ -196,6 +196,26 @@ impl Adapter {
             });
     }
 
+    /// A file can be made longer. No server takes a hole but at the end of a file, or keeps space behind it.
+    pub(super) fn do_fallocate(
+        &self,
+        asked: Asked<ReplyEmpty>,
+        handle: FileHandle,
+        (offset, length): (u64, u64),
+        mode: i32,
+    ) {
+        if mode != 0 {
+            return asked.fail(Errno::EOPNOTSUPP);
+        }
+        let Some(asked) = self.unspoiled(handle, asked) else {
+            return;
+        };
+        let (fs, handle) = (asked.fs().clone(), HandleId(handle.0));
+        let work = async move { fs.allocate(handle, offset.saturating_add(length)).await };
+        self.shared
+            .wait(Limit::Own, asked, work, |_, asked, ()| asked.ok(ReplyEmpty::ok));
+    }
+
     pub(super) fn do_release(
         &self,
         asked: Asked<ReplyEmpty>,

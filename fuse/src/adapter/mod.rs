@@ -500,14 +500,20 @@ impl Filesystem for Adapter {
         &self,
         request: &Request,
         node: INodeNo,
-        _handle: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.asked(Op::Fallocate, request, node, reply)
-            .fail(Errno::EOPNOTSUPP);
+        guarded(|| {
+            self.do_fallocate(
+                self.asked(Op::Fallocate, request, node, reply),
+                handle,
+                (offset, length),
+                mode,
+            );
+        });
     }
 
     // With ENOSYS the kernel does these itself from then on.

@@ -188,12 +188,34 @@ fn files_open_write_and_end_as_posix_has_it() {
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(50_000)).unwrap(),
         50_000
     );
-    assert_eq!(
-        fallocate(&file, FallocateFlags::empty(), 0, 4096),
-        Err(Errno::OPNOTSUPP)
+    fallocate(&file, FallocateFlags::empty(), 0, 4096).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 100_000, "there is room for that");
+    fallocate(&file, FallocateFlags::empty(), 90_000, 20_000).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 110_000);
+    let mut zeros = [1; 9];
+    file.read_exact_at(&mut zeros, 109_991).unwrap();
+    assert_eq!(zeros, [0; 9]);
+    // The quota, or the partition if there is none.
+    let too_much = fallocate(&file, FallocateFlags::empty(), 0, 1 << 40);
+    assert!(
+        matches!(too_much, Err(Errno::DQUOT | Errno::NOSPC)),
+        "{too_much:?}"
     );
-    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    assert_eq!(fallocate(&file, punch, 0, 4096), Err(Errno::OPNOTSUPP));
+    assert_eq!(file.metadata().unwrap().len(), 110_000, "as it was");
+    file.sync_all().unwrap();
+    let keep = FallocateFlags::KEEP_SIZE;
+    for other in [
+        keep,
+        keep | FallocateFlags::PUNCH_HOLE,
+        FallocateFlags::ZERO_RANGE,
+        FallocateFlags::COLLAPSE_RANGE,
+    ] {
+        assert_eq!(
+            fallocate(&file, other, 0, 4096),
+            Err(Errno::OPNOTSUPP),
+            "{other:?}"
+        );
+    }
     let said = run(LIMIT, std::process::Command::new("lsattr").arg(&path)).unwrap();
     assert!(
         !said.status.success()
@@ -208,13 +230,13 @@ fn files_open_write_and_end_as_posix_has_it() {
     // O_TRUNC, and a copy within the mount.
     let copy = File::create(work.join("copy")).unwrap();
     let mut copied = 0;
-    while copied < 100_000 {
+    while copied < 110_000 {
         let part = copy_file_range(
             &file,
             Some(&mut (copied as u64)),
             &copy,
             Some(&mut (copied as u64)),
-            100_000,
+            110_000,
         );
         copied += part.unwrap();
     }
@@ -228,7 +250,7 @@ fn files_open_write_and_end_as_posix_has_it() {
         .open(work.join("copy"));
     let mut all = Vec::new();
     direct.unwrap().read_to_end(&mut all).unwrap();
-    assert_eq!(all.len(), 100_000);
+    assert_eq!(all.len(), 110_000);
     drop((file, end));
     fs::remove_dir_all(&work).unwrap();
 }

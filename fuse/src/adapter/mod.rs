@@ -3,6 +3,7 @@
 //! The machine: a request that the file system can answer from memory is answered on the session's own thread. Any other
 //! moves its owned reply into a task, under a deadline; the thread takes the next request. Each reply is counted.
 
+mod begun;
 mod change;
 mod convert;
 mod directory;

@@ -1,20 +1,19 @@
 //! What requests have in common, and the tasks of those that wait.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use afs_client::error::Error;
 use afs_client::fs::{AfsFs, Attr};
 use afs_client::types::Fid;
 use fuser::{Errno, FileAttr};
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
+use super::begun;
 use super::convert;
 use super::directory::Streams;
 use super::interrupt;
@@ -218,79 +217,12 @@ impl Shared {
                 }
             }
         };
-        self.begin(Box::pin(task.instrument(span)));
+        begun::begin(&self.runtime, Box::pin(task.instrument(span)));
     }
 
     /// Has something done that nobody waits for.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
-    }
-
-    /// Begins a task on the thread of the session, which so has sent the first call before it asks the kernel for more.
-    /// The runtime gets it as soon as there is something to go on with, and is left alone until then.
-    fn begin(&self, mut task: Task) {
-        let _entered = self.runtime.enter();
-        let begun = Arc::new(Begun {
-            task: Mutex::new(State::Looking),
-            runtime: self.runtime.clone(),
-        });
-        let waker = Waker::from(Arc::clone(&begun));
-        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            begun.leave(task);
-        }
-    }
-}
-
-/// What is left of a request after the first look at it.
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A task that is the runtime's from the first time it is woken.
-struct Begun {
-    task: Mutex<State>,
-    runtime: Handle,
-}
-
-enum State {
-    /// The thread of the session looks at it.
-    Looking,
-    /// Woken while it was looked at.
-    Woken,
-    /// Nobody looks at it until it is woken.
-    Waiting(Task),
-    /// The runtime has it.
-    Left,
-}
-
-impl Begun {
-    /// The thread of the session has done what it can.
-    fn leave(&self, task: Task) {
-        let mut state = self.task.lock();
-        match *state {
-            State::Woken => {
-                *state = State::Left;
-                drop(state);
-                self.runtime.spawn(task);
-            }
-            _ => *state = State::Waiting(task),
-        }
-    }
-}
-
-impl Wake for Begun {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let mut state = self.task.lock();
-        match std::mem::replace(&mut *state, State::Left) {
-            State::Looking | State::Woken => *state = State::Woken,
-            State::Waiting(task) => {
-                drop(state);
-                self.runtime.spawn(task);
-            }
-            State::Left => {}
-        }
     }
 }
 

@@ -288,7 +288,12 @@ impl Endpoint {
     ///
     /// No channel became free in the time the call may take, or the endpoint is shut down.
     pub async fn call(&self, target: &Target) -> Result<ClientCall, CallError> {
-        self.acquire(target).await.map(ClientCall::new)
+        let call = ClientCall::new(self.acquire(target).await?);
+        // Its connection may be newer than the last look of the shutdown: nothing would ever end the call.
+        if self.shared.is_closing() {
+            return Err(CallError::Shutdown);
+        }
+        Ok(call)
     }
 
     /// Sends a packet that asks nothing to a peer whenever it was sent nothing for a while, beginning now, so that a NAT

@@ -413,6 +413,8 @@ fn begin(shared: &Arc<Shared>, conn: &Ref<Connection>, slot: Slot, place: Place)
     let handler = shared.services.read().get(&conn.service).cloned();
     let call = ServiceCall::new(conn.clone(), slot);
     match handler {
+        // Its connection may be newer than the last look of the shutdown: nothing would ever end the call.
+        _ if shared.is_closing() => call.abort(abort_codes::RX_CALL_DEAD),
         Some(handler) => {
             drop(tokio::spawn(serve(Arc::clone(shared), handler, call, place)));
         }

@@ -30,7 +30,7 @@ mod tree;
 
 pub use bell::Host;
 pub use list::{Expiry, List, Reaped};
-pub use refs::{Cached, Life, Ref, Was};
+pub use refs::{Cached, Hold, Life, Ref, Was};
 pub use tree::{Lookup, Published, Tree};
 
 #[cfg(all(test, loom))]

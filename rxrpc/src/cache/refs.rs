@@ -65,6 +65,21 @@ impl<T: Cached> Ref<T> {
         Arc::ptr_eq(&this.conn, &other.conn)
     }
 
+    /// Takes another reference, for the connection itself to keep while it is busy.
+    pub fn hold(this: &Self) -> Hold {
+        this.conn.life().usage.get();
+        Hold(())
+    }
+
+    /// The reference that this connection has kept.
+    pub fn let_go(this: &Self, hold: Hold) -> Self {
+        let Hold(()) = hold;
+        Self {
+            conn: Arc::clone(&this.conn),
+            put_ms: None,
+        }
+    }
+
     /// Puts the reference at a time the caller knows, which saves asking the host for it.
     pub fn put_at(mut this: Self, now_ms: u64) {
         this.put_ms = Some(now_ms);
@@ -105,6 +120,14 @@ impl<T: Cached> fmt::Debug for Ref<T> {
         f.debug_tuple("Ref").field(self.conn.life()).finish()
     }
 }
+
+/// A reference that a connection keeps to itself. It counts like any other, so the connection is not retired and stays on
+/// its list; that has the memory. If it had the memory too, a connection that is busy would outlive its list, for ever.
+///
+/// Given back by [`Ref::let_go`]; dropped, it counts for ever.
+#[derive(Debug)]
+#[must_use = "dropped, it counts for ever"]
+pub struct Hold(());
 
 /// What the cache keeps in each connection.
 pub struct Life {

@@ -112,6 +112,24 @@ fn a_new_connection_is_used_by_its_creator_and_the_list() {
 }
 
 #[test]
+fn what_a_connection_holds_of_itself_counts_but_goes_with_its_list() {
+    let rig = Rig::new();
+    let conn = rig.publish(1).into_ref();
+    let hold = Ref::hold(&conn);
+    Ref::put_at(conn, 0);
+    assert!(rig.at(10_000).reap().dead.is_empty(), "it is in use");
+    let Lookup::Live(conn, Was::InUse) = rig.tree.lookup(&1) else {
+        panic!("not reused")
+    };
+    drop(Ref::let_go(&conn, hold));
+    assert_eq!(conn.life.usage(), 2);
+    let _for_ever = Ref::hold(&conn);
+    let memory = Arc::downgrade(Ref::shared(&conn));
+    drop((conn, rig));
+    assert!(memory.upgrade().is_none());
+}
+
+#[test]
 fn revived_and_reused_are_told_apart() {
     let rig = Rig::new();
     drop(rig.publish(1));

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::endpoint::Shared;
+use super::connections::Connections;
+use super::endpoint::Endpoint;
 use crate::proto::debug::{self, PeerSnapshot, Question, Totals};
 use crate::proto::endpoint::version_reply;
 use crate::proto::{ConnectionSnapshot, Header, Limiter, Packet, PacketType, Rate, Side, Unplaced};
@@ -27,7 +28,8 @@ pub(super) fn limiter(now: Instant) -> Limiter {
 }
 
 /// Answers a VERSION or DEBUG packet. VERSION from a service is ignored: it keeps the way open (rxrpc.md 11.3).
-pub(super) fn question(shared: &Shared, peer: SocketAddrV4, packet: &Packet) -> Result<(), Unplaced> {
+pub(super) fn question(endpoint: &Endpoint, peer: SocketAddrV4, packet: &Packet) -> Result<(), Unplaced> {
+    let Endpoint { shared, connections } = endpoint;
     let header = &packet.header;
     let about = match header.packet_type {
         PacketType::Version if !header.flags.client_initiated() => return Ok(()),
@@ -40,28 +42,28 @@ pub(super) fn question(shared: &Shared, peer: SocketAddrV4, packet: &Packet) -> 
     }
     let reply = match about {
         None => version_reply(header, &shared.config.version),
-        Some(Question::Endpoint) => debug::endpoint(header, &totals(shared)),
+        Some(Question::Endpoint) => debug::endpoint(header, &totals(endpoint)),
         Some(Question::Totals) => {
-            let calls = shared.connections.snapshot();
+            let calls = connections.snapshot();
             let calls = calls.iter().map(|conn| debug::calls(&conn.snapshot()));
-            debug::totals(header, &totals(shared), calls.sum())
+            debug::totals(header, &totals(endpoint), calls.sum())
         }
-        Some(Question::Connection(index)) => told(header, shared.connections.nth(index).as_ref()),
-        Some(Question::Busy(index)) => told(header, nth_busy(shared, index).as_ref()),
-        Some(Question::Peer(index)) => debug::peer(header, nth_peer(shared, index).as_ref()),
+        Some(Question::Connection(index)) => told(header, connections.nth(index).as_ref()),
+        Some(Question::Busy(index)) => told(header, nth_busy(connections, index).as_ref()),
+        Some(Question::Peer(index)) => debug::peer(header, nth_peer(endpoint, index).as_ref()),
         Some(Question::Unknown) => debug::unknown(header),
     };
     shared.answer(peer, &reply);
     Ok(())
 }
 
-fn totals(shared: &Shared) -> Totals {
+fn totals(Endpoint { shared, connections }: &Endpoint) -> Totals {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let idle = shared.answering.available_permits();
     let answering = shared.config.max_service_calls.saturating_sub(idle);
     Totals {
-        client_connections: count(shared.connections.len(Side::Client)),
-        service_connections: count(shared.connections.len(Side::Service)),
+        client_connections: count(connections.len(Side::Client)),
+        service_connections: count(connections.len(Side::Service)),
         peers: count(shared.peers.all().len()),
         calls_waiting: count(shared.calls.taken().saturating_sub(answering)),
         idle_threads: count(idle),
@@ -76,28 +78,28 @@ fn told(question: &Header, conn: Option<&Arc<Connection>>) -> Vec<u8> {
     debug::connection(question, shown.as_ref().map(|(peer, conn)| (*peer, conn)))
 }
 
-fn nth_busy(shared: &Shared, index: usize) -> Option<Arc<Connection>> {
-    let all = shared.connections.snapshot();
+fn nth_busy(connections: &Connections, index: usize) -> Option<Arc<Connection>> {
+    let all = connections.snapshot();
     all.into_iter()
         .filter(|conn| debug::is_busy(&conn.snapshot()))
         .nth(index)
 }
 
-fn nth_peer(shared: &Shared, index: usize) -> Option<PeerSnapshot> {
-    let peer = shared.peers.all().into_iter().nth(index)?;
-    let all = shared.connections.snapshot();
+fn nth_peer(endpoint: &Endpoint, index: usize) -> Option<PeerSnapshot> {
+    let peer = endpoint.shared.peers.all().into_iter().nth(index)?;
+    let all = endpoint.connections.snapshot();
     let of_peer = all.iter().filter(|conn| Arc::ptr_eq(&conn.peer, &peer));
     Some(of_peer.fold(peer.snapshot(), with_connection))
 }
 
 /// The peers by address.
-pub(super) fn peers(shared: &Shared) -> Vec<PeerSnapshot> {
-    let held = shared.peers.held();
+pub(super) fn peers(endpoint: &Endpoint) -> Vec<PeerSnapshot> {
+    let held = endpoint.shared.peers.held();
     let mut peers: BTreeMap<_, _> = held
         .iter()
         .map(|peer| (peer.address(), peer.snapshot()))
         .collect();
-    for conn in shared.connections.snapshot() {
+    for conn in endpoint.connections.snapshot() {
         let peer = peers
             .entry(conn.peer.address())
             .or_insert_with(|| conn.peer.snapshot());

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::client::Target;
 use super::connection::{BundleKey, Connection, Key};
-use super::endpoint::Shared;
+use super::endpoint::{Endpoint, Shared};
 use crate::cache::{Life, Ref};
 use crate::events::{Acquire, Event};
 use crate::proto::{self, CallError, ChannelIndex, ConnectionId, ServiceId, Side, Slot, Upgrade};
@@ -139,9 +139,9 @@ impl fmt::Debug for Bundles {
     }
 }
 
-impl Shared {
+impl Endpoint {
     /// Starts a call to `target` on a channel of its bundle, waiting for one if all are busy. Cancel safe.
-    pub(crate) async fn acquire(self: &Arc<Self>, target: &Target) -> Result<Channel, CallError> {
+    pub(crate) async fn acquire(&self, target: &Target) -> Result<Channel, CallError> {
         let key = BundleKey {
             peer: target.peer,
             service: target.service,
@@ -149,23 +149,23 @@ impl Shared {
             upgrade: target.upgrade,
             security: target.security.clone(),
         };
-        if self.is_closing() {
+        if self.shared.is_closing() {
             return Err(CallError::Shutdown);
         }
-        let bundle = self.bundles.get(&key);
+        let bundle = self.shared.bundles.get(&key);
         if let Ok(permit) = Arc::clone(&bundle.permits).try_acquire_owned()
             && let Ok(channel) = self.begin(&bundle, permit, &key, target)
         {
             return Ok(channel);
         }
-        let _waiting = Waiting::new(self, target.service);
+        let _waiting = Waiting::new(&self.shared, target.service);
         let limit = target.limits.hard_in.unwrap_or(target.limits.dead_in);
         let channel = tokio::time::timeout(limit, self.wait(&bundle, &key, target)).await;
         channel.unwrap_or(Err(CallError::TimedOut))
     }
 
     async fn wait(
-        self: &Arc<Self>,
+        &self,
         bundle: &Arc<Bundle>,
         key: &BundleKey,
         target: &Target,
@@ -176,7 +176,7 @@ impl Shared {
             changed.as_mut().enable();
             let permit = Arc::clone(&bundle.permits).acquire_owned().await;
             let permit = permit.map_err(|_closed| CallError::Shutdown)?;
-            if self.is_closing() {
+            if self.shared.is_closing() {
                 return Err(CallError::Shutdown);
             }
             match self.begin(bundle, permit, key, target) {
@@ -189,7 +189,7 @@ impl Shared {
 
     /// Turns a permit into a channel with a call on it.
     fn begin(
-        self: &Arc<Self>,
+        &self,
         bundle: &Arc<Bundle>,
         permit: OwnedSemaphorePermit,
         key: &BundleKey,
@@ -197,7 +197,7 @@ impl Shared {
     ) -> Result<Channel, NoChannel> {
         let (conn, slot, outcome) = self.choose(bundle, key, target)?;
         conn.count_call();
-        self.sink.event(&Event::Acquired {
+        self.shared.sink.event(&Event::Acquired {
             side: Side::Client,
             scope: &target.scope,
             service: target.service,
@@ -216,18 +216,18 @@ impl Shared {
     }
 
     fn choose(
-        self: &Arc<Self>,
+        &self,
         bundle: &Bundle,
         key: &BundleKey,
         target: &Target,
     ) -> Result<(Ref<Connection>, Slot, Acquire), NoChannel> {
         let _choosing = bundle.choosing.lock();
         let mut none = NoChannel::Aborted;
-        for place in 0..self.bundles.places {
-            let make = |life| self.client_connection(life, key, place);
+        for place in 0..self.shared.bundles.places {
+            let make = |life| self.shared.client_connection(life, key, place);
             let at = || (key.clone(), place);
             let (conn, outcome) = self.connections.publish_client(at(), &make);
-            let now = self.clock.now();
+            let now = self.shared.clock.now();
             let mut start = |conn: &Ref<Connection>| {
                 conn.turn(now, |turn| {
                     let proto = &mut turn.state.proto;
@@ -250,7 +250,9 @@ impl Shared {
         }
         Err(none)
     }
+}
 
+impl Shared {
     fn client_connection(self: &Arc<Self>, life: Life, key: &BundleKey, slot: usize) -> Connection {
         let cid = self.next_cid();
         let params = proto::ConnectionParams {

@@ -45,15 +45,15 @@ impl Endpoint {
     /// The connections that there are now, one by one.
     #[must_use]
     pub fn census(&self) -> Vec<Counted> {
-        let all = self.0.connections.snapshot();
+        let all = self.connections.snapshot();
         all.iter().map(|conn| counted(conn)).collect()
     }
 
     /// At most `most` of the connections that there are now, those to servers first, and how many there are.
     #[must_use]
     pub fn list(&self, most: usize) -> (Vec<Listed>, usize) {
-        let all = self.0.connections.snapshot();
-        let listed = all.iter().take(most).map(|conn| listed(&self.0, conn));
+        let all = self.connections.snapshot();
+        let listed = all.iter().take(most).map(|conn| listed(&self.shared, conn));
         (listed.collect(), all.len())
     }
 }

@@ -20,7 +20,7 @@ use super::peer::Peer;
 use super::places::Place;
 use super::timers::Alarm;
 use super::traffic::{Traffic, Way};
-use crate::cache::{Cached, Life, Ref};
+use crate::cache::{Cached, Hold, Life, Ref};
 use crate::events::{CloseReason, Event};
 use crate::proto::{
     self, Caller, ChannelIndex, ConnectionId, Epoch, RoundTrip, SecurityIndex, ServiceId, Side, Slot,
@@ -94,7 +94,7 @@ pub(super) struct State {
     /// Where our entry in the timer queue stands.
     armed: Option<Instant>,
     /// The reference that a busy connection holds to itself.
-    hold: Option<Ref<Connection>>,
+    hold: Option<Hold>,
     /// While it is doubted.
     half_open: Option<Place>,
 }
@@ -244,7 +244,7 @@ impl Ref<Connection> {
             released = state.hold.take();
             state.waiting = None;
         } else if state.hold.is_none() {
-            state.hold = Some(self.clone());
+            state.hold = Some(Self::hold(self));
         }
         let alarm = match (state.proto.next_timeout(), state.armed) {
             (Some(next), armed) if armed.is_none_or(|armed| next < armed) => {
@@ -286,7 +286,7 @@ impl Ref<Connection> {
             shared.timers.set(at, before, Alarm::Connection(conn));
         }
         if let Some(released) = released {
-            Self::put_at(released, shared.clock.millis(now));
+            Self::put_at(Self::let_go(self, released), shared.clock.millis(now));
         }
         woken.wake();
         shared.report(&sent, Way::Out);

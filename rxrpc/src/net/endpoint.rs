@@ -3,6 +3,9 @@
 //! The machine: the endpoint is a socket, the connection cache and a few tasks that run until it is shut down: one
 //! receives, one empties the outbox, one fires timers, one for each side reaps. Callers and services work on
 //! connections from their own tasks and threads; nobody owns the endpoint.
+//!
+//! Who holds whom has no circle: handles and tasks hold the connections, a call holds its own, and those hold what is
+//! `Shared`, which holds none. So all of it goes with the last handle, task and call, however they end.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -142,17 +145,21 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// A UDP port that makes and answers calls. Clones share it. It lives until [`shutdown`](Self::shutdown).
-#[derive(Clone, Debug)]
-pub struct Endpoint(pub(super) Arc<Shared>);
+/// A UDP port that makes and answers calls. Clones share it. It lives until [`shutdown`](Self::shutdown) or until its runtime
+/// ends; the port is free again once the last clone and the last call are dropped as well.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(super) shared: Arc<Shared>,
+    /// A part of it, and not of what is shared: a connection holds that, and would hold itself.
+    pub(super) connections: Arc<Connections>,
+}
 
-/// What all parts of an endpoint share.
+/// What all parts of an endpoint share, its connections as well. Nothing here holds one.
 pub(crate) struct Shared {
     pub(super) clock: Clock,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) socket: Socket,
     pub(super) timers: Timers,
-    pub(super) connections: Connections,
     pub(super) bundles: Bundles,
     pub(super) peers: Peers,
     /// What opens tickets, and the lowest level that is taken.
@@ -204,16 +211,16 @@ impl Endpoint {
             fast_ms: millis(config.fast_idle),
             soft_limit: config.soft_limit,
         };
+        let connections = Arc::new(Connections::new(
+            clock,
+            expiry(config.client_idle),
+            expiry(config.service_idle),
+            Arc::clone(&sink),
+        ));
         let shared = Arc::new(Shared {
             clock,
             socket,
             timers: Timers::default(),
-            connections: Connections::new(
-                clock,
-                expiry(config.client_idle),
-                expiry(config.service_idle),
-                Arc::clone(&sink),
-            ),
             bundles: Bundles::new(config.connections_per_bundle),
             peers: Peers::default(),
             rxkad: RwLock::default(),
@@ -234,43 +241,45 @@ impl Endpoint {
             sink,
             config,
         });
+        let endpoint = Self { shared, connections };
         let tasks = [
-            tokio::spawn(Receiver::new(Arc::clone(&shared)).run()),
-            tokio::spawn(drain_outbox(Arc::clone(&shared))),
-            tokio::spawn(network_errors::hear(Arc::clone(&shared))),
-            tokio::spawn(fire_timers(Arc::clone(&shared))),
-            tokio::spawn(reap(Arc::clone(&shared), Side::Client)),
-            tokio::spawn(reap(Arc::clone(&shared), Side::Service)),
+            tokio::spawn(Receiver::new(endpoint.clone()).run()),
+            tokio::spawn(drain_outbox(Arc::clone(&endpoint.shared))),
+            tokio::spawn(network_errors::hear(endpoint.clone())),
+            tokio::spawn(fire_timers(endpoint.clone())),
+            tokio::spawn(reap(endpoint.clone(), Side::Client)),
+            tokio::spawn(reap(endpoint.clone(), Side::Service)),
         ];
-        shared
+        endpoint
+            .shared
             .tasks
             .lock()
             .extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
-        Ok(Self(shared))
+        Ok(endpoint)
     }
 
     /// Where it is bound.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddrV4 {
-        self.0.socket.local_addr()
+        self.shared.socket.local_addr()
     }
 
-    /// Answers calls to `service` from now on.
+    /// Answers calls to `service` from now on, until the shutdown: a handler that holds its endpoint keeps it until then.
     pub fn serve(&self, service: ServiceId, handler: Arc<dyn Service>) {
-        self.0.services.write().insert(service, handler);
+        self.shared.services.write().insert(service, handler);
     }
 
     /// Answers calls to `newer` from now on, as [`serve`](Self::serve) does, and offers it to the clients of `older` that
     /// ask for a newer service when they make a connection. Those that do not are served by what `older` is served by.
     pub fn serve_upgraded(&self, older: ServiceId, newer: ServiceId, handler: Arc<dyn Service>) {
         self.serve(newer, handler);
-        self.0.upgrades.write().insert(older, newer);
+        self.shared.upgrades.write().insert(older, newer);
     }
 
     /// Answers calls with rxkad from now on: of clients whose tickets one of `keys` opens, at level `least` or higher. Calls
     /// without security are answered as before; a service sees [who calls](super::ServiceCall::caller).
     pub fn accept_rxkad(&self, keys: ServerKeys, least: Level) {
-        *self.0.rxkad.write() = Some((Arc::new(keys), least));
+        *self.shared.rxkad.write() = Some((Arc::new(keys), least));
     }
 
     /// Starts a call, waiting for a channel if all to this target are busy. Cancel safe.
@@ -279,21 +288,26 @@ impl Endpoint {
     ///
     /// No channel became free in the time the call may take, or the endpoint is shut down.
     pub async fn call(&self, target: &Target) -> Result<ClientCall, CallError> {
-        self.0.acquire(target).await.map(ClientCall::new)
+        let call = ClientCall::new(self.acquire(target).await?);
+        // Its connection may be newer than the last look of the shutdown: nothing would ever end the call.
+        if self.shared.is_closing() {
+            return Err(CallError::Shutdown);
+        }
+        Ok(call)
     }
 
     /// Sends a packet that asks nothing to a peer whenever it was sent nothing for a while, beginning now, so that a NAT
     /// between it and us lets its calls in. It ends when what is given is dropped. Several may be held for one peer.
     pub fn keep_open(&self, peer: SocketAddrV4) -> KeepOpen {
-        KeepOpen::new(&self.0, self.0.peers.get(peer))
+        KeepOpen::new(&self.shared, self.shared.peers.get(peer))
     }
 
     /// Connections of one side, and how many of them are idle.
     #[must_use]
     pub fn connections(&self, side: Side) -> ConnectionCount {
-        let idle = self.0.connections.idle(side);
+        let idle = self.connections.idle(side);
         ConnectionCount {
-            active: self.0.connections.len(side).saturating_sub(idle),
+            active: self.connections.len(side).saturating_sub(idle),
             idle,
         }
     }
@@ -301,45 +315,44 @@ impl Endpoint {
     /// The peers that there are connections to or from, or whose way back is kept open, by address.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {
-        answer::peers(&self.0)
+        answer::peers(self)
     }
 
     /// How many peers there are.
     #[must_use]
     pub fn peer_count(&self) -> PeerCount {
-        self.0.peers.counts()
+        self.shared.peers.counts()
     }
 
-    /// Fails the calls that are left, retires all connections and stops the tasks. Waits a moment for replies to arrive.
-    /// Cancel safe: what is done is done, and a second shutdown does the rest.
+    /// Fails the calls that are left, retires all connections, stops the tasks and lets go of the services. Waits a moment
+    /// for replies to arrive. Cancel safe: what is done is done, and a second shutdown does the rest.
     pub async fn shutdown(&self) {
-        let shared = &self.0;
+        let Self { shared, connections } = self;
         shared.closing.store(true, Ordering::Release);
         let patience = shared.clock.now() + SHUTDOWN_PATIENCE;
-        while !shared.connections.drain() {
+        let mut given_up = false;
+        while !connections.drain() {
+            if given_up {
+                // What is left a step later is held by calls that somebody else holds, and goes with the last of them.
+                tracing::debug!("connections left at shutdown: {connections:?}");
+                break;
+            }
             let now = shared.clock.now();
-            let end = if now < patience {
-                Ref::shut_down
-            } else {
-                Ref::give_up
-            };
-            for conn in shared.connections.snapshot() {
+            given_up = now >= patience;
+            let end = if given_up { Ref::give_up } else { Ref::shut_down };
+            for conn in connections.snapshot() {
                 if let Some((conn, _)) = Ref::get_live(&conn) {
                     end(&conn, now);
                 }
-            }
-            if now >= patience {
-                // What is left now is held by calls that somebody else holds.
-                if !shared.connections.drain() {
-                    tracing::debug!("connections left at shutdown: {:?}", shared.connections);
-                }
-                break;
             }
             tokio::time::sleep(SHUTDOWN_STEP).await;
         }
         for task in shared.tasks.lock().drain(..) {
             task.abort();
         }
+        let services = std::mem::take(&mut *shared.services.write());
+        // Under no lock: what a service does when it goes is its own affair.
+        drop(services);
     }
 }
 
@@ -466,11 +479,11 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("local", &self.socket.local_addr())
-            .field("epoch", &self.epoch)
+        f.debug_struct("Endpoint")
+            .field("local", &self.local_addr())
+            .field("epoch", &self.shared.epoch)
             .field("connections", &self.connections)
             .finish_non_exhaustive()
     }
@@ -480,7 +493,7 @@ async fn drain_outbox(shared: Arc<Shared>) {
     shared.socket.drain_outbox().await;
 }
 
-async fn fire_timers(shared: Arc<Shared>) {
+async fn fire_timers(Endpoint { shared, connections }: Endpoint) {
     loop {
         for (at, due) in shared.timers.due(|| shared.clock.now()).await {
             let now = shared.clock.now();
@@ -491,7 +504,7 @@ async fn fire_timers(shared: Arc<Shared>) {
                         let given_up = conn.expire(now, at);
                         drop(conn);
                         if given_up {
-                            shared.connections.ring(Side::Service);
+                            connections.ring(Side::Service);
                         }
                     }
                 }
@@ -501,9 +514,8 @@ async fn fire_timers(shared: Arc<Shared>) {
     }
 }
 
-async fn reap(shared: Arc<Shared>, side: Side) {
-    shared
-        .connections
+async fn reap(Endpoint { shared, connections }: Endpoint, side: Side) {
+    connections
         .reap(side, || {
             shared.bundles.forget_unused();
             shared.peers.forget_unused();

@@ -7,13 +7,12 @@
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
 use rustix::io::Errno;
 
-use super::endpoint::Shared;
+use super::endpoint::Endpoint;
 use crate::cache::Ref;
 use crate::events::Event;
 use crate::proto::{self, ConnectionId, Header, Slot};
@@ -86,10 +85,10 @@ fn call_of(quoted: &[u8]) -> Option<(ConnectionId, Slot)> {
 }
 
 /// Acts on what the network says until the task is dropped.
-pub(super) async fn hear(shared: Arc<Shared>) {
+pub(super) async fn hear(endpoint: Endpoint) {
     loop {
-        match shared.socket.network_errors().await {
-            Ok(errors) => act(&shared, errors),
+        match endpoint.shared.socket.network_errors().await {
+            Ok(errors) => act(&endpoint, errors),
             Err(error) => {
                 tracing::debug!(%error, "the error queue cannot be read");
                 tokio::task::yield_now().await;
@@ -98,7 +97,7 @@ pub(super) async fn hear(shared: Arc<Shared>) {
     }
 }
 
-fn act(shared: &Shared, errors: Vec<NetworkError>) {
+fn act(Endpoint { shared, connections }: &Endpoint, errors: Vec<NetworkError>) {
     let mut gone: Vec<NetworkError> = Vec::new();
     for error in errors {
         // Nobody is there to be told.
@@ -125,7 +124,7 @@ fn act(shared: &Shared, errors: Vec<NetworkError>) {
     let all = if gone.is_empty() {
         Vec::new()
     } else {
-        shared.connections.snapshot()
+        connections.snapshot()
     };
     for conn in all {
         let peer = conn.peer.address();

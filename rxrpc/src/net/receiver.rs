@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::answer;
 use super::connection::{Connection, Key, ServiceKey};
-use super::endpoint::Shared;
+use super::endpoint::{Endpoint, Shared};
 use super::places::Place;
 use super::service::{Service, ServiceCall};
 use super::socket::Inbox;
@@ -36,21 +36,21 @@ use crate::security::rxkad;
 
 /// The task that receives.
 pub(crate) struct Receiver {
-    shared: Arc<Shared>,
+    endpoint: Endpoint,
     batch: Vec<(SocketAddrV4, Packet)>,
 }
 
 impl Receiver {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
         Self {
-            shared,
+            endpoint,
             batch: Vec::new(),
         }
     }
 
     /// Receives until the task is dropped.
     pub(crate) async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.endpoint.shared);
         let mut inbox = Inbox::new();
         loop {
             let mut traffic = Traffic::default();
@@ -76,35 +76,37 @@ impl Receiver {
     }
 
     fn datagram(&mut self, peer: SocketAddrV4, datagram: Bytes) {
+        let shared = &self.endpoint.shared;
         match proto::parse(datagram) {
             // No more than the peer was told that we take.
-            Ok(packets) if packets.len() > self.shared.config.parts_max() => {
-                self.shared.dropped(peer, Malformed::JumboTooMany);
+            Ok(packets) if packets.len() > shared.config.parts_max() => {
+                shared.dropped(peer, Malformed::JumboTooMany);
             }
             Ok(packets) => self.batch.extend(packets.map(|packet| (peer, packet))),
-            Err(malformed) => self.shared.dropped(peer, malformed),
+            Err(malformed) => shared.dropped(peer, malformed),
         }
     }
 
     /// Hands the batch over, neighbours for one connection together; gives how many turns that took.
     fn dispatch(&mut self) -> usize {
-        let now = self.shared.clock.now();
+        let shared = &self.endpoint.shared;
+        let now = shared.clock.now();
         let mut turns = 0;
         let mut packets = self.batch.drain(..).peekable();
         while let Some((peer, packet)) = packets.next() {
             let destination = Destination::of(peer, &packet.header);
-            let Some(found) = find(&self.shared, peer, &packet) else {
+            let Some(found) = find(&self.endpoint, peer, &packet) else {
                 continue;
             };
             turns += 1;
             if turns == MANY {
-                self.shared.socket.gather();
+                shared.socket.gather();
             }
             let same = |(peer, packet): &(SocketAddrV4, Packet)| {
                 Destination::of(*peer, &packet.header) == destination
             };
             let more = iter::from_fn(|| packets.next_if(same).map(|(_, packet)| packet));
-            deliver(&self.shared, found, peer, iter::once(packet).chain(more), now);
+            deliver(shared, found, peer, iter::once(packet).chain(more), now);
         }
         turns
     }
@@ -133,32 +135,32 @@ impl Destination {
 }
 
 /// The connection that a packet is for. What needs no connection is answered here.
-fn find(shared: &Arc<Shared>, peer: SocketAddrV4, packet: &Packet) -> Option<(Ref<Connection>, Acquire)> {
+fn find(endpoint: &Endpoint, peer: SocketAddrV4, packet: &Packet) -> Option<(Ref<Connection>, Acquire)> {
+    let shared = &endpoint.shared;
     let header = &packet.header;
     if answer::is_question(header) {
-        let answered = answer::question(shared, peer, packet);
+        let answered = answer::question(endpoint, peer, packet);
         answered.unwrap_or_else(|reason| shared.dropped(peer, reason));
         return None;
     }
     let found = if header.flags.client_initiated() {
-        find_service(shared, peer, packet)
+        find_service(endpoint, peer, packet)
     } else {
-        find_client(shared, peer, header)
+        find_client(endpoint, peer, header)
     };
     found.inspect_err(|reason| shared.dropped(peer, *reason)).ok()
 }
 
 /// For a client connection the peer's address may be any, as a server may have several; its port may not (rxrpc.md 2.4).
 fn find_client(
-    shared: &Shared,
+    Endpoint { shared, connections }: &Endpoint,
     peer: SocketAddrV4,
     header: &Header,
 ) -> Result<(Ref<Connection>, Acquire), Unplaced> {
     if header.epoch != shared.epoch {
         return Err(Unplaced::ForeignEpoch);
     }
-    let conn = shared
-        .connections
+    let conn = connections
         .client_by_id(header.cid)
         .ok_or(Unplaced::NoConnection)?;
     if conn.peer.address().port() != peer.port() {
@@ -168,7 +170,7 @@ fn find_client(
 }
 
 fn find_service(
-    shared: &Arc<Shared>,
+    Endpoint { shared, connections }: &Endpoint,
     peer: SocketAddrV4,
     packet: &Packet,
 ) -> Result<(Ref<Connection>, Acquire), Unplaced> {
@@ -178,7 +180,7 @@ fn find_service(
         epoch: header.epoch,
         cid: header.cid,
     };
-    if let Some(found) = shared.connections.service(&key) {
+    if let Some(found) = connections.service(&key) {
         return Ok(found);
     }
     // Only DATA may start something; only its first packet is worth a refusal (rxrpc.md 17.3, 18).
@@ -189,7 +191,7 @@ fn find_service(
     admit(shared, peer, header, speaks.0)
         .map(|places| {
             let places = Cell::new(Some(places));
-            shared.connections.publish_service(key, &|life| {
+            connections.publish_service(key, &|life| {
                 service_connection(shared, life, key, header, speaks, places.take())
             })
         })
@@ -411,6 +413,8 @@ fn begin(shared: &Arc<Shared>, conn: &Ref<Connection>, slot: Slot, place: Place)
     let handler = shared.services.read().get(&conn.service).cloned();
     let call = ServiceCall::new(conn.clone(), slot);
     match handler {
+        // Its connection may be newer than the last look of the shutdown: nothing would ever end the call.
+        _ if shared.is_closing() => call.abort(abort_codes::RX_CALL_DEAD),
         Some(handler) => {
             drop(tokio::spawn(serve(Arc::clone(shared), handler, call, place)));
         }

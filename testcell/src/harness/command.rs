@@ -11,26 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Is this process all the test's own? Otherwise it is run in one that is.
-///
-/// # Panics
-/// If it fails there.
-pub fn alone(test: &str) -> bool {
-    const ALONE: &str = "AFS_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return true;
-    }
-    let program = std::env::current_exe().unwrap_or_else(|error| panic!("{error}"));
-    let mut alone = Command::new(program);
-    let done = alone
-        .args(["--exact", test, "--nocapture"])
-        .env(ALONE, "1")
-        .output();
-    let done = done.unwrap_or_else(|error| panic!("{error}"));
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    false
-}
-
 /// What a command left.
 #[derive(Clone, Debug)]
 pub struct Finished {

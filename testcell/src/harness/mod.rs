@@ -27,7 +27,7 @@ mod site;
 mod watch;
 
 pub use cell::Cell;
-pub use command::{Finished, alone, run, run_in, tail};
+pub use command::{Finished, run, run_in, tail};
 pub use content::{Random, Sum, fill, sha256, write_and_close};
 pub use kept::Kept;
 pub use local::{LocalCell, LocalShared, local, local_for};

@@ -62,6 +62,22 @@ pub(crate) struct Client {
     pub(crate) fs: AfsFs,
 }
 
+/// Is this process all the test's own? Otherwise it is run in one that is, and must succeed there.
+pub(crate) fn alone(test: &str) -> bool {
+    const ALONE: &str = "AFS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+    let done = alone
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .output();
+    let done = done.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    false
+}
+
 /// Calls a test within the limit, on a runtime of its own.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()

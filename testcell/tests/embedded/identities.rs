@@ -13,7 +13,7 @@ use rxrpc::crypto::krb5::{Enctype, Key};
 use rxrpc::security::rxkad::{Issue, SessionKey};
 use testcell::embedded::{Accounts, Cell, Settings};
 
-use super::client::{CELL, Client, cell_with, errno, run, settings};
+use super::client::{CELL, Client, alone, cell_with, errno, run, settings};
 
 const KVNO: u32 = 4;
 const HOME: &str = "lab.example/home/alice";
@@ -224,7 +224,7 @@ fn a_token_that_has_expired_is_of_no_use_and_a_new_one_is() {
 fn a_thousand_identities_cost_less_than_ten_kilobytes_each() {
     const COUNT: u32 = 1000;
     // Other tests take memory too.
-    if !testcell::alone("identities::a_thousand_identities_cost_less_than_ten_kilobytes_each") {
+    if !alone("identities::a_thousand_identities_cost_less_than_ten_kilobytes_each") {
         return;
     }
     run(async {

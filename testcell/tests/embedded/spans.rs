@@ -13,7 +13,7 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::client::{cell, run};
+use super::client::{alone, cell, run};
 use super::peer::Peer;
 use super::relay::{Passing, Relay, Way, is};
 
@@ -69,7 +69,7 @@ impl Subscriber for Resent {
 #[test]
 fn a_call_tells_what_it_had_to_send_again() {
     // What is enabled is a matter of the whole process.
-    if !testcell::alone("spans::a_call_tells_what_it_had_to_send_again") {
+    if !alone("spans::a_call_tells_what_it_had_to_send_again") {
         return;
     }
     run(async {

@@ -228,10 +228,6 @@ fn nothing_that_was_written_is_lost_to_kill_9() {
 /// the file meanwhile: `afs status` says so, and does not say that all is on the servers.
 #[test]
 fn what_is_not_in_its_place_is_told() {
-    // Its location server may outlive the cell: a connection that is left at the end holds the endpoint, and its address.
-    if !testcell::alone("crash::what_is_not_in_its_place_is_told") {
-        return;
-    }
     let cell = shared();
     let folder = tempfile::tempdir().unwrap();
     let options = options(&folder.path().join("cache"));

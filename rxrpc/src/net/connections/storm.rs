@@ -23,7 +23,6 @@ use parking_lot::Mutex;
 use self::outgoing::call_out;
 use self::peers::{Orders, Tally, call_all};
 use super::*;
-use crate::net::endpoint::Shared;
 use crate::net::{Endpoint, EndpointConfig, Limit, Service, ServiceCall};
 use crate::proto::ServiceId;
 
@@ -97,9 +96,9 @@ async fn storm(scheme: Scheme, calls: u64, events: &Arc<Events>) -> Report {
         .unwrap();
     let ledger = Arc::new(Ledger((0..calls).map(|_| AtomicU8::new(0)).collect()));
     endpoint.serve(CALLBACK, Arc::new(Arc::clone(&ledger)));
-    let reaper = tokio::spawn(reap(scheme, Arc::clone(&endpoint.0)));
+    let reaper = tokio::spawn(reap(scheme, Arc::clone(&endpoint.connections)));
 
-    let started = endpoint.0.clock.now();
+    let started = endpoint.shared.clock.now();
     let over = Arc::new(AtomicBool::new(false));
     let outgoing = tokio::spawn(call_out(endpoint.clone(), Arc::clone(&over)));
     let share = calls / THREADS;
@@ -122,7 +121,7 @@ async fn storm(scheme: Scheme, calls: u64, events: &Arc<Events>) -> Report {
     })
     .await
     .unwrap();
-    let took = endpoint.0.clock.now() - started;
+    let took = endpoint.shared.clock.now() - started;
     over.store(true, Ordering::Relaxed);
     let failed_outgoing = outgoing.await.unwrap();
     reaper.abort();
@@ -138,8 +137,7 @@ async fn storm(scheme: Scheme, calls: u64, events: &Arc<Events>) -> Report {
 
 /// Reaps the connections of callers all the time: by the shipped scheme, beside the endpoint's own reaper but often
 /// interrupted between look and swap, or as a cache does that anybody would write, in which what was seen idle is removed.
-async fn reap(scheme: Scheme, shared: Arc<Shared>) {
-    let connections = &shared.connections;
+async fn reap(scheme: Scheme, connections: Arc<Connections>) {
     let list = &connections.service.list;
     let expiry = Expiry {
         idle_ms: u64::try_from(EXPIRY.as_millis()).unwrap(),

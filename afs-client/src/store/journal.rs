@@ -1,7 +1,8 @@
 //! The journal of what only we have: from it a program that follows one that died knows which bytes nobody else has.
 //!
 //! The machine: every change to a file that is, or becomes, different from the server's is one record, appended and not
-//! waited for: the process may die at any time, the machine's crash is another matter (`Entry::is_doubtful`). The records of
+//! waited for: the process may die at any time, the machine's crash is another matter (`Entry::is_doubtful`). A record without
+//! which nothing would be taken wrongly is held back until the next one. The records of
 //! one file are steps of its [`Content`]; the journal takes the same steps on a copy, so what is read from it later is what
 //! it holds now. A step that adds bytes is written after them, one that takes bytes away before. A file whose contents are
 //! the server's again has no entry. When it has grown the journal is written anew from its entries.
@@ -116,6 +117,8 @@ pub(super) struct Journal {
     path: PathBuf,
     file: Option<File>,
     frames: Frames,
+    /// Records that go with the next one.
+    held: Vec<u8>,
     size: u64,
     /// At this size it is written anew.
     full: u64,
@@ -155,6 +158,7 @@ impl Journal {
             path: path.to_owned(),
             file: None,
             frames: Frames::new(KIND, seal.cloned())?,
+            held: Vec::new(),
             size: 0,
             full: FULL,
             entries: HashMap::new(),
@@ -179,11 +183,11 @@ impl Journal {
         self.entries.values()
     }
 
-    /// A file is about to differ from the server's.
+    /// A file is about to differ from the server's: to be followed by the step that it does so by.
     pub(super) fn begin(&mut self, id: u64, entry: Entry) {
         let framed = self.frames.frame(|out| put_entry(out, id, &entry));
         self.entries.insert(id, entry);
-        self.append(framed);
+        self.append(framed, Urgency::Held);
     }
 
     /// A file of an earlier program has this number now; to be followed by `rewrite`.
@@ -195,7 +199,7 @@ impl Journal {
     pub(super) fn forget(&mut self, id: u64) {
         if self.entries.remove(&id).is_some() {
             let framed = self.frames.frame(|out| put_step(out, id, &Step::Forget));
-            self.append(framed);
+            self.append(framed, Urgency::Now);
         }
     }
 
@@ -211,7 +215,13 @@ impl Journal {
             self.entries.remove(&id);
         }
         let framed = self.frames.frame(|out| put_step(out, id, step));
-        self.append(framed);
+        // Whoever reads the journal takes a store that has sent nothing as none.
+        let urgency = if *step == Step::BeginStore {
+            Urgency::Held
+        } else {
+            Urgency::Now
+        };
+        self.append(framed, urgency);
     }
 
     /// Begins a new file with what there is.
@@ -232,14 +242,20 @@ impl Journal {
         self.size = all.len() as u64;
         self.full = FULL.max(2 * self.size);
         self.file = Some(file);
+        self.held.clear();
         self.said = false;
         Ok(())
     }
 
-    fn append(&mut self, framed: io::Result<Vec<u8>>) {
+    fn append(&mut self, framed: io::Result<Vec<u8>>, urgency: Urgency) {
         let appended = match (&mut self.file, framed) {
             (Some(file), Ok(record)) if self.size < self.full => {
-                file.write_all(&record).map(|()| record.len())
+                self.held.extend(record);
+                if urgency == Urgency::Held {
+                    return;
+                }
+                let records = std::mem::take(&mut self.held);
+                file.write_all(&records).map(|()| records.len())
             }
             // It is among what there is.
             _ => self.rewrite().map(|()| 0),
@@ -255,6 +271,14 @@ impl Journal {
             }
         }
     }
+}
+
+/// When a record must be in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    Now,
+    /// With the next one.
+    Held,
 }
 
 /// What a journal held.

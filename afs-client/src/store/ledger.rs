@@ -66,8 +66,13 @@ impl Ledger {
     }
 
     fn change(&self, change: impl FnOnce(&mut Work)) {
-        change(&mut self.work.lock());
-        self.wanted.notify_one();
+        let mut work = self.work.lock();
+        let was_empty = work.is_empty();
+        change(&mut work);
+        // While it gathers, the thread waits for the end only.
+        if was_empty || work.ending {
+            self.wanted.notify_one();
+        }
     }
 
     fn run(&self, shared: &Arc<Shared>, mut index: Option<Box<dyn Index>>) {

@@ -256,21 +256,29 @@ impl Place {
 
 /// Opens a file of the cache, and makes it if it is missing.
 pub(super) fn open_file(path: &Path) -> io::Result<File> {
-    let open = || {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-    };
-    match open() {
+    open_as(path, OpenOptions::new().create(true).truncate(false))
+}
+
+/// Makes a file of the cache. Whatever was left in its place does not count.
+pub(super) fn make_file(path: &Path) -> io::Result<File> {
+    let make = || open_as(path, OpenOptions::new().create_new(true));
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_file(path)?;
+            make()
+        }
+        result => result,
+    }
+}
+
+fn open_as(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
+    let open = how.read(true).write(true).mode(0o600);
+    match open.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = path.parent() {
                 make_dir(parent)?;
             }
-            open()
+            open.open(path)
         }
         result => result,
     }

@@ -1,23 +1,25 @@
 //! A shared connection: the protocol machine behind a lock, its wakers, its timer and its liveness.
 //!
 //! The machine: every touch of a connection is one *turn*. A turn locks the state, lets the caller work on the protocol
-//! machine, sends what the machine wants sent (still under the lock, so that serial numbers leave in order), re-arms the
-//! timer, unlocks, and only then wakes tasks. While the protocol machine is busy (a call, an unacknowledged reply, a
+//! machine, sends what the machine wants sent, re-arms the timer, unlocks, and only then wakes tasks. The lock is open while
+//! the system sends, and one turn sends at a time, so that serial numbers leave in order: what other turns want sent
+//! meanwhile it finds when it has the lock again, and nobody waits for a system call of another. While the protocol machine is busy (a call, an unacknowledged reply, a
 //! pending final ACK) the connection holds a reference to itself, so the reaper can take only what is truly idle.
 
+use std::cell::RefCell;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::Waker;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::endpoint::Shared;
 use super::peer::Peer;
 use super::places::Place;
 use super::timers::Alarm;
-use super::traffic::Way;
+use super::traffic::{Traffic, Way};
 use crate::cache::{Cached, Life, Ref};
 use crate::events::{CloseReason, Event};
 use crate::proto::{
@@ -87,6 +89,8 @@ pub(super) struct State {
     pub(super) proto: proto::Connection,
     /// The tasks that wait, while there are calls.
     waiting: Option<Box<[ChannelWakers; ChannelIndex::COUNT]>>,
+    /// A turn is at sending, and will look whether there is more.
+    sending: bool,
     /// Where our entry in the timer queue stands.
     armed: Option<Instant>,
     /// The reference that a busy connection holds to itself.
@@ -128,6 +132,7 @@ impl Connection {
             state: Mutex::new(State {
                 proto,
                 waiting: None,
+                sending: false,
                 armed: None,
                 hold: None,
                 half_open: None,
@@ -220,10 +225,11 @@ impl Ref<Connection> {
         turn.state.proto.set_path_mtu(most, proven);
         let result = work(&mut turn);
 
-        let sent = shared.transmit(&self.peer, |buffer| turn.state.proto.poll_transmit(now, buffer));
-        if !sent.is_empty() {
-            self.peer.way_back.on_sent(now);
-        }
+        let sent = self.send(&mut state, now);
+        let mut turn = Turn {
+            state: &mut state,
+            wakes: &mut woken,
+        };
         if sent.resent() > 0 {
             // Who traces the call tells when that was.
             turn.touched([true; 4]);
@@ -288,6 +294,37 @@ impl Ref<Connection> {
             shared.path_changed(&self.peer, found.0, found.1);
         }
         result
+    }
+
+    /// Sends what the protocol machine wants sent, unless a turn is at it that will find it.
+    fn send(&self, state: &mut MutexGuard<'_, State>, now: Instant) -> Traffic {
+        let mut traffic = Traffic::default();
+        if std::mem::replace(&mut state.sending, true) {
+            return traffic;
+        }
+        let mut at = now;
+        OUTPUT.with_borrow_mut(|buffer| {
+            loop {
+                buffer.clear();
+                let Some(run) = state.proto.poll_transmit(at, buffer) else {
+                    break;
+                };
+                let sent = MutexGuard::unlocked(state, || {
+                    self.shared.transmit(&self.peer, &run, buffer, &mut traffic)
+                });
+                if let Err(errno) = sent {
+                    traffic.unreachable = Some(errno);
+                    break;
+                }
+                at = self.shared.clock.now();
+            }
+        });
+        state.sending = false;
+        if !traffic.is_empty() {
+            self.peer.on_sent(&traffic);
+            self.peer.way_back.on_sent(now);
+        }
+        traffic
     }
 
     /// The network has given back a datagram to its peer (an `errno`), of the call `refused` if that is known.
@@ -386,6 +423,11 @@ impl Wakes {
             waker.wake();
         }
     }
+}
+
+thread_local! {
+    /// Where runs are laid out before they are sent. A thread sends for one connection at a time.
+    static OUTPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 static NO_SCOPE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));

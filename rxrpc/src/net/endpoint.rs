@@ -4,7 +4,6 @@
 //! receives, one empties the outbox, one fires timers, one for each side reaps. Callers and services work on
 //! connections from their own tasks and threads; nobody owns the endpoint.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
@@ -358,36 +357,31 @@ impl Shared {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Sends what `poll` yields, run after run, and counts it.
+    /// Sends one run, laid out in `buffer`, and counts it. Under no lock.
+    ///
+    /// # Errors
+    ///
+    /// There is no way to the peer (an `errno`).
     pub(super) fn transmit(
         &self,
         peer: &Peer,
-        mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>,
-    ) -> Traffic {
-        let mut traffic = Traffic::default();
-        OUTPUT.with_borrow_mut(|buffer| {
-            loop {
-                buffer.clear();
-                let Some(run) = poll(buffer) else { break };
-                traffic.count_run(&run, buffer);
-                let send = |whole| self.socket.send(peer.address(), whole, run.segment_size, buffer);
-                let sent = send(peer.datagram()).or_else(|error| match error {
-                    SendError::TooLarge => {
-                        peer.ask_route();
-                        send(0)
-                    }
-                    error => Err(error),
-                });
-                if let Err(SendError::Unreachable(errno)) = sent {
-                    traffic.unreachable = Some(errno);
-                    break;
-                }
+        run: &Transmit,
+        buffer: &[u8],
+        traffic: &mut Traffic,
+    ) -> Result<(), i32> {
+        traffic.count_run(run, buffer);
+        let send = |whole| self.socket.send(peer.address(), whole, run.segment_size, buffer);
+        match send(peer.datagram()) {
+            Err(SendError::TooLarge) => {
+                peer.ask_route();
+                send(0)
             }
-        });
-        if !traffic.is_empty() {
-            peer.on_sent(&traffic);
+            sent => sent,
         }
-        traffic
+        .or_else(|error| match error {
+            SendError::Unreachable(errno) => Err(errno),
+            SendError::TooLarge => Ok(()),
+        })
     }
 
     /// The service that a connection made by this packet is to speak to.
@@ -515,11 +509,6 @@ async fn reap(shared: Arc<Shared>, side: Side) {
             shared.peers.forget_unused();
         })
         .await;
-}
-
-thread_local! {
-    /// Where runs are laid out before they are sent. A thread sends for one connection at a time.
-    static OUTPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A random epoch has the high bit set: OpenAFS then matches our packets by epoch and id alone (rxrpc.md 2.1, OpenAFS

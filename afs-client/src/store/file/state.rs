@@ -106,9 +106,7 @@ impl State {
 
     fn open_path(&self, path: &Path) -> io::Result<File> {
         if self.allocated.is_empty() {
-            // Whatever was left there does not count.
-            place::remove_file(path)?;
-            return place::open_file(path);
+            return place::make_file(path);
         }
         File::options().read(true).write(self.lent.is_none()).open(path)
     }

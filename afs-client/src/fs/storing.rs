@@ -2,7 +2,8 @@
 //!
 //! The machine: one store of a file runs at a time; while it does, writes go on. What the server has is looked at first: if
 //! somebody else changed it, nothing is sent, ours is set aside, and whoever closes the file is told. A call of which we do
-//! not know what became is recognised by what the server has afterwards.
+//! not know what became is recognised by what the server has afterwards. Attributes that were set on what is dirty go with
+//! its last call or, if nothing is dirty any more, in one of their own behind it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

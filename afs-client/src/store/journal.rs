@@ -211,15 +211,17 @@ impl Journal {
         entry.content.take(step);
         // What is clean is none of its business.
         entry.content.evict(0..u64::MAX);
+        let is_modified = entry.content.is_modified();
         if !entry.content.is_unstored() {
             self.entries.remove(&id);
         }
         let framed = self.frames.frame(|out| put_step(out, id, step));
-        // Whoever reads the journal takes a store that has sent nothing as none.
-        let urgency = if *step == Step::BeginStore {
-            Urgency::Held
-        } else {
-            Urgency::Now
+        let urgency = match step {
+            // Whoever reads the journal takes a store that has sent nothing as none.
+            Step::BeginStore => Urgency::Held,
+            // The end of the store is next.
+            Step::StatusStored(_) if is_modified => Urgency::Held,
+            _ => Urgency::Now,
         };
         self.append(framed, urgency);
     }

@@ -88,6 +88,7 @@ impl CacheFile {
         let base = state.content.base_len();
         let page = pages(&(base..base.saturating_add(1)));
         let is_hole = !state.counts(&page);
+        self.status_stored_of(&mut state, noted);
         self.note(&state, &Step::Stored(served.version, served.len, alone));
         let mut freed = state.change(|content| {
             if alone {
@@ -96,7 +97,6 @@ impl CacheFile {
                 content.stored_among_others(served.version, served.len);
             }
         });
-        self.status_stored_of(&mut state, noted);
         state.changed = served.changed;
         if is_hole {
             state.keep_zeros(&page);

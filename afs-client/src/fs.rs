@@ -221,13 +221,7 @@ impl AfsFs {
     pub fn is_in_use(&self) -> bool {
         let who = self.0.who;
         let opened = self.0.handles.lock().values().any(|handle| handle.who == who);
-        opened
-            || self
-                .0
-                .vnodes
-                .all()
-                .iter()
-                .any(|vnode| vnode.is_modified() && vnode.writer() == who)
+        opened || self.0.vnodes.all().iter().any(|vnode| vnode.is_unstored_of(who))
     }
 
     /// Where the endpoint is bound.
@@ -320,7 +314,7 @@ impl AfsFs {
         let core = &self.0;
         let all = async {
             for vnode in core.vnodes.all() {
-                if vnode.is_modified()
+                if vnode.is_unstored()
                     && vnode.doomed.lock().is_none()
                     && let Err(error) = core.store(&vnode, false).await
                 {
@@ -490,7 +484,7 @@ impl AfsFs {
         match self.0.handle(handle) {
             Ok(handle) => {
                 let vnode = &handle.vnode;
-                let nothing = !vnode.is_modified() || self.0.stores_behind(vnode);
+                let nothing = !vnode.is_unstored() || self.0.stores_behind(vnode);
                 (nothing && !vnode.owes()).then_some(Ok(()))
             }
             Err(error) => Some(Err(error)),

@@ -173,8 +173,9 @@ pub struct Client {
     #[arg(long, env = "AFS_CACHE_KEY_FILE", value_name = "FILE", requires = "cache_dir")]
     pub cache_key_file: Option<PathBuf>,
 
-    /// Have close() return when what was written is in the journal of --cache-dir: servers get it behind, also after a crash of
-    /// this program. Other clients see it later; what a server refuses is told by fsync(), the log and `afs status'
+    /// Have close() return when what was written, and the bits and the time that were set on it, are in the journal of
+    /// --cache-dir: servers get them behind, also after a crash of this program. Other clients see them later; what a server
+    /// refuses is told by fsync(), the log and `afs status'
     #[arg(
         long,
         env = "AFS_STORE_BEHIND",

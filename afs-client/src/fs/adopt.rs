@@ -28,10 +28,10 @@ impl AfsFs {
         self.0.who
     }
 
-    /// Was something written to a file that no server has?
+    /// Was something written to a file, or set, that no server has?
     #[must_use]
     pub fn is_dirty(&self, fid: Fid) -> bool {
-        self.0.vnodes.peek(fid).is_some_and(|vnode| vnode.is_modified())
+        self.0.vnodes.peek(fid).is_some_and(|vnode| vnode.is_unstored())
     }
 
     /// Whatever the kernel keeps may be wrong: breaks may have been missed.

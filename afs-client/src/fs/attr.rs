@@ -18,7 +18,7 @@ use crate::rpc::fs::{GetVolumeStatus, StoreStatusOf};
 use crate::rpc::types::StoreStatus;
 use crate::types::Fid;
 use crate::vnode::Vnode;
-use crate::vnode::status::{DELETE, INSERT, LOOKUP, to_seconds};
+use crate::vnode::status::{DELETE, INSERT, LOOKUP, Status, to_seconds};
 
 impl Caller {
     pub(crate) fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
@@ -57,7 +57,7 @@ impl Caller {
         Ok((Core::attr(&vnode, &status), self.kept(&status, ttl)))
     }
 
-    pub(crate) async fn setattr(&self, fid: Fid, mut set: SetAttr) -> Result<(Attr, Duration), Error> {
+    pub(crate) async fn setattr(&self, fid: Fid, set: SetAttr) -> Result<(Attr, Duration), Error> {
         if is_synthetic(fid) {
             return Err(Errno::ROFS.into());
         }
@@ -73,46 +73,44 @@ impl Caller {
             }
             self.truncate(&vnode, size).await?;
         }
-        if let Some(modified) = set.mtime
-            && vnode.writer() == self.who
-            && self.store_modified(&vnode, to_seconds(modified)).await?
-        {
-            // It went with the data.
-            set.mtime = None;
-        }
-        let mut status = StoreStatus::default();
-        let mut put = |bit, value: Option<u32>| {
-            status.mask |= if value.is_some() { bit } else { 0 };
-            value.unwrap_or_default()
-        };
-        let mtime = put(StoreStatus::SET_MTIME, set.mtime.map(to_seconds));
-        let owner = put(StoreStatus::SET_OWNER, set.uid);
-        let group = put(StoreStatus::SET_GROUP, set.gid);
-        let mode = put(
-            StoreStatus::SET_MODE,
-            set.mode.map(|mode| u32::from(mode & 0o7777)),
-        );
+        let status = store_status(&set);
         if status.mask != 0 {
-            // A later store would set the modification time again.
-            self.store(&vnode, false).await?;
-            let status = StoreStatus {
-                client_mod_time: mtime,
-                owner,
-                group,
-                unix_mode_bits: mode,
-                ..status
-            };
-            let request = StoreStatusOf {
-                fid: fid.into(),
-                status,
-            };
-            let (reply, noted) = self
-                .procedure(&vnode, Class::Idempotent, &request, self.until())
-                .await?;
-            self.learn(&vnode, &reply.status, None, &noted)?;
-            self.show_by_all(&vnode);
+            let goes_with_data = vnode.is_unstored_of(self.who)
+                && (self.sets_behind(&vnode, status) || self.store_with(&vnode, status).await?);
+            if !goes_with_data {
+                // A later store would set the modification time again.
+                self.store(&vnode, false).await?;
+                self.set_status(&vnode, status).await?;
+            }
         }
         self.getattr(fid).await
+    }
+
+    /// Notes attributes to go with what is not stored yet, and waits for nobody. False if the server is to be asked: what it
+    /// may refuse though it takes the data, or whether the caller may set them at all.
+    fn sets_behind(&self, vnode: &Vnode, status: StoreStatus) -> bool {
+        let disputable = StoreStatus::SET_OWNER | StoreStatus::SET_GROUP;
+        let is_sure = !status.has(disputable) && status.unix_mode_bits & !0o777 == 0;
+        let may_set =
+            |(known, _): (Status, Duration)| known.kind == Kind::File && known.is_settable_with(known.access);
+        is_sure
+            && self.stores_behind(vnode)
+            && self.valid(vnode).is_some_and(may_set)
+            && vnode.set_status_as(self.who, status)
+    }
+
+    /// Has the server set attributes.
+    pub(super) async fn set_status(&self, vnode: &Vnode, status: StoreStatus) -> Result<(), Error> {
+        let request = StoreStatusOf {
+            fid: vnode.fid.into(),
+            status,
+        };
+        let (reply, noted) = self
+            .procedure(vnode, Class::Idempotent, &request, self.until())
+            .await?;
+        self.learn(vnode, &reply.status, None, &noted)?;
+        self.show_by_all(vnode);
+        Ok(())
     }
 
     /// Sets the length, here and on the server.
@@ -246,6 +244,22 @@ impl Caller {
                 .saturating_sub(count(status.blocks_in_use))
                 .min(on_partition),
         ))
+    }
+}
+
+/// What servers are to set.
+fn store_status(set: &SetAttr) -> StoreStatus {
+    let bit = |bit, is_set| if is_set { bit } else { 0 };
+    StoreStatus {
+        mask: bit(StoreStatus::SET_MTIME, set.mtime.is_some())
+            | bit(StoreStatus::SET_OWNER, set.uid.is_some())
+            | bit(StoreStatus::SET_GROUP, set.gid.is_some())
+            | bit(StoreStatus::SET_MODE, set.mode.is_some()),
+        client_mod_time: set.mtime.map(to_seconds).unwrap_or_default(),
+        owner: set.uid.unwrap_or_default(),
+        group: set.gid.unwrap_or_default(),
+        unix_mode_bits: u32::from(set.mode.unwrap_or_default() & 0o7777),
+        segment_size: 0,
     }
 }
 

@@ -249,7 +249,10 @@ impl Caller {
     pub(crate) fn valid(&self, vnode: &Vnode) -> Option<(Status, Duration)> {
         let proof = self.proof(vnode, Class::Reading).ok()?.id;
         let now = clock::now();
-        let (mut status, left, told) = vnode.valid(now, &self.all, proof)?;
+        // Before the status: what is stored in between is in that.
+        let noted = vnode.noted();
+        let (status, left, told) = vnode.valid(now, &self.all, proof)?;
+        let mut status = status.with(noted);
         if status.kind == Kind::Directory {
             status.access = told?;
             return Some((status, left));

@@ -368,7 +368,7 @@ impl Caller {
             self.as_identity(handle.who)
                 .remove_doomed(dir, &name, &vnode)
                 .await;
-        } else if handle.flags.write && vnode.is_modified() {
+        } else if handle.flags.write && vnode.is_unstored() {
             self.store_late(&vnode).await;
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The machine: one store of a file runs at a time; while it does, writes go on. What the server has is looked at first: if
 //! somebody else changed it, nothing is sent, ours is set aside, and whoever closes the file is told. A call of which we do
-//! not know what became is recognised by what the server has afterwards.
+//! not know what became is recognised by what the server has afterwards. Attributes that were set on what is dirty go with
+//! its last call or, if nothing is dirty any more, in one of their own behind it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 use tokio::task::JoinSet;
 
 use super::core::Caller;
+use super::data::ROUNDS;
 use super::types::Invalidation;
 use crate::auth::tokens::ProofId;
 use crate::clock;
@@ -99,20 +101,15 @@ impl Caller {
     /// and theirs stays. `ETIMEDOUT`: also if that came of a store that was waited for. Others: those of the way and of the
     /// server; the data is dirty as before.
     pub(crate) async fn store(&self, vnode: &Arc<Vnode>, sync: bool) -> Result<(), Error> {
-        let when = When { sync, modified: None };
-        self.store_as(vnode, when).await.map(drop)
-    }
-
-    /// The same with this time of modification, in unix seconds; false if there was nothing to store.
-    pub(super) async fn store_modified(&self, vnode: &Arc<Vnode>, modified: u32) -> Result<bool, Error> {
-        let when = When {
-            sync: false,
-            modified: Some(modified),
+        let set = StoreStatus {
+            mask: if sync { StoreStatus::FSYNC } else { 0 },
+            ..StoreStatus::default()
         };
-        self.store_as(vnode, when).await
+        self.store_with(vnode, set).await.map(drop)
     }
 
-    async fn store_as(&self, vnode: &Arc<Vnode>, when: When) -> Result<bool, Error> {
+    /// The same, and sets attributes with it; false if there were no contents that they could go with.
+    pub(super) async fn store_with(&self, vnode: &Arc<Vnode>, set: StoreStatus) -> Result<bool, Error> {
         let asked = clock::now();
         let mut silent_at = vnode.storing.lock().await;
         if silent_at.is_some_and(|at| at >= asked) {
@@ -121,7 +118,7 @@ impl Caller {
                 "the store before this one had no answer",
             ));
         }
-        let stored = self.store_alone(vnode, when).await;
+        let stored = self.store_alone(vnode, set).await;
         if let Err(error) = &stored
             && error.errno() == Errno::TIMEDOUT.raw_os_error()
         {
@@ -131,29 +128,43 @@ impl Caller {
     }
 
     /// The same, while nobody else stores the file.
-    async fn store_alone(&self, vnode: &Arc<Vnode>, When { sync, modified }: When) -> Result<bool, Error> {
+    async fn store_alone(&self, vnode: &Arc<Vnode>, set: StoreStatus) -> Result<bool, Error> {
+        let mut stored = false;
+        if vnode.is_unstored() {
+            let author = vnode.data().author();
+            let writer = self.as_identity(author.who);
+            writer.may_store(vnode, &author)?;
+            stored = writer.store_contents(vnode, set).await?;
+            writer.store_noted(vnode).await?;
+        }
+        if set.has(StoreStatus::FSYNC) {
+            self.sync_stored(vnode).await?;
+        }
+        Ok(stored)
+    }
+
+    /// Stores what is dirty, with the attributes that are noted and those that are `set`; false if nothing is.
+    async fn store_contents(&self, vnode: &Arc<Vnode>, set: StoreStatus) -> Result<bool, Error> {
         if !vnode.is_modified() {
-            if sync {
-                self.sync_stored(vnode).await?;
-            }
             return Ok(false);
         }
-        let author = vnode.data().author();
-        let writer = self.as_identity(author.who);
-        writer.may_store(vnode, &author)?;
-        writer.check_base(vnode).await?;
+        self.check_base(vnode).await?;
         if !vnode.is_modified() {
             return Ok(false);
         }
         let before = vnode.data().version();
         let plan = vnode.data().begin_store();
+        let noted = vnode.noted();
+        let set = noted.then(set);
         let mut left = plan.calls.iter();
         let (mut base, mut alone, mut ours) = (before, true, true);
         let mut last = None;
         while let Some(part) = left.next() {
-            let modified = modified.unwrap_or_else(|| to_seconds(clock::wall()));
-            let request = store_request(vnode, part, modified, sync);
-            let (status, sent) = match writer.store_part(vnode, part, &request).await {
+            let is_last = left.len() == 0;
+            // Bits or an owner could keep us from sending the rest.
+            let every = StoreStatus::SET_MTIME | StoreStatus::FSYNC;
+            let request = store_request(vnode, part, if is_last { set } else { set.only(every) });
+            let (status, sent) = match self.store_part(vnode, part, &request).await {
                 Ok(done) => done,
                 Err(error) => {
                     self.counts.store_failed(error.errno());
@@ -166,7 +177,7 @@ impl Caller {
             alone &= steps == 1;
             // Whatever we have sent may have been executed.
             ours = (1..=sent).contains(&steps);
-            if left.len() > 0 {
+            if !is_last {
                 if !ours {
                     vnode.data().store_failed();
                     return Err(self.conflict(vnode, status.version));
@@ -181,11 +192,11 @@ impl Caller {
             last = Some(status);
         }
         let Some(status) = last else {
-            vnode.data().discard();
             return Ok(false);
         };
-        vnode.unsynced.store(!sync, Ordering::Release);
-        vnode.data().end_store(status.served(), alone);
+        let is_synced = set.has(StoreStatus::FSYNC);
+        vnode.unsynced.store(!is_synced, Ordering::Release);
+        vnode.data().end_store(status.served(), alone, noted);
         {
             let mut shown = vnode.shown.lock();
             if alone && *shown == before {
@@ -205,6 +216,19 @@ impl Caller {
         Ok(true)
     }
 
+    /// Has the server set what is noted, unless there is something dirty again that it can go with.
+    async fn store_noted(&self, vnode: &Vnode) -> Result<(), Error> {
+        for _ in 0..ROUNDS {
+            let noted = vnode.noted();
+            if noted.mask == 0 || vnode.is_modified() {
+                break;
+            }
+            self.set_status(vnode, noted).await?;
+            vnode.data().status_stored(noted);
+        }
+        Ok(())
+    }
+
     /// Has the server write to its disk what was stored before: a call that changes nothing, but for the version.
     async fn sync_stored(&self, vnode: &Arc<Vnode>) -> Result<(), Error> {
         if !vnode.unsynced.load(Ordering::Acquire) {
@@ -216,7 +240,12 @@ impl Caller {
             range: status.size..status.size,
             file_length: status.size,
         };
-        let request = store_request(vnode, &nothing, status.modified, true);
+        let set = StoreStatus {
+            mask: StoreStatus::SET_MTIME | StoreStatus::FSYNC,
+            client_mod_time: status.modified,
+            ..StoreStatus::default()
+        };
+        let request = store_request(vnode, &nothing, set);
         writer.send_part(vnode, &request, || ()).await?;
         vnode.unsynced.store(false, Ordering::Release);
         Ok(())
@@ -311,7 +340,9 @@ impl Caller {
             if self.is_there(vnode, &attempt, &status).await? {
                 // To send it again might take away what somebody else writes meanwhile.
                 vnode.data().begin_store();
-                vnode.data().end_store(status.served(), true);
+                // Whether what is noted now went with it is not known.
+                let noted = StoreStatus::default();
+                vnode.data().end_store(status.served(), true, noted);
             }
             return Ok(());
         }
@@ -441,7 +472,7 @@ impl Caller {
             waits.extend([Errno::DQUOT, Errno::NOSPC]);
         }
         let is = |errno: &Errno| error.errno() == errno.raw_os_error();
-        if !vnode.is_modified() {
+        if !vnode.is_unstored() {
             // It was set aside.
         } else if is(&Errno::NOKEY) {
             tracing::debug!(fid = %vnode.fid, %error, "data is kept");
@@ -466,25 +497,17 @@ impl Caller {
     }
 }
 
-/// What a server is to know of the time.
-#[derive(Clone, Copy, Debug)]
-struct When {
-    /// It writes to its disk before it answers.
-    sync: bool,
-    /// The time of modification, if it is not that of the store.
-    modified: Option<u32>,
-}
-
-/// One call of a store. With `sync` the server writes the file to its disk before it answers, whatever of it was stored when.
-fn store_request(vnode: &Vnode, part: &StoreCall, modified: u32, sync: bool) -> StoreDataArgs {
-    let mask = StoreStatus::SET_MTIME | if sync { StoreStatus::FSYNC } else { 0 };
+/// One call of a store. Its time of modification is now, unless another one is set. With `FSYNC` the server writes the file to
+/// its disk before it answers, whatever of it was stored when.
+fn store_request(vnode: &Vnode, part: &StoreCall, set: StoreStatus) -> StoreDataArgs {
+    let now = StoreStatus {
+        mask: StoreStatus::SET_MTIME,
+        client_mod_time: to_seconds(clock::wall()),
+        ..StoreStatus::default()
+    };
     StoreDataArgs {
         fid: vnode.fid.into(),
-        status: StoreStatus {
-            mask,
-            client_mod_time: modified,
-            ..StoreStatus::default()
-        },
+        status: now.then(set),
         position: part.range.start,
         length: part.range.end - part.range.start,
         file_length: part.file_length,

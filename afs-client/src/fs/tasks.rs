@@ -160,7 +160,7 @@ async fn store_leftovers(core: Caller) {
     loop {
         clock::sleep_until(clock::now() + LEFTOVERS_EVERY).await;
         for vnode in core.vnodes.all() {
-            if vnode.is_modified() && vnode.opens.load(Ordering::Acquire) == 0 {
+            if vnode.is_unstored() && vnode.opens.load(Ordering::Acquire) == 0 {
                 core.store_late(&vnode).await;
             }
         }

@@ -26,7 +26,8 @@ pub struct Config {
     /// Where it is written down which removed files are open still, if the cache is in memory: the next program that is given
     /// this file removes what a crash has left of them. With a cache directory it is written there.
     pub notes: Option<PathBuf>,
-    /// `close` returns when what was written is in the journal of the cache directory; it is stored behind.
+    /// `close` returns when what was written is in the journal of the cache directory; it is stored behind, and so are bits
+    /// and times that are set before.
     pub store_behind: bool,
     /// Refuse every modification with `EROFS`.
     pub read_only: bool,

@@ -42,15 +42,16 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
 
 impl Core {
     pub(crate) fn attr(vnode: &Vnode, status: &Status) -> Attr {
+        let noted = vnode.noted();
         if status.kind == Kind::File && vnode.is_modified() {
             return Attr {
                 size: vnode.data().len(),
-                ..status.attr(vnode.fid)
+                ..status.with(noted).attr(vnode.fid)
             };
         }
         // If it was stored since the status was looked at, there is a newer one.
         let known = vnode.status().filter(|known| known.version > status.version);
-        known.as_ref().unwrap_or(status).attr(vnode.fid)
+        known.unwrap_or(*status).with(noted).attr(vnode.fid)
     }
 }
 

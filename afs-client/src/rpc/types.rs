@@ -207,6 +207,7 @@ xdr_struct! {
 impl Copy for AfsFid {}
 impl Copy for CallBack {}
 impl Copy for FetchStatus {}
+impl Copy for StoreStatus {}
 
 impl From<Fid> for AfsFid {
     fn from(fid: Fid) -> Self {
@@ -256,6 +257,49 @@ impl StoreStatus {
     pub const SET_MODE: u32 = 8;
     /// The server writes to its disk before it answers.
     pub const FSYNC: u32 = 1024;
+
+    /// Does any of these bits count?
+    #[must_use]
+    pub const fn has(&self, bits: u32) -> bool {
+        self.mask & bits != 0
+    }
+
+    /// Only what these bits name.
+    #[must_use]
+    pub const fn only(self, bits: u32) -> Self {
+        Self {
+            mask: self.mask & bits,
+            ..self
+        }
+    }
+
+    /// What comes of setting this and `later` after it.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        let latest = |bit, ours, theirs| if later.has(bit) { theirs } else { ours };
+        Self {
+            mask: self.mask | later.mask,
+            client_mod_time: latest(Self::SET_MTIME, self.client_mod_time, later.client_mod_time),
+            owner: latest(Self::SET_OWNER, self.owner, later.owner),
+            group: latest(Self::SET_GROUP, self.group, later.group),
+            unix_mode_bits: latest(Self::SET_MODE, self.unix_mode_bits, later.unix_mode_bits),
+            ..self
+        }
+    }
+
+    /// What is left of it to be set once `done` is.
+    #[must_use]
+    pub fn without(self, done: Self) -> Self {
+        let is_same = [
+            (Self::SET_MTIME, self.client_mod_time == done.client_mod_time),
+            (Self::SET_OWNER, self.owner == done.owner),
+            (Self::SET_GROUP, self.group == done.group),
+            (Self::SET_MODE, self.unix_mode_bits == done.unix_mode_bits),
+        ];
+        let same = is_same.into_iter().filter(|(_, is_same)| *is_same);
+        let same = same.fold(0, |bits, (bit, _)| bits | bit);
+        self.only(!(same & done.mask))
+    }
 }
 
 /// The name of a volume: 65 characters, one in each word.

@@ -18,6 +18,7 @@ use super::record::{Input, ObjectKey};
 use super::seal::{self, Salt, Seal};
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
+use crate::rpc::types::StoreStatus;
 use crate::types::DataVersion;
 
 /// Data that was set aside.
@@ -55,6 +56,8 @@ pub(super) struct About {
     pub(super) base: DataVersion,
     pub(super) len: u64,
     pub(super) ranges: String,
+    /// Attributes that were set.
+    pub(super) noted: StoreStatus,
     /// What is copied.
     pub(super) held: RangeSet,
 }
@@ -79,6 +82,12 @@ impl Display for About {
         writeln!(f, "based on: version {} of the file", self.base)?;
         writeln!(f, "length: {}", self.len)?;
         writeln!(f, "written here: {}", self.ranges)?;
+        if self.noted.has(StoreStatus::SET_MODE) {
+            writeln!(f, "mode set here: {:04o}", self.noted.unix_mode_bits)?;
+        }
+        if self.noted.has(StoreStatus::SET_MTIME) {
+            writeln!(f, "time set here: {} (seconds)", self.noted.client_mod_time)?;
+        }
         f.write_str("Bytes that were not written here are the server's of that version, or zeros where they were not cached.\n")
     }
 }

@@ -4,11 +4,12 @@
 //! smallest length the file was truncated to, `grow` the length that writes and extensions ask for. While there are some,
 //! `version` is what they are based on, whatever the server has since. Bytes of the server are visible up to `base_len = min(server_len, cut)`; behind it everything that is not dirty reads as zeros and is
 //! never fetched. A store takes the dirty ranges away as `storing`; they become clean when the server has them, or
-//! dirty again.
+//! dirty again. `noted` are attributes that were set meanwhile: they go with the next store, or after it.
 
 use std::ops::Range;
 
 use super::ranges::RangeSet;
+use crate::rpc::types::StoreStatus;
 use crate::types::DataVersion;
 
 /// No packet of a store is smaller, but the last.
@@ -35,6 +36,7 @@ pub(crate) struct Content {
     dirty: RangeSet,
     storing: RangeSet,
     attempt: Option<Attempt>,
+    noted: StoreStatus,
 }
 
 /// A StoreData call of which we do not know what became.
@@ -72,6 +74,7 @@ pub(super) struct Parts<'a> {
     pub(super) dirty: &'a RangeSet,
     pub(super) storing: &'a RangeSet,
     pub(super) attempt: Option<&'a Attempt>,
+    pub(super) noted: StoreStatus,
 }
 
 /// What a store has to send: see `Content::begin_store`.
@@ -111,7 +114,12 @@ impl Content {
         self.version
     }
 
-    /// Is there anything that the server does not have?
+    /// Is there anything that the server does not have: bytes, a length, attributes?
+    pub(crate) fn is_unstored(&self) -> bool {
+        self.is_modified() || self.noted.mask != 0
+    }
+
+    /// Do the contents differ from the server's?
     pub(crate) fn is_modified(&self) -> bool {
         !self.dirty.is_empty() || self.is_storing() || self.length_modified()
     }
@@ -172,6 +180,7 @@ impl Content {
         (server_len, cut, grow): (u64, Option<u64>, u64),
         [dirty, storing]: [RangeSet; 2],
         attempt: Option<Attempt>,
+        noted: StoreStatus,
     ) -> Self {
         Self {
             version,
@@ -182,6 +191,7 @@ impl Content {
             dirty,
             storing,
             attempt,
+            noted,
         }
     }
 
@@ -194,6 +204,7 @@ impl Content {
             dirty: &self.dirty,
             storing: &self.storing,
             attempt: self.attempt.as_ref(),
+            noted: self.noted,
         }
     }
 
@@ -208,6 +219,7 @@ impl Content {
             dirty: self.dirty.clone(),
             storing: self.storing.clone(),
             attempt: self.attempt.clone(),
+            noted: self.noted,
         }
     }
 
@@ -305,11 +317,32 @@ impl Content {
         self.clean.remove(range);
     }
 
+    /// Attributes were set that the server does not have.
+    pub(crate) fn set_status(&mut self, set: StoreStatus) {
+        self.noted = self.noted.then(set);
+    }
+
+    /// The attributes that were set and that the server does not have.
+    pub(crate) fn noted(&self) -> StoreStatus {
+        self.noted
+    }
+
+    /// The server has these. What was set otherwise since stays.
+    pub(crate) fn status_stored(&mut self, stored: StoreStatus) {
+        self.noted = self.noted.without(stored);
+    }
+
+    /// A change of the contents: a time that was set before is not theirs any more.
+    fn touch(&mut self) {
+        self.noted = self.noted.only(!StoreStatus::SET_MTIME);
+    }
+
     /// Local bytes were written.
     pub(crate) fn write(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
+        self.touch();
         self.clean.remove(range.clone());
         self.grow = self.grow.max(range.end);
         self.dirty.insert(range);
@@ -318,6 +351,7 @@ impl Content {
     /// Sets the length. What lies behind it is gone; no store may be under way.
     pub(crate) fn truncate(&mut self, len: u64) {
         debug_assert!(!self.is_storing(), "truncation waits for the store");
+        self.touch();
         if len < self.len() {
             self.cut = Some(self.cut.map_or(len, |cut| cut.min(len)));
             self.clean.remove(len..u64::MAX);
@@ -392,6 +426,7 @@ impl Content {
         self.cut = None;
         self.grow = 0;
         self.attempt = None;
+        self.noted = StoreStatus::default();
     }
 }
 
@@ -404,6 +439,32 @@ mod tests {
         let mut content = Content::default();
         content.set_server(DataVersion(1), len);
         content
+    }
+
+    /// A time that was set is that of what was written before. What is set while something is stored stays.
+    #[test]
+    fn what_is_set_goes_with_what_was_written_before() {
+        let set = |mode, modified| StoreStatus {
+            mask: StoreStatus::SET_MODE | StoreStatus::SET_MTIME,
+            unix_mode_bits: mode,
+            client_mod_time: modified,
+            ..StoreStatus::default()
+        };
+        let mut content = fresh(0);
+        content.write(0..10);
+        content.set_status(set(0o600, 5));
+        content.write(10..20);
+        assert_eq!(content.noted().mask, StoreStatus::SET_MODE);
+        let sent = content.noted().then(set(0o600, 6));
+        content.set_status(sent);
+        content.begin_store();
+        content.set_status(set(0o400, 6));
+        content.stored(DataVersion(2), 20);
+        content.status_stored(sent);
+        assert_eq!(content.noted(), set(0o400, 6).only(StoreStatus::SET_MODE));
+        assert!(content.is_unstored() && !content.is_modified());
+        content.status_stored(content.noted());
+        assert!(!content.is_unstored());
     }
 
     #[test]

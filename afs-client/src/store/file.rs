@@ -36,6 +36,7 @@ use super::record::{Checksum, ObjectKey, Record, Served, chunk_range};
 use super::seal::Seal;
 use super::{CHUNK, Shared};
 use crate::error::Error;
+use crate::rpc::types::StoreStatus;
 use crate::types::DataVersion;
 
 /// The cached data of one object: a sparse file and what is known of its contents.
@@ -222,9 +223,19 @@ impl CacheFile {
         self.state.read().content.server_len()
     }
 
-    /// Is there anything that the server does not have?
+    /// Is there anything that the server does not have: bytes, a length, attributes?
+    pub(crate) fn is_unstored(&self) -> bool {
+        self.state.read().content.is_unstored()
+    }
+
+    /// Do the contents differ from the server's?
     pub(crate) fn is_modified(&self) -> bool {
         self.state.read().content.is_modified()
+    }
+
+    /// The attributes that were set and that the server does not have.
+    pub(crate) fn noted(&self) -> StoreStatus {
+        self.state.read().content.noted()
     }
 
     /// Bytes of the pages in use, and of those with bytes that only we have.
@@ -393,7 +404,7 @@ impl CacheFile {
 impl Drop for CacheFile {
     fn drop(&mut self) {
         let is_closed = self.shared.is_closed();
-        if self.is_modified() && !is_closed {
+        if self.is_unstored() && !is_closed {
             self.store_failed();
             self.discard();
         }

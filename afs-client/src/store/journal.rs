@@ -27,6 +27,7 @@ use super::record::{Input, ObjectKey};
 use super::seal::Seal;
 use crate::auth::tokens::Identity;
 use crate::cell::CellName;
+use crate::rpc::types::StoreStatus;
 use crate::types::DataVersion;
 
 /// Who wrote what is dirty of a file.
@@ -74,6 +75,10 @@ pub(super) enum Step {
     /// The store is done; alone, or not.
     Stored(DataVersion, u64, bool),
     StoreFailed,
+    /// Attributes were set.
+    SetStatus(StoreStatus),
+    /// The server has attributes that were set.
+    StatusStored(StoreStatus),
     Discard,
     /// The file has left the disk: there is no entry any more.
     Forget,
@@ -95,6 +100,8 @@ impl Content {
             Step::Stored(version, len, true) => self.stored(*version, *len),
             Step::Stored(version, len, false) => self.stored_among_others(*version, *len),
             Step::StoreFailed => self.store_failed(),
+            Step::SetStatus(set) => self.set_status(*set),
+            Step::StatusStored(stored) => self.status_stored(*stored),
             Step::Discard => self.discard(),
             Step::Forget => {
                 self.store_failed();
@@ -146,7 +153,7 @@ impl Journal {
             entry.is_doubtful |= is_doubtful;
         }
         // A program that dies before the first step of a file was noted has changed nothing of it.
-        entries.retain(|entry| entry.content.is_modified());
+        entries.retain(|entry| entry.content.is_unstored());
         let journal = Self {
             path: path.to_owned(),
             file: None,
@@ -204,15 +211,17 @@ impl Journal {
         entry.content.take(step);
         // What is clean is none of its business.
         entry.content.evict(0..u64::MAX);
-        if !entry.content.is_modified() {
+        let is_modified = entry.content.is_modified();
+        if !entry.content.is_unstored() {
             self.entries.remove(&id);
         }
         let framed = self.frames.frame(|out| put_step(out, id, step));
-        // Whoever reads the journal takes a store that has sent nothing as none.
-        let urgency = if *step == Step::BeginStore {
-            Urgency::Held
-        } else {
-            Urgency::Now
+        let urgency = match step {
+            // Whoever reads the journal takes a store that has sent nothing as none.
+            Step::BeginStore => Urgency::Held,
+            // The end of the store is next.
+            Step::StatusStored(_) if is_modified => Urgency::Held,
+            _ => Urgency::Now,
         };
         self.append(framed, urgency);
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::content::StoreCall;
 use super::*;
+use crate::rpc::types::StoreStatus;
 use crate::types::{CellId, DataVersion, Uniquifier, VnodeId, VolumeId};
 
 /// A file on a server, by the rules of StoreData64.
@@ -99,11 +100,14 @@ enum Stops {
     After(usize),
 }
 
-fn store(file: &CacheFile, server: &mut Server, stops: Stops) -> bool {
+/// Stores what is dirty, and with it the attributes that were set, if all goes well.
+fn store(file: &CacheFile, server: &mut Server, set: &mut StoreStatus, stops: Stops) -> bool {
     agree(file, server);
     let plan = file.begin_store();
+    let noted = file.noted();
     if plan.calls.is_empty() {
-        file.discard();
+        *set = set.then(noted);
+        file.status_stored(noted);
         return true;
     }
     for (number, call) in plan.calls.iter().enumerate() {
@@ -114,14 +118,18 @@ fn store(file: &CacheFile, server: &mut Server, stops: Stops) -> bool {
         let len = (call.range.end - call.range.start) as usize;
         let data = file.read_for_store(call.range.start, len).unwrap();
         server.store(call, &data);
+        let is_last = number + 1 == plan.calls.len();
+        if is_last {
+            *set = set.then(noted);
+        }
         if stops == Stops::After(number) {
             return false;
         }
-        if number + 1 < plan.calls.len() {
+        if !is_last {
             file.part_stored(server.served());
         }
     }
-    file.end_store(server.served(), true);
+    file.end_store(server.served(), true, noted);
     true
 }
 
@@ -138,6 +146,8 @@ enum Op {
         len: u64,
     },
     Store(Stops),
+    /// Bits are set, if there is something that they can go with.
+    SetMode(u32),
     /// Everything clean goes.
     Evict,
     /// Somebody else appends to the file while we have nothing dirty, or writes nothing.
@@ -235,6 +245,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (0..SPAN).prop_map(Op::Truncate),
         4 => (0..SPAN, 0..SPAN).prop_map(|(at, len)| Op::Read { at, len }),
         3 => stops().prop_map(Op::Store),
+        2 => (0..0o1000u32).prop_map(Op::SetMode),
         1 => Just(Op::Evict),
         1 => (0..SPAN, 1u8..255).prop_map(|(at, byte)| Op::Foreign { at, byte }),
         1 => (0..SPAN).prop_map(Op::Race),
@@ -248,13 +259,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 proptest! {
     #[test]
-    fn file_behaves_like_a_vector(start in 0usize..30_000, ops in ops(), mode in 0..3) {
-        let encryption = if mode == 2 { key(7) } else { Encryption::Off };
-        let on_disk = mode > 0;
+    fn file_behaves_like_a_vector(start in 0usize..30_000, ops in ops(), kind in 0..3) {
+        let encryption = if kind == 2 { key(7) } else { Encryption::Off };
+        let on_disk = kind > 0;
         let in_dir = |dir: &Path| DataCache::in_dir(dir, 0, &encryption).unwrap();
         let mut dir = fast_dir();
         let mut cache = if on_disk { in_dir(dir.path()) } else { DataCache::in_memory(0) };
         let mut server = Server { data: (0..start).map(|i| i as u8 | 1).collect(), version: 1 };
+        let (mut set, mut held) = (StoreStatus::default(), StoreStatus::default());
         let mut model = server.data.clone();
         let mut file = open(&cache);
         file.set_server(server.served());
@@ -279,12 +291,24 @@ proptest! {
                     prop_assert_eq!(&got, &model[(at as usize).min(end)..end]);
                 }
                 Op::Store(stops) => {
-                    if store(&file, &mut server, stops) {
+                    if store(&file, &mut server, &mut held, stops) {
                         prop_assert_eq!(&server.data, &model);
-                        prop_assert!(!file.is_modified());
+                        prop_assert_eq!(held, set);
+                        prop_assert!(!file.is_unstored());
                     } else {
                         file.store_failed();
                     }
+                }
+                Op::SetMode(bits) => {
+                    let bits = StoreStatus {
+                        mask: StoreStatus::SET_MODE,
+                        unix_mode_bits: bits,
+                        ..StoreStatus::default()
+                    };
+                    if file.set_status(bits) {
+                        set = set.then(bits);
+                    }
+                    prop_assert_eq!(file.noted().mask != 0, file.is_unstored());
                 }
                 Op::Evict => {
                     for chunk in 0..=SPAN / CHUNK {
@@ -303,8 +327,8 @@ proptest! {
                 Op::Lend => {
                     read(&file, &server, 0..u64::MAX / 4);
                     let loan = file.lend(server.version());
-                    prop_assert!(loan.is_none() || mode == 1 && !file.is_modified());
-                    prop_assert!(loan.is_some() || mode != 1 || file.is_modified() || model.is_empty());
+                    prop_assert!(loan.is_none() || kind == 1 && !file.is_modified());
+                    prop_assert!(loan.is_some() || kind != 1 || file.is_modified() || model.is_empty());
                     lent.extend(loan.map(|(loan, open)| (Some(loan), open.into(), model.clone())));
                 }
                 Op::Return => lent.iter_mut().for_each(|(loan, ..)| *loan = None),
@@ -312,7 +336,7 @@ proptest! {
                 op @ (Op::Restart | Op::Crash(_)) => {
                     if let Op::Crash(stops) = op {
                         if let Some(stops) = stops {
-                            store(&file, &mut server, stops);
+                            store(&file, &mut server, &mut held, stops);
                         }
                         let copied = died(dir.path());
                         cache.close();
@@ -324,7 +348,7 @@ proptest! {
                     cache = in_dir(dir.path());
                     let left = cache.take_left();
                     file = open(&cache);
-                    prop_assert_eq!(!left.is_empty(), file.is_modified());
+                    prop_assert_eq!(!left.is_empty(), file.is_unstored());
                     file.set_server(server.served());
                 }
                 Op::Race(len) => {
@@ -351,8 +375,8 @@ proptest! {
         }
         let whole = read(&file, &server, 0..u64::MAX / 4);
         prop_assert_eq!(&whole, &model);
-        store(&file, &mut server, Stops::Never);
-        prop_assert_eq!(&server.data, &model);
+        store(&file, &mut server, &mut held, Stops::Never);
+        prop_assert_eq!((&server.data, held), (&model, set));
         lent.iter_mut().for_each(|(loan, ..)| *loan = None);
         drop(file);
         prop_assert_eq!(cache.dirty_bytes(), 0);

@@ -20,6 +20,7 @@ use crate::auth::tokens::{Identity, ProofId};
 use crate::dir::Directory;
 use crate::error::Error;
 use crate::fs::Listing;
+use crate::rpc::types::StoreStatus;
 use crate::store::{Author, CacheFile, DataCache};
 use crate::types::{DataVersion, Fid};
 use crate::volume::Volume;
@@ -144,9 +145,30 @@ impl Vnode {
         self.data.get()
     }
 
-    /// Is there anything that the server does not have?
+    /// Is there anything that the server does not have: bytes, a length, attributes?
+    pub(crate) fn is_unstored(&self) -> bool {
+        self.loaded().is_some_and(|data| data.is_unstored())
+    }
+
+    /// Do its contents differ from the server's?
     pub(crate) fn is_modified(&self) -> bool {
         self.loaded().is_some_and(|data| data.is_modified())
+    }
+
+    /// The attributes that were set and that the server does not have.
+    pub(crate) fn noted(&self) -> StoreStatus {
+        self.loaded().map(|data| data.noted()).unwrap_or_default()
+    }
+
+    /// Notes attributes that somebody sets, to go with what they have written. False if there is nothing of theirs.
+    pub(crate) fn set_status_as(&self, who: Identity, set: StoreStatus) -> bool {
+        let _one = self.writing.lock();
+        self.is_unstored_of(who) && self.data().set_status(set)
+    }
+
+    /// Is there something that the server does not have, and that this one has written?
+    pub(crate) fn is_unstored_of(&self, who: Identity) -> bool {
+        self.is_unstored() && self.writer() == who
     }
 
     /// Tells the data what the server has, unless there are local changes.
@@ -210,7 +232,7 @@ impl Vnode {
         change: impl FnOnce(&CacheFile) -> T,
     ) -> Option<T> {
         let _one = self.writing.lock();
-        if !self.is_modified() {
+        if !self.is_unstored() {
             self.data().set_author(author());
         } else if self.writer() != who {
             return None;
@@ -478,7 +500,7 @@ impl Vnode {
     pub(crate) fn is_needed(&self) -> bool {
         self.retained.load(Ordering::Acquire)
             || self.opens.load(Ordering::Acquire) > 0
-            || self.is_modified()
+            || self.is_unstored()
             || !self.led_to_by.lock().is_empty()
     }
 }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::fs::{Attr, Kind, OpenFlags};
-use crate::rpc::types::FetchStatus;
+use crate::rpc::types::{FetchStatus, StoreStatus};
 use crate::store::Served;
 use crate::types::{DataVersion, Fid, Uniquifier, VnodeId};
 
@@ -103,6 +103,22 @@ impl Status {
         }
     }
 
+    /// As it will be once the server has what was set here and is noted: nothing but bits and a time.
+    pub(crate) fn with(self, noted: StoreStatus) -> Self {
+        let mode = u16::try_from(noted.unix_mode_bits).ok();
+        Self {
+            mode: mode
+                .filter(|_| noted.has(StoreStatus::SET_MODE))
+                .unwrap_or(self.mode),
+            modified: if noted.has(StoreStatus::SET_MTIME) {
+                noted.client_mod_time
+            } else {
+                self.modified
+            },
+            ..self
+        }
+    }
+
     /// May the contents be read by who has these rights? (afs-rpc.md 4, "who may do what": of a file the owner's mode bits
     /// count, but not for the owner.)
     pub(crate) const fn is_readable_with(&self, access: u32) -> bool {
@@ -118,6 +134,11 @@ impl Status {
     /// May a file be written by who has these rights?
     pub(crate) const fn is_writable_with(&self, access: u32) -> bool {
         (access & WRITE != 0 && self.mode & 0o200 != 0) || is_own(access)
+    }
+
+    /// May the attributes of a file be set by who has these rights?
+    pub(crate) const fn is_settable_with(&self, access: u32) -> bool {
+        access & WRITE != 0 || is_own(access)
     }
 
     /// Do the owner's bits let anybody open a file so? Servers do not ask them of its owner; clients do, of whoever opens it

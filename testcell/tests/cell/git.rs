@@ -1,12 +1,12 @@
 //! Programs that use a file system hard: git and tar.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use testcell::{Random, run, run_in};
+use testcell::{MountOptions, Random, eventually, run, run_in};
 
 use crate::shared;
 
@@ -115,6 +115,46 @@ fn tar_in_and_out() {
     same_trees(&before, &after);
     let mode = fs::metadata(after.join("run.sh")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755);
+}
+
+/// With `--store-behind` each file is made by one call, and stored with its bits and its time by another one.
+#[test]
+fn tar_stores_bits_and_times_with_the_data() {
+    const FILES: usize = 40;
+    let cell = shared();
+    let local = tempfile::tempdir().unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let name = |number| format!("file-{number}");
+    for number in 0..FILES {
+        let path = local.path().join(name(number));
+        fs::write(&path, name(number)).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o604)).unwrap();
+        File::open(&path).unwrap().set_modified(long_ago).unwrap();
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let options = MountOptions::default()
+        .argument("--store-behind")
+        .argument("--cache-dir")
+        .argument(cache.path().to_str().unwrap());
+    let mount = cell.mount_with(1, &options).unwrap();
+    let inside = mount.work("tar-behind").unwrap();
+    let other = cell.mount(2).unwrap();
+    let calls = || {
+        let metrics = mount.metrics().unwrap();
+        metrics.sum("afs_rpc_calls_total", &[("service", "fs")]) as usize
+    };
+    let before = calls();
+    copy_by_tar(local.path(), &inside);
+    let there = |number| {
+        let path = other.path("work/tar-behind").join(name(number));
+        let Ok(shown) = path.metadata() else { return false };
+        let is_set = (shown.mode() & 0o7777, shown.modified().unwrap()) == (0o604, long_ago);
+        is_set && fs::read_to_string(&path).unwrap() == name(number)
+    };
+    assert!(eventually(LIMIT, || (0..FILES).all(there)));
+    let made = calls() - before;
+    assert!(made < 2 * FILES + FILES / 2, "{made} calls for {FILES} files");
+    fs::remove_dir_all(&inside).unwrap();
 }
 
 fn copy_by_tar(from: &Path, to: &Path) {

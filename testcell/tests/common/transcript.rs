@@ -452,6 +452,25 @@ impl Tape {
         self.store("into a directory", store(dir, 0, 1), b"x").await;
         self.store("into nothing", store(AfsFid { unique: 9999, ..fid }, 0, 1), b"x")
             .await;
+        let set = |mask, value| StoreDataArgs {
+            status: StoreStatus {
+                mask,
+                owner: value,
+                group: value,
+                unix_mode_bits: value,
+                ..StoreStatus::default()
+            },
+            ..store(fid, 0, 6)
+        };
+        for (what, set) in [
+            ("with bits", set(StoreStatus::SET_MODE, 0o600)),
+            ("with setuid", set(StoreStatus::SET_MODE, 0o4640)),
+            ("with the same owner", set(StoreStatus::SET_OWNER, 32766)),
+            ("with another owner", set(StoreStatus::SET_OWNER, 1)),
+            ("with another group", set(StoreStatus::SET_GROUP, 1)),
+        ] {
+            self.store(&format!("store {what}"), set, b"fedcba").await;
+        }
         self.fetch("fetch", fid, 0, 100).await;
         self.fetch("from the middle", fid, 2, 2).await;
         self.fetch("from behind the end", fid, 100, 10).await;

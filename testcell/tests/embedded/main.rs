@@ -6,6 +6,7 @@
     clippy::unwrap_used
 )]
 
+mod attributes;
 mod callbacks;
 mod client;
 mod conflicts;

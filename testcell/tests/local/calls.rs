@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use testcell::{LocalCell, local};
+use testcell::{LocalCell, MountOptions, local};
 
 const FILES: u64 = 50;
 
@@ -21,6 +21,11 @@ fn each(cell: &LocalCell, what: &str, mut does: impl FnMut(u64)) -> Calls {
     for number in 0..FILES {
         does(number);
     }
+    since(cell, what, &before)
+}
+
+/// The calls that were made since.
+fn since(cell: &LocalCell, what: &str, before: &Calls) -> Calls {
     let mut made = cell.all_calls();
     made.retain(|procedure, count| {
         *count -= before[procedure];
@@ -83,15 +88,25 @@ fn each_system_call_asks_the_server_as_little_as_can_be() {
         fs::set_permissions(name(number), PermissionsExt::from_mode(0o600)).unwrap();
     });
     assert_eq!(made, one_each("StoreStatusOf"));
-    // As tar and rsync do it: the time goes with the data, and comes back from the server.
+    // As tar and rsync do it: what is set first goes with the data, and comes back from the server.
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    let made = each(&cell, "write, futimens, close", |number| {
+    let write = |number| {
         let mut file = File::options().write(true).open(name(number)).unwrap();
         file.write_all(b"new").unwrap();
-        file.set_modified(long_ago).unwrap();
+        file
+    };
+    let made = each(&cell, "write, futimens, close", |number| {
+        write(number).set_modified(long_ago).unwrap();
     });
     assert_eq!(made, one_each("StoreData64"));
     assert_eq!(name(7).metadata().unwrap().modified().unwrap(), long_ago);
+    let made = each(&cell, "write, fchmod, close", |number| {
+        write(number)
+            .set_permissions(PermissionsExt::from_mode(0o640))
+            .unwrap();
+    });
+    assert_eq!(made, one_each("StoreData64"));
+    assert_eq!(name(7).metadata().unwrap().mode() & 0o7777, 0o640);
     let made = each(&cell, "futimens", |number| {
         let file = File::options().write(true).open(name(number)).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -111,6 +126,48 @@ fn each_system_call_asks_the_server_as_little_as_can_be() {
     let made = each(&cell, "rmdir", |number| fs::remove_dir(name(number)).unwrap());
     assert_eq!(made, one_each("RemoveDir"));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+/// With `--store-behind` all of it is one call, behind everything.
+#[test]
+fn what_is_written_and_set_is_stored_behind_in_one_call() {
+    let cell = local();
+    let cache = tempfile::tempdir().unwrap();
+    let options = MountOptions::default()
+        .argument("--store-behind")
+        .argument("--cache-dir")
+        .argument(cache.path().to_str().unwrap());
+    let mount = cell.mount_with(1, &options).unwrap();
+    let folder = mount.work("behind").unwrap();
+    let other = cell.mount(2).unwrap();
+    let before = cell.all_calls();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for number in 0..FILES {
+        let mut file = File::create_new(folder.join(format!("file-{number}"))).unwrap();
+        file.write_all(b"new").unwrap();
+        file.set_permissions(PermissionsExt::from_mode(0o640)).unwrap();
+        file.set_modified(long_ago).unwrap();
+        let shown = file.metadata().unwrap();
+        assert_eq!(
+            (shown.mode() & 0o7777, shown.modified().unwrap()),
+            (0o640, long_ago)
+        );
+    }
+    mount.umount(Duration::from_secs(20)).unwrap();
+    let made = since(&cell, "the same, stored behind", &before);
+    assert_eq!(made["CreateFile"], FILES);
+    assert_eq!(made["StoreData64"], FILES);
+    assert!(!made.contains_key("StoreStatusOf"));
+    for number in 0..FILES {
+        let path = other.path("work/behind").join(format!("file-{number}"));
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        let shown = path.metadata().unwrap();
+        assert_eq!(
+            (shown.mode() & 0o7777, shown.modified().unwrap()),
+            (0o640, long_ago)
+        );
+    }
+    fs::remove_dir_all(other.path("work/behind")).unwrap();
 }
 
 /// Where we may say so.

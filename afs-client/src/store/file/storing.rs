@@ -1,8 +1,33 @@
 //! The way of local changes to a server: taken for a store, sent, and clean in the end, or dirty again, or set aside.
+//! Attributes that are set on the way are noted, and go with it.
 
 use super::*;
 
 impl CacheFile {
+    /// Notes attributes that are set, for the next program too. False if nothing that they could go with is on its way.
+    pub(crate) fn set_status(&self, set: StoreStatus) -> bool {
+        let mut state = self.state.write();
+        if !state.content.is_unstored() {
+            return false;
+        }
+        self.note(&state, &Step::SetStatus(set));
+        state.content.set_status(set);
+        true
+    }
+
+    /// The server has these attributes.
+    pub(crate) fn status_stored(&self, stored: StoreStatus) {
+        let mut state = self.state.write();
+        self.status_stored_of(&mut state, stored);
+    }
+
+    fn status_stored_of(&self, state: &mut State, stored: StoreStatus) {
+        if stored.mask != 0 {
+            self.note(state, &Step::StatusStored(stored));
+            state.content.status_stored(stored);
+        }
+    }
+
     /// Takes the dirty bytes for a store.
     pub(crate) fn begin_store(&self) -> StorePlan {
         let mut state = self.state.write();
@@ -57,12 +82,13 @@ impl CacheFile {
         }
     }
 
-    /// The store is done. `alone`: nobody else wrote in between.
-    pub(crate) fn end_store(&self, served: Served, alone: bool) {
+    /// The store is done, with these of the attributes that were noted. `alone`: nobody else wrote in between.
+    pub(crate) fn end_store(&self, served: Served, alone: bool, noted: StoreStatus) {
         let mut state = self.state.write();
         let base = state.content.base_len();
         let page = pages(&(base..base.saturating_add(1)));
         let is_hole = !state.counts(&page);
+        self.status_stored_of(&mut state, noted);
         self.note(&state, &Step::Stored(served.version, served.len, alone));
         let mut freed = state.change(|content| {
             if alone {
@@ -151,6 +177,7 @@ impl CacheFile {
             base: state.content.version().unwrap_or_default(),
             len: state.content.len(),
             ranges: ranges.join(" "),
+            noted: state.content.noted(),
             held: all.clone(),
         };
         Some(

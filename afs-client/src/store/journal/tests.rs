@@ -29,6 +29,15 @@ fn call(range: Range<u64>) -> StoreCall {
     }
 }
 
+fn set(mode: u32, modified: u32) -> StoreStatus {
+    StoreStatus {
+        mask: StoreStatus::SET_MODE | StoreStatus::SET_MTIME,
+        unix_mode_bits: mode,
+        client_mod_time: modified,
+        ..StoreStatus::default()
+    }
+}
+
 /// Two files, one of which is stored in the end, and one in the middle of it.
 fn steps() -> Vec<(u64, Step)> {
     vec![
@@ -38,10 +47,13 @@ fn steps() -> Vec<(u64, Step)> {
         (1, Step::BeginStore),
         (1, Step::Sending(call(10..15), Mark { mtime: 99, sum: 5 })),
         (1, Step::Write(100..200)),
+        (1, Step::SetStatus(set(0o600, 77))),
+        (2, Step::SetStatus(set(0o400, 78))),
         (2, Step::BeginStore),
         (2, Step::Sending(call(0..9000), Mark { mtime: 98, sum: 5 })),
         (2, Step::Sending(call(0..9000), Mark { mtime: 98, sum: 5 })),
         (2, Step::Stored(DataVersion(4), 9000, true)),
+        (2, Step::StatusStored(set(0o400, 78))),
         (1, Step::PartStored(DataVersion(4), 15)),
     ]
 }
@@ -62,8 +74,8 @@ fn written(dir: &Path) -> PathBuf {
 fn told(entry: &Entry) -> String {
     let parts = entry.content.parts();
     format!(
-        "{:?} {:?} {:?} {:?}",
-        parts.dirty, parts.cut, parts.grow, parts.attempt
+        "{:?} {:?} {:?} {:?} {:?}",
+        parts.dirty, parts.cut, parts.grow, parts.attempt, parts.noted
     )
 }
 
@@ -90,6 +102,7 @@ fn what_was_written_is_read() {
     assert_eq!(left.content.parts().cut, Some(15));
     assert_eq!(left.content.version(), Some(DataVersion(4)));
     assert_eq!(left.content.attempt(), None);
+    assert_eq!(left.content.noted(), set(0o600, 77));
     // And from a journal that was written anew.
     journal.keep(7, left.clone());
     journal.rewrite().unwrap();

@@ -1,6 +1,7 @@
 //! The bytes of a journal's records: entries, and steps of them.
 
 use super::*;
+use crate::xdr::{Decode, Encode, from_bytes};
 
 fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes());
@@ -45,6 +46,15 @@ fn take_call(input: &mut Input<'_>) -> Option<(StoreCall, Mark)> {
         sum: input.u64()?,
     };
     Some((call, mark))
+}
+
+fn take_status(input: &mut Input<'_>) -> Option<StoreStatus> {
+    let (status, rest) = input.0.split_at_checked(StoreStatus::MIN_LEN)?;
+    input.0 = rest;
+    let status = from_bytes::<StoreStatus>(status).ok()?;
+    // What of others is set waits for the server and is not noted.
+    let is_ours = status.mask & !(StoreStatus::SET_MTIME | StoreStatus::SET_MODE) == 0;
+    is_ours.then_some(status)
 }
 
 pub(super) fn put_entry(out: &mut Vec<u8>, id: u64, entry: &Entry) {
@@ -100,6 +110,14 @@ pub(super) fn put_step(out: &mut Vec<u8>, id: u64, step: &Step) {
             put_u64(out, (*alone).into());
         }
         Step::StoreFailed => head(STORE_FAILED),
+        Step::SetStatus(set) => {
+            head(SET_STATUS);
+            set.encode(out);
+        }
+        Step::StatusStored(stored) => {
+            head(STATUS_STORED);
+            stored.encode(out);
+        }
         Step::Discard => head(DISCARD),
         Step::Forget => head(FORGET),
     }
@@ -126,6 +144,8 @@ pub(super) fn take_record(entries: &mut HashMap<u64, Entry>, input: &mut Input<'
         PART_STORED => Step::PartStored(DataVersion(input.u64()?), input.u64()?),
         STORED => Step::Stored(DataVersion(input.u64()?), input.u64()?, input.u64()? != 0),
         STORE_FAILED => Step::StoreFailed,
+        SET_STATUS => Step::SetStatus(take_status(input)?),
+        STATUS_STORED => Step::StatusStored(take_status(input)?),
         DISCARD => Step::Discard,
         FORGET => Step::Forget,
         _ => return None,
@@ -136,7 +156,7 @@ pub(super) fn take_record(entries: &mut HashMap<u64, Entry>, input: &mut Input<'
     let entry = entries.get_mut(&id)?;
     entry.content.take(&step);
     entry.content.evict(0..u64::MAX);
-    if !entry.content.is_modified() {
+    if !entry.content.is_unstored() {
         entries.remove(&id);
     }
     Some(())
@@ -190,6 +210,10 @@ impl Content {
         if let Some(attempt) = parts.attempt {
             put_call(out, &attempt.call, attempt.mark);
         }
+        // Earlier programs know of none.
+        if parts.noted.mask != 0 {
+            parts.noted.encode(out);
+        }
     }
 
     fn from_input(input: &mut Input<'_>) -> Option<Self> {
@@ -208,9 +232,20 @@ impl Content {
             let (call, mark) = take_call(input)?;
             Some(Attempt { call, mark, tries })
         };
+        let noted = if input.0.is_empty() {
+            StoreStatus::default()
+        } else {
+            take_status(input)?
+        };
         let version = has_version.then_some(version);
         let cut = (cut != u64::MAX).then_some(cut);
-        Some(Self::local(version, (server_len, cut, grow), sets, attempt))
+        Some(Self::local(
+            version,
+            (server_len, cut, grow),
+            sets,
+            attempt,
+            noted,
+        ))
     }
 }
 
@@ -224,3 +259,5 @@ const STORED: u8 = 7;
 const STORE_FAILED: u8 = 8;
 const DISCARD: u8 = 9;
 const FORGET: u8 = 10;
+const SET_STATUS: u8 = 11;
+const STATUS_STORED: u8 = 12;

@@ -325,7 +325,7 @@ impl Volume {
         data.set_len(kept).map_err(disk)?;
         Ok(Store {
             at,
-            set: args.status.clone(),
+            set: args.status,
             data,
             next: args.position,
             end,

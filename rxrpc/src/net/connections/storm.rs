@@ -144,13 +144,18 @@ async fn reap(scheme: Scheme, connections: Arc<Connections>) {
         fast_ms: 0,
         soft_limit: usize::MAX,
     };
+    let mut forgotten: Vec<Arc<Connection>> = Vec::new();
     loop {
         let now_ms = connections.clock.millis(connections.clock.now());
         let reaped = match scheme {
             Scheme::RefOnList => list.reap_slowly(now_ms, expiry),
             Scheme::Naive => list.forget_idle(now_ms, expiry),
         };
+        let dead = reaped.dead.clone();
         connections.bury(Side::Service, reaped, None);
+        // The list had the memory of the busy ones: they go on with what they are busy with.
+        forgotten.extend(dead);
+        forgotten.retain(|conn| conn.life.usage() > 1);
         tokio::time::sleep(EXPIRY).await;
     }
 }

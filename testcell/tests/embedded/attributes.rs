@@ -289,3 +289,37 @@ fn what_is_set_aside_says_what_was_set() {
         cell.shutdown().await;
     });
 }
+
+/// Attributes that wait for a server hide nothing of what others do to the contents, and are told of if they are refused.
+#[test]
+fn what_waits_alone_leaves_the_contents_to_others() {
+    run(async {
+        let cell = cell(1).await;
+        let dir = tempfile::tempdir().unwrap();
+        let (client, other) = (Client::behind(&cell, dir.path()).await, Client::new(&cell).await);
+        let handle = begun(&client).await;
+        let fid = client.fid(FILE).await.unwrap();
+        cell.faults().add(setting_in_store(&client, fid, mode(0o600)));
+        cell.faults().add(refusing(StoreStatusOf::OPCODE, "VOVERQUOTA"));
+        close_behind(&client, handle).await;
+        assert!(client.fs.is_dirty(fid));
+        other.write(FILE, b"theirs").await.unwrap();
+        while client.read(FILE).await.unwrap() != "theirs" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!((shown(&client).await.0, shown(&other).await.0), (0o600, 0o644));
+        assert!(asides(&client).is_empty());
+        cell.faults().clear();
+        cell.faults().add(refusing(StoreStatusOf::OPCODE, "UAEACCES"));
+        close_behind(&client, client.fs.open(fid, FLAGS).await.unwrap().handle).await;
+        assert!(!client.fs.is_dirty(fid));
+        let [(data, about)] = asides(&client).try_into().unwrap();
+        assert_eq!(data, b"theirs");
+        assert!(about.contains("\nmode set here: 0600\n"), "{about}");
+        assert_eq!(shown(&client).await.0, 0o644);
+        for client in [client, other] {
+            client.shutdown().await;
+        }
+        cell.shutdown().await;
+    });
+}

@@ -359,6 +359,11 @@ impl AfsFs {
         self.0.lookup(self.0.crossed(dir).await?, name).await
     }
 
+    /// May a disk have to be waited for where nothing else is? Not if the cache is in memory.
+    pub fn waits_for_disk(&self) -> bool {
+        !self.0.cache.is_memory()
+    }
+
     /// Attributes and how long they stand, without waiting.
     pub fn getattr_cached(&self, fid: Fid) -> Option<Result<(Attr, Duration), Error>> {
         self.0.getattr_cached(fid)

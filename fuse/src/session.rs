@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use tokio::sync::{mpsc, oneshot};
 
-use afs_client::fs::Invalidation;
+use afs_client::fs::{AfsFs, Invalidation};
 
 use crate::adapter::{Adapter, Shared};
 use crate::attach::{Seat, attach, resend};
@@ -48,17 +48,19 @@ pub type Ended = oneshot::Receiver<io::Result<()>>;
 impl Session {
     /// Mounts. Blocks until the kernel has said hello.
     pub fn mount(shared: Arc<Shared>, at: &Path, options: Options) -> Result<Self, Failure> {
+        let loops = loops_for(shared.fs());
         let adapter = Adapter::new(Arc::clone(&shared));
         let inner = match mount_direct(at, options) {
             Ok(device) => {
                 // Who may use the mount is checked by the kernel.
-                let opened = fuser::Session::from_fd(adapter, device, SessionACL::All, config(options));
+                let opened =
+                    fuser::Session::from_fd(adapter, device, SessionACL::All, config(options, loops));
                 if opened.is_err() {
                     let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
                 }
                 opened
             }
-            Err(Errno::PERM | Errno::ACCESS) => fuser::Session::new(adapter, at, &config(options)),
+            Err(Errno::PERM | Errno::ACCESS) => fuser::Session::new(adapter, at, &config(options, loops)),
             Err(error) => Err(error.into()),
         };
         Ok(Self {
@@ -75,8 +77,9 @@ impl Session {
         first: Option<&Init>,
         options: Options,
     ) -> io::Result<Self> {
+        let loops = loops_for(shared.fs());
         let adapter = Adapter::new(Arc::clone(&shared));
-        let mut config = config(options);
+        let mut config = config(options, loops);
         // What was read through a clone would end with the process.
         config.clone_fd = false;
         let inner = attach(
@@ -118,7 +121,7 @@ impl Session {
     }
 }
 
-fn config(options: Options) -> Config {
+fn config(options: Options, loops: usize) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(SOURCE.to_owned()),
@@ -134,13 +137,26 @@ fn config(options: Options) -> Config {
     } else {
         SessionACL::Owner
     };
-    config.n_threads = Some(
-        available_parallelism()
-            .map_or(MIN_LOOPS, usize::from)
-            .clamp(MIN_LOOPS, MAX_LOOPS),
-    );
+    config.n_threads = Some(loops);
     config.clone_fd = true;
     config
+}
+
+/// How many threads take requests of a mount.
+fn loops_for(fs: &AfsFs) -> usize {
+    let processors = available_parallelism().map_or(1, usize::from);
+    loops(processors, fs.waits_for_disk())
+}
+
+/// One for each processor. The kernel gives requests to them in turn, so that of two on two processors one is woken for each
+/// request of a program that makes one after the other; a single one is better there (docs/testing.md), unless a disk may
+/// keep it from the next request.
+fn loops(processors: usize, waits_for_disk: bool) -> usize {
+    if processors <= 2 && !waits_for_disk {
+        1
+    } else {
+        processors.clamp(2, MAX_LOOPS)
+    }
 }
 
 /// mount(2) without a helper.
@@ -185,8 +201,7 @@ pub(crate) fn refused(at: &Path, error: &io::Error) -> Failure {
 
 /// `fuse.` and this is the type of the mount.
 const SUBTYPE: &str = "afs";
-/// Threads that take requests: with two, one can answer while the other copies.
-const MIN_LOOPS: usize = 2;
+/// More threads that take requests are of no use.
 const MAX_LOOPS: usize = 4;
 
 #[cfg(test)]
@@ -213,13 +228,20 @@ mod tests {
     #[test]
     fn both_ways_to_mount_give_the_same_type() {
         assert_eq!(FS_TYPE, format!("fuse.{SUBTYPE}"));
-        let options = config(Options {
+        let how = Options {
             read_only: true,
             allow_other: false,
-        });
+        };
+        let options = config(how, 1);
         assert!(options.mount_options.contains(&MountOption::RO));
         assert!(!options.mount_options.contains(&MountOption::DefaultPermissions));
         assert_eq!(options.acl, SessionACL::Owner);
+    }
+
+    #[test]
+    fn a_disk_never_keeps_the_only_thread() {
+        let of = |processors| [false, true].map(|waits| loops(processors, waits));
+        assert_eq!([1, 2, 3, 4, 64].map(of), [[1, 2], [1, 2], [3, 3], [4, 4], [4, 4]]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod fetching;
 mod hedge;
 mod inspect;
 pub(crate) mod locking;
+mod occasions;
 mod readahead;
 mod series;
 mod state;

@@ -11,6 +11,7 @@ mod call;
 mod census;
 mod client;
 mod clock;
+mod config;
 mod connection;
 mod connections;
 mod endpoint;
@@ -28,7 +29,8 @@ mod way_back;
 
 pub use census::{Counted, Listed};
 pub use client::{CallId, ClientCall, Target};
-pub use endpoint::{BindError, ConnectionCount, Endpoint, EndpointConfig};
+pub use config::EndpointConfig;
+pub use endpoint::{BindError, ConnectionCount, Endpoint};
 pub use peer::PeerCount;
 pub use places::Limit;
 pub use service::{Service, ServiceCall};

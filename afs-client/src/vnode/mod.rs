@@ -275,7 +275,8 @@ impl Vnode {
     /// Takes a status over, and a promise if one came with it. A status that is older than a reliable one is not taken: a late
     /// reply, or a server that has said something else before. Which of the two the next question tells. Nor is one that was
     /// asked for before a change of ours was answered, unless it is newer than that answer: the server may have given it
-    /// before it made the change. The promise that comes with it is as good as any.
+    /// before it made the change. The promise that comes with it is as good as any. What a change of ours has made newer is
+    /// taken even if something was broken and promised anew meanwhile: of our own changes no server tells us.
     pub(crate) fn learn(
         &self,
         status: Status,
@@ -300,7 +301,8 @@ impl Vnode {
         if stands && contradicts {
             known.promise = None;
         }
-        if stands && (!told.is_current || contradicts) {
+        let is_news = told.is_current || (told.is_change && is_newer);
+        if stands && (!is_news || contradicts) {
             return;
         }
         let is_promised = |promise: &Promise| promise.remaining(stamp, now).is_some();

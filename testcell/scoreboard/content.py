@@ -11,6 +11,8 @@ PART = 32 << 20
 PARTS = 4
 SMALL = 4096
 FILES = 1000
+#: Folders of files whose names are asked for: what takes milliseconds is done several times, but can be cold once.
+TURNS = 5
 ENTRIES = 10_000
 TREE_FOLDERS = 100
 TREE_FILES = 50
@@ -136,6 +138,7 @@ def prepare(work):
     for number in range(PARTS):
         write(work / f"part-{number}", PART)
     small_files(work / "small")
-    empty_files(work / "names", FILES)
+    for turn in range(TURNS):
+        empty_files(work / f"names-{turn}", FILES)
     empty_files(work / "many", ENTRIES)
     tree(work / "tree")

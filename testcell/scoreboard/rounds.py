@@ -1,5 +1,6 @@
 """A round: each row is measured for all candidates right after each other, so that whatever else the machine does meets all."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -79,12 +80,15 @@ class Round:
                 if self.behind in candidates and candidate is not self.ours:
                     self.board.add(key + "_behind", candidate.name, min(seconds))
 
-    def cold(self, key, function):
-        """Only those that have servers to ask are ever cold here; the others get warm."""
-        self.measure(key, function, candidates=self.clients)
+    def cold(self, key, *functions):
+        """Only those that have servers to ask are ever cold here; the others get warm. The best of several functions, each of
+        which asks for what the others leave alone."""
+        turns = [[self.once(one, one.work, function) for one in self.clients] for function in functions]
+        self.enter(key, self.clients, turns)
         for candidate in self.candidates:
             if candidate not in self.clients:
-                function(candidate.work)
+                for function in functions:
+                    function(candidate.work)
 
     def warm(self, key, function):
         self.measure(key, function, repeats=REPEATS)
@@ -96,9 +100,12 @@ class Round:
             seconds = process.cpu_seconds(client.pid) - used[client.name]
             self.board.add("cpu", client.name, seconds * (1 << 30) / content.BIG)
         self.warm("read_warm", work.read)
-        for name, function in [("random", work.read_random), ("stat", work.stat_all), ("open", work.open_all)]:
-            self.cold(name + "_cold", function)
-            self.warm(name + "_warm", function)
+        self.cold("random_cold", work.read_random)
+        self.warm("random_warm", work.read_random)
+        self.cold("stat_cold", *(functools.partial(work.stat_all, turn=turn) for turn in range(content.TURNS)))
+        self.warm("stat_warm", work.stat_all)
+        self.cold("open_cold", work.open_all)
+        self.warm("open_warm", work.open_all)
         calls = self.ours.calls()
         self.cold("list_cold", work.list_long)
         self.board.add("list_calls", self.ours.name, self.ours.calls() - calls)

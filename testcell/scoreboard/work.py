@@ -121,10 +121,10 @@ def write_random(work):
     return seconds
 
 
-def stat_all(work):
+def stat_all(work, turn=0):
     """Known by their names in the folder, as ls, find and git ask."""
     names = [f"name-{number:05}" for number in range(content.FILES)]
-    folder = os.open(work / "names", os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(work / f"names-{turn}", os.O_RDONLY | os.O_DIRECTORY)
     seconds, sizes = timed(lambda: [os.stat(name, dir_fd=folder).st_size for name in names])
     os.close(folder)
     check(sizes == [0] * content.FILES, "stat")

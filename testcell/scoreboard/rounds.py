@@ -43,20 +43,8 @@ class Round:
             candidate.fresh()
             return None
 
-    def measure(self, key, function, candidates=None, repeats=1):
-        """The best of so many turns of all candidates, and of more if they are short."""
-        candidates = candidates or self.candidates
-
-        def turn():
-            return [self.once(one, one.work, function) for one in candidates]
-
-        turns = [turn() for _ in range(repeats)]
-        while repeats > 1 and len(turns) < SHORT_REPEATS and None not in turns[0] and max(turns[0]) < SHORT:
-            turns.append(turn())
-        self.enter(key, candidates, turns)
-
     def change(self, key, function, *more, repeats=1):
-        """The same of what changes something: each in a folder of its own, as two of them share a volume."""
+        """The best of so many turns of what changes something: each in a folder of its own, as two of them share a volume."""
 
         def turn(one):
             # `close` of OpenAFS's client leaves stores behind, and writing the disk: neither is the next one's to wait for.
@@ -91,7 +79,15 @@ class Round:
                     function(candidate.work)
 
     def warm(self, key, function):
-        self.measure(key, function, repeats=REPEATS)
+        """The best of several turns of all candidates, and of more if they are short."""
+
+        def turn():
+            return [self.once(one, one.work, function) for one in self.candidates]
+
+        turns = [turn() for _ in range(REPEATS)]
+        while len(turns) < SHORT_REPEATS and None not in turns[0] and max(turns[0]) < SHORT:
+            turns.append(turn())
+        self.enter(key, self.candidates, turns)
 
     def reads(self):
         used = {client.name: process.cpu_seconds(client.pid) for client in self.clients}

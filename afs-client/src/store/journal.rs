@@ -2,9 +2,8 @@
 //!
 //! The machine: every change to a file that is, or becomes, different from the server's is one record, appended and not
 //! waited for: the process may die at any time, the machine's crash is another matter (`Entry::is_doubtful`). A record without
-//! which nothing would be taken wrongly is held back until the next one. The records of
-//! one file are steps of its [`Content`]; the journal takes the same steps on a copy, so what is read from it later is what
-//! it holds now. A step that adds bytes is written after them, one that takes bytes away before. A file whose contents are
+//! which nothing would be taken wrongly is held back until the next one. The records of one file are steps of its [`Content`];
+//! the journal takes the same steps on a copy, so what is read from it later is what it holds now. A step that adds bytes is written after them, one that takes bytes away before. A file whose contents are
 //! the server's again has no entry. When it has grown the journal is written anew from its entries.
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //! The machine: every touch of a connection is one *turn*. A turn locks the state, lets the caller work on the protocol
 //! machine, sends what the machine wants sent, re-arms the timer, unlocks, and only then wakes tasks. The lock is open while
 //! the system sends, and one turn sends at a time, so that serial numbers leave in order: what other turns want sent
-//! meanwhile it finds when it has the lock again, and nobody waits for a system call of another. While the protocol machine is busy (a call, an unacknowledged reply, a
-//! pending final ACK) the connection holds a reference to itself, so the reaper can take only what is truly idle.
+//! meanwhile it finds when it has the lock again, and nobody waits for a system call of another. While the protocol machine is busy (a
+//! call, an unacknowledged reply, a pending final ACK) the connection holds a reference to itself, so the reaper can take only
+//! what is truly idle.
 
 use std::cell::RefCell;
 use std::net::SocketAddrV4;

@@ -294,17 +294,15 @@ impl Shared {
     ) -> Result<(), i32> {
         traffic.count_run(run, buffer);
         let send = |whole| self.socket.send(peer.address(), whole, run.segment_size, buffer);
-        match send(peer.datagram()) {
-            Err(SendError::TooLarge) => {
-                peer.ask_route();
-                send(0)
-            }
-            sent => sent,
+        let mut sent = send(peer.datagram());
+        if let Err(SendError::TooLarge) = sent {
+            peer.ask_route();
+            sent = send(0);
         }
-        .or_else(|error| match error {
-            SendError::Unreachable(errno) => Err(errno),
-            SendError::TooLarge => Ok(()),
-        })
+        match sent {
+            Err(SendError::Unreachable(errno)) => Err(errno),
+            Ok(()) | Err(SendError::TooLarge) => Ok(()),
+        }
     }
 
     /// The service that a connection made by this packet is to speak to.

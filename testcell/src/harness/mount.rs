@@ -44,6 +44,12 @@ impl MountOptions {
         self.argument("--read-only")
     }
 
+    /// Where it keeps its cache.
+    #[must_use]
+    pub fn cache_dir(self, dir: &Path) -> Self {
+        self.argument("--cache-dir").argument(&dir.display().to_string())
+    }
+
     /// A variable of its environment.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {

@@ -134,8 +134,7 @@ fn tar_stores_bits_and_times_with_the_data() {
     let cache = tempfile::tempdir().unwrap();
     let options = MountOptions::default()
         .argument("--store-behind")
-        .argument("--cache-dir")
-        .argument(cache.path().to_str().unwrap());
+        .cache_dir(cache.path());
     let mount = cell.mount_with(1, &options).unwrap();
     let inside = mount.work("tar-behind").unwrap();
     let other = cell.mount(2).unwrap();

@@ -110,9 +110,7 @@ fn a_file_that_another_client_removes_is_gone() {
 fn what_a_crash_has_left_hidden_goes_with_the_next_mount() {
     let cell = shared();
     let cache = tempfile::tempdir().unwrap();
-    let options = MountOptions::default()
-        .argument("--cache-dir")
-        .argument(cache.path().to_str().unwrap());
+    let options = MountOptions::default().cache_dir(cache.path());
     let two = cell.mount(2).unwrap();
     let mount = cell.mount_with(1, &options).unwrap();
     let work = mount.work("hidden").unwrap();

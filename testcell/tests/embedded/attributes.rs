@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use afs_client::codes;
 use afs_client::fs::{HandleId, SetAttr};
 use afs_client::rpc::Procedure as _;
 use afs_client::rpc::fs::{STORE_DATA, StoreStatusOf};
@@ -12,7 +11,7 @@ use rustix::io::Errno;
 use testcell::embedded::Cell;
 use testcell::embedded::faults::{Action, Calls, Hook, Moment, Rule, When};
 
-use super::client::{Client, FLAGS, cell, run};
+use super::client::{Client, FLAGS, cell, refusing, run};
 use super::conflicts::{asides, begin};
 use super::restart::crashed as copied;
 
@@ -48,12 +47,6 @@ async fn begun(client: &Client) -> HandleId {
     opened.handle
 }
 
-/// `close` that stores behind, and the store.
-async fn close_behind(client: &Client, handle: HandleId) {
-    client.fs.flush_cached(handle).unwrap().unwrap();
-    client.fs.release(handle).await;
-}
-
 async fn set(client: &Client, set: SetAttr) -> i32 {
     let fid = client.fid(FILE).await.unwrap();
     match client.fs.setattr(fid, set).await {
@@ -73,11 +66,6 @@ async fn shown(client: &Client) -> (u16, u64) {
 fn calls(cell: &Cell) -> (u64, u64) {
     let calls = |opcode| cell.calls(1, opcode).unwrap();
     (calls(STORE_DATA), calls(StoreStatusOf::OPCODE))
-}
-
-fn refusing(opcode: u32, code: &str) -> Rule {
-    let abort = Action::Abort(codes::named(code).unwrap());
-    Rule::new(When::ALWAYS, Calls::to(opcode), [abort])
 }
 
 /// Sets attributes while the first store is under way.
@@ -165,7 +153,7 @@ fn what_is_set_is_stored_behind_with_the_data() {
         assert_eq!(calls(&cell), (0, 0));
         assert_eq!(shown(&client).await, (0o600, LONG_AGO));
         assert_eq!(shown(&other).await.0, 0o644);
-        close_behind(&client, handle).await;
+        client.close_behind(handle).await;
         assert_eq!(calls(&cell), (1, 0));
         for client in [&client, &other] {
             assert_eq!(client.read(FILE).await.unwrap(), "data");
@@ -191,7 +179,7 @@ fn what_is_written_later_has_a_later_time() {
         let handle = begun(&client).await;
         assert_eq!(set(&client, time()).await, 0);
         client.fs.write(handle, 0, b"late").await.unwrap();
-        close_behind(&client, handle).await;
+        client.close_behind(handle).await;
         assert!(shown(&client).await.1 > LONG_AGO);
         assert_eq!(calls(&cell), (1, 0));
         client.shutdown().await;
@@ -210,7 +198,7 @@ fn what_is_set_during_a_store_follows_it() {
         let fid = client.fid(FILE).await.unwrap();
         assert_eq!(set(&client, time()).await, 0);
         cell.faults().add(setting_in_store(&client, fid, mode(0o600)));
-        close_behind(&client, handle).await;
+        client.close_behind(handle).await;
         assert_eq!(calls(&cell), (1, 1));
         assert!(!client.fs.is_dirty(fid));
         for client in [client, other] {
@@ -237,12 +225,14 @@ fn what_is_set_outlives_the_program() {
             };
             if stored == 0 {
                 assert_eq!(set(&client, both).await, 0);
-                cell.faults().add(refusing(STORE_DATA, "VOVERQUOTA"));
+                cell.faults()
+                    .add(refusing(When::ALWAYS, STORE_DATA, "VOVERQUOTA"));
             } else {
                 cell.faults().add(setting_in_store(&client, fid, both));
-                cell.faults().add(refusing(StoreStatusOf::OPCODE, "VOVERQUOTA"));
+                cell.faults()
+                    .add(refusing(When::ALWAYS, StoreStatusOf::OPCODE, "VOVERQUOTA"));
             }
-            close_behind(&client, handle).await;
+            client.close_behind(handle).await;
             assert!(client.fs.is_dirty(fid));
             assert_eq!(cell.read("work", "file").unwrap().len(), 4 * stored);
             assert_eq!(shown(&client).await, (0o600, LONG_AGO));
@@ -275,8 +265,8 @@ fn what_is_set_aside_says_what_was_set() {
         let fid = client.fid(FILE).await.unwrap();
         assert_eq!(set(&client, mode(0o600)).await, 0);
         assert_eq!(set(&client, time()).await, 0);
-        cell.faults().add(refusing(STORE_DATA, "UAEACCES"));
-        close_behind(&client, handle).await;
+        cell.faults().add(refusing(When::ALWAYS, STORE_DATA, "UAEACCES"));
+        client.close_behind(handle).await;
         assert!(!client.fs.is_dirty(fid));
         let [(data, about)] = asides(&client).try_into().unwrap();
         assert_eq!(data, b"data");
@@ -300,8 +290,9 @@ fn what_waits_alone_leaves_the_contents_to_others() {
         let handle = begun(&client).await;
         let fid = client.fid(FILE).await.unwrap();
         cell.faults().add(setting_in_store(&client, fid, mode(0o600)));
-        cell.faults().add(refusing(StoreStatusOf::OPCODE, "VOVERQUOTA"));
-        close_behind(&client, handle).await;
+        cell.faults()
+            .add(refusing(When::ALWAYS, StoreStatusOf::OPCODE, "VOVERQUOTA"));
+        client.close_behind(handle).await;
         assert!(client.fs.is_dirty(fid));
         other.write(FILE, b"theirs").await.unwrap();
         while client.read(FILE).await.unwrap() != "theirs" {
@@ -310,8 +301,10 @@ fn what_waits_alone_leaves_the_contents_to_others() {
         assert_eq!((shown(&client).await.0, shown(&other).await.0), (0o600, 0o644));
         assert!(asides(&client).is_empty());
         cell.faults().clear();
-        cell.faults().add(refusing(StoreStatusOf::OPCODE, "UAEACCES"));
-        close_behind(&client, client.fs.open(fid, FLAGS).await.unwrap().handle).await;
+        cell.faults()
+            .add(refusing(When::ALWAYS, StoreStatusOf::OPCODE, "UAEACCES"));
+        let again = client.fs.open(fid, FLAGS).await.unwrap().handle;
+        client.close_behind(again).await;
         assert!(!client.fs.is_dirty(fid));
         let [(data, about)] = asides(&client).try_into().unwrap();
         assert_eq!(data, b"theirs");

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use afs_client::cell::{CellName, Cells, CellsConfig};
+use afs_client::codes;
 use afs_client::error::Error;
 use afs_client::fs::{
-    AfsFs, Attr, CacheConfig, CacheKey, Config, Encryption, Entry, Fakestat, Lookup, OpenFlags,
+    AfsFs, Attr, CacheConfig, CacheKey, Config, Encryption, Entry, Fakestat, HandleId, Lookup, OpenFlags,
 };
 use afs_client::types::Fid;
 use bytes::Bytes;
 use rustix::io::Errno;
 use rxrpc::events::{NullSink, Sink};
 use rxrpc::net::EndpointConfig;
+use testcell::embedded::faults::{Action, Calls, Rule, When};
 use testcell::embedded::{Cell, Settings};
 
 /// The name of every cell here: they differ in their addresses.
@@ -237,9 +239,25 @@ impl Client {
         Ok(names)
     }
 
+    /// `close` that stores behind, and the store.
+    pub(crate) async fn close_behind(&self, handle: HandleId) {
+        self.fs.flush_cached(handle).unwrap().unwrap();
+        self.fs.release(handle).await;
+    }
+
     pub(crate) async fn shutdown(&self) {
         self.fs.shutdown().await;
     }
+}
+
+/// The server answers with this code.
+pub(crate) fn abort(code: &str) -> [Action; 1] {
+    [Action::Abort(codes::named(code).unwrap())]
+}
+
+/// Calls of a procedure are answered with this code.
+pub(crate) fn refusing(when: When, opcode: u32, code: &str) -> Rule {
+    Rule::new(when, Calls::to(opcode), abort(code))
 }
 
 fn in_memory() -> CacheConfig {

@@ -2,19 +2,14 @@
 
 use std::time::Duration;
 
-use afs_client::codes;
 use afs_client::rpc::Procedure;
 use afs_client::rpc::fs::{CreateFile, FETCH_DATA, FetchStatusOf, InlineBulkStatus, RemoveFile, STORE_DATA};
 use rustix::io::Errno;
 use testcell::embedded::faults::{Action, Calls, Lie, Memory, Moment, Rule, When, parse};
 
-use super::client::{Client, cell, errno, run};
+use super::client::{Client, abort, cell, errno, run};
 
 const FILE: &str = "lab.example/work/file";
-
-fn abort(name: &str) -> [Action; 1] {
-    [Action::Abort(codes::named(name).unwrap())]
-}
 
 fn first(opcode: u32, actions: impl Into<Vec<Action>>) -> Rule {
     Rule::new(When::nth(1), Calls::to(opcode), actions)

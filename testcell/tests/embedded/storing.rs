@@ -2,26 +2,17 @@
 
 use std::time::Duration;
 
-use afs_client::codes;
 use afs_client::fs::HandleId;
 use afs_client::rpc::fs::STORE_DATA;
 use rustix::io::Errno;
-use testcell::embedded::faults::{Action, Calls, Rule, When};
+use testcell::embedded::faults::When;
 
-use super::client::{Client, FLAGS, cell, errno, run};
+use super::client::{Client, FLAGS, cell, errno, refusing, run};
 use super::conflicts::asides;
 use super::restart::crashed as copied;
 
 const PIECE: usize = 256 << 10;
 const MIB: usize = 1 << 20;
-
-fn refusing(when: When, code: &str) -> Rule {
-    Rule::new(
-        when,
-        Calls::to(STORE_DATA),
-        [Action::Abort(codes::named(code).unwrap())],
-    )
-}
 
 /// A new file in a directory, open.
 async fn made(client: &Client, dir: &str, name: &[u8]) -> HandleId {
@@ -75,7 +66,8 @@ fn what_a_server_refuses_early_close_tells() {
         let cell = cell(1).await;
         let client = Client::new(&cell).await;
         let handle = made(&client, "lab.example/work", b"long").await;
-        cell.faults().add(refusing(When::ALWAYS, "VOVERQUOTA"));
+        cell.faults()
+            .add(refusing(When::ALWAYS, STORE_DATA, "VOVERQUOTA"));
         fill(&client, handle, 12 * MIB).await;
         assert_eq!(errno(client.fs.flush(handle).await), Errno::DQUOT.raw_os_error());
         cell.faults().clear();
@@ -96,11 +88,11 @@ fn fsync_has_the_server_write_what_close_has_stored() {
         client.write("lab.example/work/file", b"stored").await.unwrap();
         let fid = client.fid("lab.example/work/file").await.unwrap();
         let handle = client.fs.open(fid, FLAGS).await.unwrap().handle;
-        cell.faults().add(refusing(When::nth(1), "UAEIO"));
+        cell.faults().add(refusing(When::nth(1), STORE_DATA, "UAEIO"));
         assert_eq!(errno(client.fs.fsync(handle).await), Errno::IO.raw_os_error());
         client.fs.fsync(handle).await.unwrap();
         cell.faults().clear();
-        cell.faults().add(refusing(When::ALWAYS, "UAEIO"));
+        cell.faults().add(refusing(When::ALWAYS, STORE_DATA, "UAEIO"));
         client.fs.fsync(handle).await.unwrap();
         assert_eq!(client.fs.read(handle, 0, 9).await.unwrap(), "stored");
         assert_eq!(cell.read("work", "file").unwrap(), b"stored");
@@ -172,11 +164,11 @@ fn what_is_stored_behind_outlives_the_program() {
         let cell = cell(1).await;
         let dir = tempfile::tempdir().unwrap();
         let client = Client::behind(&cell, dir.path()).await;
-        cell.faults().add(refusing(When::ALWAYS, "VOVERQUOTA"));
+        cell.faults()
+            .add(refusing(When::ALWAYS, STORE_DATA, "VOVERQUOTA"));
         let handle = made(&client, "lab.example/work", b"file").await;
         fill(&client, handle, 5000).await;
-        client.fs.flush_cached(handle).unwrap().unwrap();
-        client.fs.release(handle).await;
+        client.close_behind(handle).await;
         assert_eq!(cell.read("work", "file").unwrap(), b"");
         assert_eq!(client.read("lab.example/work/file").await.unwrap().len(), 5000);
 
@@ -202,11 +194,10 @@ fn what_cannot_be_stored_behind_is_not_lost() {
         let client = Client::behind(&cell, dir.path()).await;
         let write = async |code: &str| {
             cell.faults().clear();
-            cell.faults().add(refusing(When::ALWAYS, code));
+            cell.faults().add(refusing(When::ALWAYS, STORE_DATA, code));
             let handle = made(&client, "lab.example/work", b"file").await;
             fill(&client, handle, 5000).await;
-            client.fs.flush_cached(handle).unwrap().unwrap();
-            client.fs.release(handle).await;
+            client.close_behind(handle).await;
         };
         let remove = async || {
             let work = client.fid("lab.example/work").await.unwrap();

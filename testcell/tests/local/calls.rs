@@ -135,8 +135,7 @@ fn what_is_written_and_set_is_stored_behind_in_one_call() {
     let cache = tempfile::tempdir().unwrap();
     let options = MountOptions::default()
         .argument("--store-behind")
-        .argument("--cache-dir")
-        .argument(cache.path().to_str().unwrap());
+        .cache_dir(cache.path());
     let mount = cell.mount_with(1, &options).unwrap();
     let folder = mount.work("behind").unwrap();
     let other = cell.mount(2).unwrap();

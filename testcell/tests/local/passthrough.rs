@@ -45,8 +45,7 @@ pub(crate) fn is_allowed() -> bool {
 }
 
 pub(crate) fn with_cache(dir: &TempDir) -> MountOptions {
-    let dir = dir.path().join("cache").display().to_string();
-    MountOptions::default().argument("--cache-dir").argument(&dir)
+    MountOptions::default().cache_dir(&dir.path().join("cache"))
 }
 
 pub(crate) fn data(seed: u32) -> Vec<u8> {
